@@ -1,0 +1,70 @@
+"""Checks of arguments, before any work starts: every message names the argument, its value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+
+def share(name: str, value: float) -> None:
+    """Raise unless `value` is in (0, 1]."""
+    number(name, value)
+    if not 0.0 < value <= 1.0:
+        hint = f" (did you mean {value / 100:.2f}?)" if 1 < value <= 100 else ""
+        raise ValueError(f"{name} must be in (0, 1], got {value}{hint}")
+
+
+def number(name: str, value: float, low: float = float("-inf"), high: float = float("inf")) -> None:
+    """Raise unless `value` is a real number (not a bool, not NaN) in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not low <= float(value) <= high:
+        allowed = f"in [{low:g}, {high:g}]" if high < float("inf") else f"at least {low:g}"
+        raise ValueError(f"{name} must be {allowed}, got {value}")
+
+
+def positive(name: str, value: float) -> None:
+    """Raise unless `value` is a real number above zero."""
+    number(name, value)
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def whole(name: str, value: int, low: int) -> None:
+    """Raise unless `value` is a whole number of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+def choice(name: str, value: str, allowed: Collection[str]) -> None:
+    """Raise unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {sorted(allowed)}, got {value!r}")
+
+
+def subset(classes: Iterable[int], known: Collection[int], name: str = "classes") -> list[int]:
+    """Return `classes` as a list of distinct, known classes; raise ValueError naming what is wrong with it."""
+    if isinstance(classes, (int, str)):
+        raise TypeError(f"{name}: must be a list of classes, got {classes!r}")
+    asked = [c.item() if isinstance(c, Tensor) else c for c in classes]
+    if not asked:
+        raise ValueError(f"{name}: empty; ask for at least one of {sorted(known)}")
+    for c in asked:
+        whole(name, c, 0)
+        if c not in known:
+            raise ValueError(f"{name}: no module for class {c}; there are modules for {sorted(known)}")
+    if len(set(asked)) != len(asked):
+        raise ValueError(f"{name}: repeated class in {asked}; name each class once")
+    return [int(c) for c in asked]
+
+
+def finite(name: str, values: Tensor) -> None:
+    """Raise ValueError where a floating-point tensor holds NaN or infinity."""
+    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+        bad = int((~torch.isfinite(values)).sum())
+        raise ValueError(f"{name}: {bad} of {values.numel()} values are NaN or infinite; they must be finite")

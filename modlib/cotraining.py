@@ -1,0 +1,437 @@
+"""Module co-training (paper, section "Module Co-training", Algorithm 1).
+
+Method B ("average", the paper's choice): in the first epoch the modules train without stemming; in every later one
+each module's scores are pulled to S_avg, the mean over all modules of the previous epoch's scores.
+Method A ("base"): the module of one base class is trained alone; then the others are pulled to its scores.
+
+The objective of a batch, summed over the modules c of one decomposition:
+
+    (1 − vote) · Σ_c CE_c  +  vote · N · vote loss  +  Σ_c stemming loss_c          vote = 0: the paper
+
+CE_c is the cross-entropy of "this class" against "another". The vote loss is ours, not the paper's: with d_c the
+log-odds of module c, −log softmax(d_1, …, d_N)[y], the loss of the vote that recomposing asks for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from tqdm.auto import tqdm
+
+from modlib import checks, grafting, masking, stemming
+from modlib.datasets import Dataset
+from modlib.modules import Modules
+from modlib.seeds import generator
+
+if TYPE_CHECKING:
+    from modlib.engines import Engine
+
+VERSION = 1
+"""Version of the algorithm: raised when the same recipe and seed give other results (a golden test watches)."""
+
+METHODS = ("average", "base")
+NORMS = ("batch", "frozen")
+SCHEDULES = ("constant", "cosine")
+
+Callback = Callable[[int, int, Modules], None]
+"""Called after every epoch of every run of a population: position of the run, epoch (from 1), its modules."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a decomposition but the parent, the data and the seed. Checked when it is made."""
+
+    k: float | Mapping[str, float]
+    alpha: float
+    epochs: int
+    vote: float = 0.0
+    init: str = "kaiming"
+    norm: str = "batch"
+    batch_size: int = 128
+    lr: float = 0.1
+    grafting_lr: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    p: int = 1
+    reduction: str = "total"
+    scores: str = "positive"
+    method: str = "average"
+    base_class: int | None = None
+    share_init: bool = True
+    schedule: str = "constant"
+    balanced: bool = False
+    grafting_init: str = "random"
+
+    def __post_init__(self) -> None:
+        for name, share in self.k.items() if isinstance(self.k, Mapping) else [("", self.k)]:
+            checks.share(f"k[{name!r}]" if name else "k", share)
+        checks.number("alpha", self.alpha, 0.0)
+        checks.number("vote", self.vote, 0.0, 1.0)
+        checks.whole("epochs", self.epochs, 1)
+        checks.whole("batch_size", self.batch_size, 1)
+        checks.positive("lr", self.lr)
+        if self.grafting_lr is not None:
+            checks.number("grafting_lr", self.grafting_lr, 0.0)
+        checks.number("momentum", self.momentum, 0.0, 0.999999)
+        checks.number("weight_decay", self.weight_decay, 0.0)
+        if self.p not in (1, 2):
+            raise ValueError(f"p must be 1 or 2, got {self.p!r}")
+        checks.choice("init", self.init, masking.INITS)
+        checks.choice("norm", self.norm, NORMS)
+        checks.choice("reduction", self.reduction, stemming.REDUCTIONS)
+        checks.choice("scores", self.scores, masking.SCORES)
+        checks.choice("method", self.method, METHODS)
+        checks.choice("schedule", self.schedule, SCHEDULES)
+        checks.choice("grafting_init", self.grafting_init, grafting.INITS)
+        if self.method == "base" and self.vote > 0:
+            raise ValueError(
+                f"vote must be 0 with method='base', got {self.vote}: the base module trains alone, without a vote"
+            )
+        if (self.method == "base") != (self.base_class is not None):
+            raise ValueError(
+                f"base_class: method={self.method!r} with base_class={self.base_class!r}; "
+                "method='base' needs one, method='average' takes none"
+            )
+
+    @property
+    def grafting_rate(self) -> float:
+        """The rate of the grafting layers; the paper says "low", our default is a tenth of the scores' rate."""
+        return self.lr / 10 if self.grafting_lr is None else self.grafting_lr
+
+    def rate_factor(self, step: int, steps: int) -> float:
+        """Return the factor on both rates in step `step` (from 0) of `steps`."""
+        return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
+def published(**changes: Any) -> Recipe:
+    """Return the paper's recipe (Table 4; what the paper leaves open: the page on deviations) with `changes`."""
+    return replace(Recipe(k=0.10, alpha=1.0, epochs=50, batch_size=32), **changes)
+
+
+def ours(**changes: Any) -> Recipe:
+    """Return our recipe: annealed rates, larger batches, grafting layers that start from the parent's own logit."""
+    base = Recipe(k=0.10, alpha=1.0, epochs=12, batch_size=128, schedule="cosine", grafting_init="own_logit")
+    return replace(base, **changes)
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {"published": published, "ours": ours}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One decomposition of a population: a trained parent, a recipe, a seed, the classes (default: all)."""
+
+    parent: nn.Module
+    recipe: Recipe
+    seed: int
+    classes: tuple[int, ...] | None = None
+    policy: masking.Policy = masking.linear_and_convolutional_weights
+
+
+def objective(log_odds: Tensor, labels: Tensor, classes: Tensor, vote: float, weights: Tensor | None = None) -> Tensor:
+    """Return (1 − vote) · Σ_c CE_c + vote · C · vote loss of one decomposition on one batch, a scalar.
+
+    `log_odds` [C, B], `labels` [B] int64, `classes` [C]. CE_c is a mean over the batch; written in log-odds, the
+    cross-entropy of a module's two logits. `weights` [C, B]: of each image in each CE_c (`balanced`).
+    The vote loss takes the images whose class is among `classes`.
+    """
+    mine = labels[None, :] == classes[:, None]
+    count = labels.numel()
+    loss = log_odds.new_zeros(())
+    if vote < 1.0:
+        entropy = binary_cross_entropy_with_logits(log_odds, mine.to(log_odds.dtype), weights, reduction="sum")
+        loss = loss + (1.0 - vote) * entropy / count
+    if vote > 0.0:
+        voters = mine.to(log_odds.dtype)
+        votes = (torch.log_softmax(log_odds, dim=0) * voters).sum()
+        loss = loss - vote * len(classes) * votes / count
+    return loss
+
+
+def balancing_weights(labels: Tensor, classes: Tensor, frequency: Tensor) -> Tensor:
+    """Return [C, B] weights under which "this class" and "another" weigh half each: 1 / (2 · their share).
+
+    `frequency` [N]: each class's share of the training images.
+    """
+    share = frequency[classes][:, None]
+    mine = labels[None, :] == classes[:, None]
+    return torch.where(mine, 0.5 / share, 0.5 / (1 - share))
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """Return the order in which one run sees its `count` training images in an epoch: a function of seed and epoch."""
+    return torch.randperm(count, generator=generator(seed, "order", epoch))
+
+
+def cotrain(
+    parent: nn.Module,
+    data: Dataset,
+    *,
+    k: float | Mapping[str, float],
+    alpha: float,
+    epochs: int,
+    seed: int,
+    vote: float = 0.0,
+    init: str = "kaiming",
+    norm: str = "batch",
+    classes: Iterable[int] | None = None,
+    batch_size: int = 128,
+    lr: float = 0.1,
+    grafting_lr: float | None = None,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    p: int = 1,
+    reduction: str = "total",
+    scores: str = "positive",
+    method: str = "average",
+    base_class: int | None = None,
+    share_init: bool = True,
+    schedule: str = "constant",
+    balanced: bool = False,
+    grafting_init: str = "random",
+    policy: masking.Policy = masking.linear_and_convolutional_weights,
+    engine: str = "auto",
+    device: str | torch.device = "auto",
+    callback: Callable[[int, Modules], None] | None = None,
+) -> Modules:
+    """Decompose a trained classifier into one module per class (Algorithm 1).
+
+    parent         any `nn.Module`, inputs [B, ...] -> N logits [B, N]; a copy in eval mode is used, yours is untouched
+    data           the training images, see `modlib.datasets`
+    k              share of the edges that every layer of every module keeps, in (0, 1]; or a share by layer name,
+                   "default" for the rest
+    alpha          weight of the stemming loss, at least 0
+    epochs, seed   passes over the training images; the seed of scores, grafting layers and batches
+    vote           weight of the vote loss, in [0, 1]; ours, 0 is the paper
+    init           initial scores: "kaiming" (the paper), "magnitude" (in the order of |weight|; ours)
+    norm           batch normalisation: "batch" (statistics of the batch in training, running ones of each module's
+                   own afterwards) or "frozen" (the parent's)
+    classes        the classes to decompose (default: all)
+    lr, grafting_lr, momentum, weight_decay   Nesterov SGD; the grafting layers' rate is a tenth of `lr` by default
+    p, reduction   of the stemming loss, see `modlib.stemming`
+    scores         "positive" or "absolute", see `modlib.masking.ranked`
+    method         "average" (method B) or "base" (method A, from `base_class`)
+    share_init     whether all modules start from the same scores
+    schedule       "constant" (the paper) or "cosine", annealed to 0 step by step
+    balanced       whether "this class" and "another" weigh the same in a module's loss
+    grafting_init  see `modlib.grafting.initial_grafting`
+    policy         which parameters are masked
+    engine         "auto", "vectorised" (fully connected parents) or "sequential" (any parent)
+    device         "auto" (a GPU where there is one), or a torch device
+    callback       called after every epoch with its number (from 1) and the modules so far
+
+    Raises ValueError or TypeError, before any work, for an argument out of its range, for a parent without maskable
+    layer or whose output is not N logits, and for inputs that are not finite.
+    """
+    recipe = Recipe(
+        k=k,
+        alpha=alpha,
+        epochs=epochs,
+        vote=vote,
+        init=init,
+        norm=norm,
+        batch_size=batch_size,
+        lr=lr,
+        grafting_lr=grafting_lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        p=p,
+        reduction=reduction,
+        scores=scores,
+        method=method,
+        base_class=base_class,
+        share_init=share_init,
+        schedule=schedule,
+        balanced=balanced,
+        grafting_init=grafting_init,
+    )
+    run = Run(parent, recipe, seed, None if classes is None else tuple(classes), policy)
+    each = None if callback is None else lambda _, epoch, modules: callback(epoch, modules)
+    return cotrain_population([run], data, engine=engine, device=device, callback=each)[0]
+
+
+def cotrain_population(
+    runs: Sequence[Run],
+    data: Dataset,
+    *,
+    engine: str = "auto",
+    device: str | torch.device = "auto",
+    callback: Callback | None = None,
+    checkpoint: Path | None = None,
+) -> list[Modules]:
+    """Decompose several parents of one architecture side by side; return the modules of each run, in order.
+
+    The runs may differ in parent, k, alpha, share_init and seed; everything else in their recipes must agree.
+    `checkpoint`: a file written after every epoch and removed at the end; where it is there, the population goes on
+    from it, to the same result. Otherwise as `cotrain`.
+    """
+    from modlib.engines import make_engine  # the engines import this file
+
+    device = _device(device)
+    classes = _check_population(runs, data)
+    recipe = runs[0].recipe
+    if recipe.method == "base":
+        return _cotrain_from_base(runs, data, classes, engine, device, callback)
+    worker = make_engine(engine, runs, classes, data, device)
+    return _train(worker, runs, data, callback, checkpoint, target=None)
+
+
+def _cotrain_from_base(
+    runs: Sequence[Run],
+    data: Dataset,
+    classes: tuple[int, ...],
+    engine: str,
+    device: torch.device,
+    callback: Callback | None,
+) -> list[Modules]:
+    """Method A: the base module alone and without stemming, then the others, pulled to the base's final scores.
+
+    `callback` sees the second phase, with the finished base module among the modules.
+    """
+    from modlib.engines import make_engine
+
+    base = checks.subset([runs[0].recipe.base_class], classes, "base_class")  # type: ignore[list-item]
+    others = tuple(c for c in classes if c not in base)
+    first = make_engine(engine, runs, tuple(base), data, device)
+    alone = _train(first, runs, data, None, None, target=None)
+    if not others:
+        return alone
+    second = make_engine(engine, runs, others, data, device)
+
+    def joined(run: int, epoch: int, modules: Modules) -> None:
+        assert callback is not None
+        callback(run, epoch, alone[run].join(modules, classes))
+
+    rest = _train(second, runs, data, joined if callback else None, None, target=first.ranked())
+    return [a.join(b, classes) for a, b in zip(alone, rest, strict=True)]
+
+
+def _train(
+    engine: Engine,
+    runs: Sequence[Run],
+    data: Dataset,
+    callback: Callback | None,
+    checkpoint: Path | None,
+    target: dict[str, Tensor] | None,
+) -> list[Modules]:
+    """Algorithm 1: epochs of training, each pulled to the scores of the one before (or to a fixed `target`)."""
+    epochs = runs[0].recipe.epochs
+    start = _resume(engine, runs, checkpoint)
+    for epoch in tqdm(range(start, epochs), "co-training", initial=start, total=epochs, unit="epoch", disable=None):
+        average = target
+        if average is None and epoch > 0:
+            average = {name: stemming.average_scores(ranked) for name, ranked in engine.ranked().items()}
+        orders = torch.stack([epoch_order(len(data.train_labels), run.seed, epoch) for run in runs])
+        engine.train_epoch(orders, epoch, average)
+        _check_finite(engine, epoch)
+        if callback is not None:
+            for i, modules in enumerate(_described(engine, runs)):
+                callback(i, epoch + 1, modules)
+        if checkpoint is not None:
+            _save_checkpoint(engine, runs, checkpoint, epoch + 1)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return _described(engine, runs)
+
+
+def _described(engine: Engine, runs: Sequence[Run]) -> list[Modules]:
+    """Return the modules of every run with the recipe and the seed that they come from."""
+    return [
+        replace(modules, metadata={"recipe": asdict(run.recipe), "recipe_version": VERSION, "seed": run.seed})
+        for modules, run in zip(engine.modules(), runs, strict=True)
+    ]
+
+
+def _save_checkpoint(engine: Engine, runs: Sequence[Run], path: Path, epoch: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save({"epoch": epoch, "runs": _fingerprint(runs), "engine": engine.state()}, part)
+    part.replace(path)
+
+
+def _resume(engine: Engine, runs: Sequence[Run], path: Path | None) -> int:
+    """Load the checkpoint, if there is one, and return the number of epochs done."""
+    if path is None or not path.exists():
+        return 0
+    saved = torch.load(path, weights_only=True)
+    if saved["runs"] != _fingerprint(runs):
+        raise ValueError(f"checkpoint: {path} is of other runs; remove it to start anew")
+    engine.load_state(saved["engine"])
+    return int(saved["epoch"])
+
+
+def _fingerprint(runs: Sequence[Run]) -> str:
+    return repr([(VERSION, asdict(run.recipe), run.seed, run.classes) for run in runs])
+
+
+def _check_finite(engine: Engine, epoch: int) -> None:
+    for name, ranked in engine.ranked().items():
+        if not bool(torch.isfinite(ranked).all()):
+            raise FloatingPointError(f"the scores of {name} diverged in epoch {epoch + 1}: lower lr or alpha")
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
+    """Check everything that can be checked before work starts; return the classes of the modules."""
+    if not runs:
+        raise ValueError("runs: empty; a population needs at least one run")
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data must be a modlib Dataset, got {type(data).__name__}; see modlib.datasets.from_arrays")
+    free: dict[str, Any] = {"k": 0.5, "alpha": 0.0, "share_init": True}
+    first = runs[0]
+    known = range(data.num_classes)
+    classes = tuple(checks.subset(known if first.classes is None else first.classes, known))
+    for run in runs:
+        checks.whole("seed", run.seed, 0)
+        if replace(run.recipe, **free) != replace(first.recipe, **free):
+            raise ValueError("runs: recipes of one population may differ in k, alpha and share_init only")
+        if run.classes != first.classes:
+            raise ValueError("runs: all runs of a population decompose the same classes")
+        check_parent(run.parent, data, run.policy)
+        names = masking.sizes(masking.maskable_parameters(run.parent, run.policy))
+        masking.keep_counts(run.recipe.k, names)
+    data.check_inputs()
+    return classes
+
+
+def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> None:
+    """Raise unless `parent` maps the inputs of `data` to one finite logit for every class."""
+    if not isinstance(parent, nn.Module):
+        raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
+    parameters = masking.maskable_parameters(parent, policy)
+    some = next(iter(parameters.values()))
+    inputs = data.inputs(data.train_images[:2]).to(some.device, some.dtype)
+    modes = {module: module.training for module in parent.modules()}
+    try:
+        parent.eval()
+        with torch.no_grad():
+            logits = parent(inputs)
+    except RuntimeError as error:
+        raise ValueError(f"parent: does not take inputs of shape {tuple(inputs.shape)}: {error}") from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (len(inputs), data.num_classes):
+        raise ValueError(
+            f"parent: must return logits of shape [batch, {data.num_classes} classes], got {shape} for a batch of "
+            f"{len(inputs)}"
+        )
+    checks.finite("parent: logits", logits)
+
+
+def class_frequency(labels: Tensor, num_classes: int) -> Tensor:
+    """Return each class's share of `labels`: float [N]."""
+    return one_hot(labels, num_classes).float().mean(0)

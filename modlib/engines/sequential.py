@@ -1,0 +1,205 @@
+"""The reference engine: one module after another in every step, on any `nn.Module`, written as the paper reads.
+
+Autograd does everything: the straight-through gradient, the stemming loss, the grafting layer. The parent is called
+through `torch.func.functional_call` with masked weights; it is never changed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from modlib import cotraining, grafting, masking, stemming
+from modlib.datasets import Dataset
+from modlib.engines import start
+from modlib.engines.selection import TopK
+from modlib.masking import MaskSet
+from modlib.modules import Modules
+
+if TYPE_CHECKING:
+    from modlib.cotraining import Run
+
+NORMALISATIONS = nn.modules.batchnorm._BatchNorm
+
+
+def frozen_copy(parent: nn.Module, device: torch.device) -> nn.Module:
+    """Return a copy of `parent` on `device`, in eval mode, whose parameters take no gradient."""
+    return copy.deepcopy(parent).to(device).eval().requires_grad_(False)
+
+
+class _Module:
+    """The state of one module of one run: scores, grafting layer, statistics, optimiser."""
+
+    def __init__(
+        self, run: Run, c: int, parent: nn.Module, weights: dict[str, Tensor], num_logits: int, device: torch.device
+    ) -> None:
+        dtype = next(iter(weights.values())).dtype
+        initial = start.starting_scores(run, weights, c)
+        self.scores = {name: nn.Parameter(values.to(device)) for name, values in initial.items()}
+        weight, bias = start.starting_grafting(run, c, num_logits, dtype)
+        self.grafting = [nn.Parameter(weight.to(device)), nn.Parameter(bias.to(device))]
+        keep = masking.keep_counts(run.recipe.k, masking.sizes(weights))
+        self.top = {name: TopK(torch.tensor([count])) for name, count in keep.items()}
+        self.statistics = statistics(parent) if run.recipe.norm == "batch" else {}
+        self.optimiser = start.make_optimiser(run.recipe, list(self.scores.values()), self.grafting)
+
+    def masks(self, reading: str) -> dict[str, Tensor]:
+        """Return h(S) by layer: 0 or 1 in the dtype of the scores."""
+        return {
+            name: self.top[name](masking.ranked(s.detach(), reading).view(1, -1)).view_as(s).clone()
+            for name, s in self.scores.items()
+        }
+
+
+def statistics(parent: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the running statistics of the batch normalisations of `parent`, by qualified buffer name."""
+    return {
+        f"{path}.{name}" if path else name: buffer.clone()
+        for path, owner in parent.named_modules()
+        if isinstance(owner, NORMALISATIONS)
+        for name, buffer in owner.named_buffers(recurse=False)
+    }
+
+
+class SequentialEngine:
+    """See the module's docstring; the interface is `modlib.engines.Engine`."""
+
+    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
+        self.runs, self.classes, self.data, self.device = runs, classes, data, device
+        self.recipe = runs[0].recipe
+        self.images = data.train_images.to(device)
+        self.labels = data.train_labels.to(device)
+        self.parents = [frozen_copy(run.parent, device) for run in runs]
+        self.weights: list[dict[str, Tensor]] = [
+            dict(masking.maskable_parameters(parent, run.policy))
+            for parent, run in zip(self.parents, runs, strict=True)
+        ]
+        self.dtype = next(iter(self.weights[0].values())).dtype
+        self.frequency = cotraining.class_frequency(self.labels, data.num_classes).to(self.dtype)
+        self.members = [
+            [_Module(run, c, parent, weights, data.num_classes, device) for c in classes]
+            for run, parent, weights in zip(runs, self.parents, self.weights, strict=True)
+        ]
+
+    def train_epoch(self, orders: Tensor, epoch: int, average: dict[str, Tensor] | None) -> None:
+        for r in range(len(self.runs)):
+            pull = None if average is None else {name: values[r, 0] for name, values in average.items()}
+            batches = orders[r].split(self.recipe.batch_size)
+            for parent_module in self.parents[r].modules():
+                if isinstance(parent_module, NORMALISATIONS):
+                    parent_module.train(self.recipe.norm == "batch")
+            for step, batch in enumerate(batches):
+                self._step(r, batch.to(self.device), epoch * len(batches) + step, len(batches), pull)
+            self.parents[r].eval()
+
+    def _step(self, r: int, batch: Tensor, step: int, per_epoch: int, average: dict[str, Tensor] | None) -> None:
+        inputs = self.data.inputs(self.images[batch]).to(self.dtype)
+        labels = self.labels[batch]
+        classes = torch.tensor(self.classes, device=self.device)
+        factor = start.stemming_factors(self.runs[r].recipe, self.weights[r], per_epoch)
+        weights = cotraining.balancing_weights(labels, classes, self.frequency) if self.recipe.balanced else None
+        others = None
+        if self.recipe.vote > 0:
+            with torch.no_grad():
+                others = torch.stack([self._log_odds(r, m, inputs, update=False) for m in self.members[r]])
+        for i, module in enumerate(self.members[r]):
+            start.set_rates(module.optimiser, self.recipe.rate_factor(step, per_epoch * self.recipe.epochs))
+            module.optimiser.zero_grad()
+            mine = self._log_odds(r, module, inputs, update=True)
+            loss = self._loss(i, mine, others, labels, classes, weights)
+            if average is not None:
+                ranked = {name: masking.ranked(s, self.recipe.scores) for name, s in module.scores.items()}
+                loss = loss + stemming.stemming_loss(ranked, average, factor, self.recipe.p)
+            loss.backward()
+            module.optimiser.step()
+
+    def _loss(
+        self,
+        i: int,
+        mine: Tensor,
+        others: Tensor | None,
+        labels: Tensor,
+        classes: Tensor,
+        weights: Tensor | None,
+    ) -> Tensor:
+        """The part of the objective that module i's gradient sees: its own CE, and the vote with the others held."""
+        w = None if weights is None else weights[i : i + 1]
+        if others is None:
+            return cotraining.objective(mine[None], labels, classes[i : i + 1], 0.0, w)
+        together = others.clone()
+        together[i] = mine
+        own = cotraining.objective(mine[None], labels, classes[i : i + 1], 0.0, w)
+        return (1 - self.recipe.vote) * own + self.recipe.vote * cotraining.objective(together, labels, classes, 1.0)
+
+    def _log_odds(self, r: int, module: _Module, inputs: Tensor, update: bool) -> Tensor:
+        """Return the log-odds [B] of one module; `update` says whether its running statistics follow the batch."""
+        values = {name: masking.ranked(s, self.recipe.scores) for name, s in module.scores.items()}
+        masks = module.masks(self.recipe.scores)
+        masked = {
+            name: weight * masking.straight_through(masks[name], values[name])
+            for name, weight in self.weights[r].items()
+        }
+        own = module.statistics if update else {name: s.clone() for name, s in module.statistics.items()}
+        logits = functional_call(self.parents[r], {**masked, **own}, (inputs,))
+        return grafting.log_odds(grafting.graft(logits, *module.grafting))
+
+    def ranked(self) -> dict[str, Tensor]:
+        return {
+            name: torch.stack(
+                [
+                    torch.stack([masking.ranked(m.scores[name].detach(), self.recipe.scores) for m in members])
+                    for members in self.members
+                ]
+            )
+            for name in self.weights[0]
+        }
+
+    def modules(self) -> list[Modules]:
+        return [self._modules(r) for r in range(len(self.runs))]
+
+    def _modules(self, r: int) -> Modules:
+        members = self.members[r]
+        masks = [m.masks(self.recipe.scores) for m in members]
+        return Modules(
+            parent=self.parents[r],
+            masks=MaskSet({n: torch.stack([m[n] for m in masks]).bool() for n in self.weights[r]}, self.classes),
+            grafting_weight=torch.stack([m.grafting[0].detach().clone() for m in members]),
+            grafting_bias=torch.stack([m.grafting[1].detach().clone() for m in members]),
+            statistics={
+                name: torch.stack([m.statistics[name].clone() for m in members]) for name in members[0].statistics
+            },
+            scores={n: torch.stack([m.scores[n].detach().clone() for m in members]) for n in self.weights[r]},
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "members": [
+                [
+                    {
+                        "scores": {n: s.detach() for n, s in m.scores.items()},
+                        "grafting": [g.detach() for g in m.grafting],
+                        "statistics": m.statistics,
+                        "optimiser": m.optimiser.state_dict(),
+                    }
+                    for m in members
+                ]
+                for members in self.members
+            ]
+        }
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        for members, saved_members in zip(self.members, state["members"], strict=True):
+            for module, saved in zip(members, saved_members, strict=True):
+                for name, scores in module.scores.items():
+                    scores.copy_(saved["scores"][name])
+                for graft, values in zip(module.grafting, saved["grafting"], strict=True):
+                    graft.copy_(values)
+                for name, values in module.statistics.items():
+                    values.copy_(saved["statistics"][name])
+                module.optimiser.load_state_dict(saved["optimiser"])

@@ -1,0 +1,65 @@
+"""What every engine starts from: scores, grafting layers and rates, functions of the recipe and the seed alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from modlib import grafting, masking, stemming
+from modlib.seeds import generator
+
+if TYPE_CHECKING:
+    from modlib.cotraining import Recipe, Run
+
+
+def starting_scores(run: Run, weights: dict[str, Tensor], c: int) -> dict[str, Tensor]:
+    """Return the initial scores of the module of class `c` of one run, by layer, on the CPU."""
+    recipe = run.recipe
+    purpose: tuple[str | int, ...] = ("scores",) if recipe.share_init else ("scores", c)
+    return {
+        name: masking.initial_scores(weight, recipe.init, recipe.scores, generator(run.seed, *purpose, name))
+        for name, weight in weights.items()
+    }
+
+
+def starting_grafting(run: Run, c: int, num_logits: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the initial grafting layer of the module of class `c`: weight [2, N] and bias [2], on the CPU."""
+    draw = generator(run.seed, "grafting", c)
+    weight, bias = grafting.initial_grafting([c], num_logits, run.recipe.grafting_init, draw, dtype)
+    return weight[0], bias[0]
+
+
+def stemming_factors(recipe: Recipe, weights: dict[str, Tensor], steps_per_epoch: int) -> dict[str, float]:
+    """Return the factor of Eq. 1 by layer, for one recipe."""
+    return stemming.factors(
+        recipe.alpha,
+        weights,
+        recipe.reduction,
+        steps_per_epoch=steps_per_epoch,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+    )
+
+
+def make_optimiser(
+    recipe: Recipe, scores: list[nn.Parameter], grafts: list[nn.Parameter], fused: bool | None = None
+) -> torch.optim.SGD:
+    """Return Nesterov SGD with weight decay over scores and grafting layers, each at its own rate."""
+    return torch.optim.SGD(
+        [
+            {"params": scores, "lr": recipe.lr, "base": recipe.lr},
+            {"params": grafts, "lr": recipe.grafting_rate, "base": recipe.grafting_rate},
+        ],
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+        fused=fused,
+    )
+
+
+def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to its base rate times `factor`."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["base"] * factor

@@ -1,0 +1,209 @@
+"""The book's trials: a parent and its decomposition from one seed, measured after every epoch, and kept.
+
+A trial's parent, modules and record lie in a `Store`. What is there is not computed again; a decomposition that was
+stopped goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from modlib import cotraining, library, metrics, parents, training
+from modlib.cotraining import Recipe, Run
+from modlib.datasets import Dataset
+from modlib.masking import mean_over_pairs
+from modlib.modules import Modules
+from modlib.records import Record, Rows, Store, key, write
+
+PARENT_VERSION = 1
+"""Raised when the same parameters and seed give another parent."""
+SPLITS = ("held_out", "test")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of a table: data set, model, recipe and seed; the seed is the parent's and the decomposition's."""
+
+    dataset: str
+    model: str
+    recipe_name: str
+    recipe: Recipe
+    seed: int
+    parent_epochs: int
+
+    @property
+    def name(self) -> str:
+        """A readable name for files."""
+        alpha, vote = f"{self.recipe.alpha:g}", f"{self.recipe.vote:g}"
+        return f"{self.dataset}-{self.model}-{self.recipe_name}-alpha{alpha}-vote{vote}-seed{self.seed}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything that decides the result, and the versions of the code's recipes."""
+        versions = {"cotraining_version": cotraining.VERSION, "parent_version": PARENT_VERSION}
+        return {**vars(self), "recipe": chosen(self.recipe), **versions}
+
+
+def chosen(settings: Recipe | training.Parameters) -> dict[str, Any]:
+    """Return the settings that differ from their defaults: a setting added later leaves the keys of old runs alone."""
+    return {f.name: getattr(settings, f.name) for f in fields(settings) if getattr(settings, f.name) != f.default}
+
+
+def trained_parent(data: Dataset, model: str, seed: int, epochs: int, store: Store) -> nn.Module:
+    """Return a parent trained with Table 3's parameters, from the store where it is there."""
+    settings = training.table_3(data.name, epochs=epochs)
+    facts = {
+        "dataset": data.name,
+        "train_images": len(data.train_labels),
+        "model": model,
+        "seed": seed,
+        "training": chosen(settings),
+        "version": PARENT_VERSION,
+    }
+    parent = parents.make(model, data, seed)
+    path = store.path("parents", f"{data.name}-{model}-seed{seed}-{key(facts)}", ".safetensors")
+    if path is not None and path.exists():
+        parent.load_state_dict(load_file(path))
+        return parent.eval()
+    training.train(parent, data, seed=seed, parameters=settings)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        save_file(parent.state_dict(), part)
+        part.replace(path)
+    return parent
+
+
+def run_trials(
+    trials: Sequence[Trial], data: Dataset, store: Store, *, device: str = "auto", population: int = 1
+) -> list[Record]:
+    """Return the record of every trial, computing those that are not in the store, one population at a time.
+
+    `population`: how many decompositions train side by side. One is fastest on a CPU, whose caches hold one; a GPU
+    takes many. Trials of one population must agree in everything but k, alpha, share_init and seed.
+    """
+    pending = [trial for trial in trials if not _done(trial, store)]
+    computed: dict[str, Record] = {}
+    for start in range(0, len(pending), population):
+        computed |= _run_population(pending[start : start + population], data, store, device)
+    return [computed[_id(t)] if _id(t) in computed else _record(t, data, store, None) for t in trials]
+
+
+def trial_modules(trial: Trial, data: Dataset, store: Store, *, device: str = "auto") -> Modules:
+    """Return the modules of a trial, from the store where they are there, else by running it."""
+    parent = trained_parent(data, trial.model, trial.seed, trial.parent_epochs, store)
+    path = _modules_path(trial, store)
+    if path is not None and path.exists():
+        return library.load(path, parent)
+    run = Run(parent, trial.recipe, trial.seed)
+    modules = cotraining.cotrain_population([run], data, device=device)[0]
+    if path is not None:
+        modules.save(path)
+    return modules
+
+
+def measure(modules: Modules, data: Dataset, split: str) -> dict[str, Any]:
+    """Return what a page shows of modules on one split: accuracies, Jaccard index, remaining parameters."""
+    device = next(modules.parent.parameters()).device
+    images, labels = (values.to(device) for values in data.split(split))
+    log_odds = torch.cat([modules.log_odds(data.inputs(part)) for part in images.split(10_000)])
+    each = metrics.module_accuracies(log_odds, labels, modules.classes)
+    row: dict[str, Any] = {
+        "accuracy": metrics.recomposed_accuracy(log_odds, labels, modules.classes),
+        "module_accuracy": float(each.mean()),
+    }
+    if len(modules.classes) > 1:
+        pairs = modules.masks.remaining_of_pairs()
+        above = torch.triu(torch.ones_like(pairs, dtype=torch.bool), 1)
+        row |= {
+            "pair_accuracy": mean_over_pairs(metrics.accuracy_of_pairs(log_odds, labels, modules.classes)),
+            "remaining_parameters": mean_over_pairs(pairs),
+            "remaining_parameters_best": float(pairs[above].min()),
+            "remaining_parameters_worst": float(pairs[above].max()),
+        }
+    return row | {
+        "jaccard_index": modules.masks.mean_jaccard(),
+        "remaining_parameters_all": modules.remaining(),
+        "module_accuracies": each.tolist(),
+    }
+
+
+def _id(trial: Trial) -> str:
+    return key(trial.parameters)
+
+
+def _done(trial: Trial, store: Store) -> bool:
+    path = store.path("trials", f"{trial.name}-{_id(trial)}", ".json")
+    return path is not None and path.exists()
+
+
+def _modules_path(trial: Trial, store: Store) -> Path | None:
+    return store.path("modules", f"{trial.name}-{_id(trial)}", ".safetensors")
+
+
+def _run_population(trials: Sequence[Trial], data: Dataset, store: Store, device: str) -> dict[str, Record]:
+    """Train the trials side by side and return their records, by id; each is written, with its modules."""
+    trained = [trained_parent(data, t.model, t.seed, t.parent_epochs, store) for t in trials]
+    shares = [{s: training.accuracy(p, data, s) for s in SPLITS} for p in trained]
+    name = key({"trials": [_id(t) for t in trials]})
+    checkpoint, so_far = store.path("checkpoints", name, ".pt"), store.path("checkpoints", name, ".json")
+    before = time.perf_counter()
+    kept = json.loads(so_far.read_text()) if so_far is not None and so_far.exists() else {}
+    rows: list[Rows] = kept.get("rows", [[] for _ in trials])
+    earlier = kept.get("seconds", 0.0)
+
+    def after_epoch(i: int, epoch: int, modules: Modules) -> None:
+        common = _columns(trials[i]) | {"epoch": epoch}
+        rows[i] = [row for row in rows[i] if row["epoch"] < epoch]  # measured, but stopped before its checkpoint
+        for split in SPLITS:
+            accuracy = {"parent_accuracy": shares[i][split]}
+            rows[i].append(common | {"split": split} | accuracy | measure(modules, data, split))
+        if so_far is not None and i == len(trials) - 1:
+            seconds = earlier + time.perf_counter() - before
+            write(so_far, json.dumps({"rows": rows, "seconds": seconds}))
+
+    runs = [Run(p, t.recipe, t.seed) for p, t in zip(trained, trials, strict=True)]
+    done = cotraining.cotrain_population(runs, data, device=device, callback=after_epoch, checkpoint=checkpoint)
+    seconds = (earlier + time.perf_counter() - before) / len(trials)
+    records = {}
+    for trial, modules, measured in zip(trials, done, rows, strict=True):
+        path = _modules_path(trial, store)
+        if path is not None:
+            modules.save(path)
+        records[_id(trial)] = _record(trial, data, store, measured, seconds)
+    if so_far is not None:
+        so_far.unlink(missing_ok=True)
+    return records
+
+
+def _record(trial: Trial, data: Dataset, store: Store, rows: Rows | None, seconds: float = 0.0) -> Record:
+    """Write the record of a trial just measured, or read the one that is there (`rows` None)."""
+    return store.record(
+        "trials", trial.name, trial.parameters, lambda: rows or [], seconds=round(seconds, 1), data_sha256=data.sha256()
+    )
+
+
+def _columns(trial: Trial) -> dict[str, Any]:
+    recipe = trial.recipe
+    return {
+        "dataset": trial.dataset,
+        "model": trial.model,
+        "parent": "own",
+        "method": "module stemming",
+        "recipe": trial.recipe_name,
+        "k": recipe.k,
+        "alpha": recipe.alpha,
+        "vote": recipe.vote,
+        "p": recipe.p,
+        "share_init": recipe.share_init,
+        "seed": trial.seed,
+    }

@@ -1,0 +1,122 @@
+"""A decomposed network on disk: one safetensors file, without the parent, readable without this package.
+
+Tensors (`<layer>` is the parameter's name in the parent, e.g. `1.weight`):
+
+    mask/<layer>        uint8 [C, ceil(n / 8)]: row c is the mask of module c, its n edges flattened in C order and
+                        packed eight to a byte, the first edge in the highest bit (numpy.packbits); spare bits are 0
+    grafting/weight     float [C, 2, N]: row 0 "another class", row 1 "this class"
+    grafting/bias       float [C, 2]
+    statistics/<buffer> [C, *shape]: running statistics of batch normalisation, each module's own
+
+Metadata (strings): `format` ("modlib"), `version` ("1"), `classes` (JSON list), `shapes` (JSON: layer -> weight
+shape), `parent` (see `parent_hash`), `metadata` (JSON: recipe, seed and what was recorded).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from modlib.masking import MaskSet
+from modlib.modules import Modules
+
+VERSION = "1"
+
+
+def parent_hash(parent: nn.Module) -> str:
+    """Return the SHA-256 of a parent: of every entry of its state_dict in order, its name, dtype, shape and bytes."""
+    digest = hashlib.sha256()
+    for name, value in parent.state_dict().items():
+        values = value.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes() if values.numel() else b"")
+    return digest.hexdigest()
+
+
+def pack(mask: Tensor) -> Tensor:
+    """Return bool [C, ...] as uint8 [C, ceil(n / 8)], the first edge in the highest bit."""
+    return torch.from_numpy(np.packbits(mask.flatten(1).cpu().numpy(), axis=1))
+
+
+def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the bool masks [C, *shape] of `pack`."""
+    n = math.prod(shape)
+    return torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=n).astype(bool)).unflatten(1, shape)
+
+
+def save(modules: Modules, path: str | Path) -> None:
+    """Write `modules` to `path`, whole or not at all."""
+    path = Path(path)
+    tensors = {f"mask/{name}": pack(mask) for name, mask in modules.masks.masks.items()}
+    tensors["grafting/weight"] = modules.grafting_weight.detach().cpu().contiguous()
+    tensors["grafting/bias"] = modules.grafting_bias.detach().cpu().contiguous()
+    tensors |= {f"statistics/{name}": values.cpu().contiguous() for name, values in modules.statistics.items()}
+    metadata = {
+        "format": "modlib",
+        "version": VERSION,
+        "classes": json.dumps(modules.classes),
+        "shapes": json.dumps({name: list(mask.shape[1:]) for name, mask in modules.masks.masks.items()}),
+        "parent": parent_hash(modules.parent),
+        "metadata": json.dumps(dict(modules.metadata)),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(tensors, part, metadata)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: str | Path, parent: nn.Module) -> Modules:
+    """Return the modules written to `path`, over `parent`.
+
+    Raises FileNotFoundError where there is no file, and ValueError where it is truncated or not of this format or
+    version, or where it belongs to another parent (or to this one before it was trained further).
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"path: no file {path}")
+    tensors, header = _read(path)
+    if header.get("format") != "modlib" or header.get("version") != VERSION:
+        raise ValueError(
+            f"path: {path} has format {header.get('format')!r} version {header.get('version')!r}; "
+            f"this package reads 'modlib' version {VERSION!r}"
+        )
+    if header["parent"] != parent_hash(parent):
+        raise ValueError(
+            f"parent: {path} belongs to a parent with hash {header['parent'][:12]}…, "
+            f"this one has {parent_hash(parent)[:12]}…; modules fit the parent they were taken from only"
+        )
+    shapes = {name: tuple(shape) for name, shape in json.loads(header["shapes"]).items()}
+    return Modules(
+        parent=copy.deepcopy(parent).eval().requires_grad_(False),
+        masks=MaskSet(
+            {name: unpack(tensors[f"mask/{name}"], shape) for name, shape in shapes.items()},
+            tuple(json.loads(header["classes"])),
+        ),
+        grafting_weight=tensors["grafting/weight"],
+        grafting_bias=tensors["grafting/bias"],
+        statistics={n.removeprefix("statistics/"): t for n, t in tensors.items() if n.startswith("statistics/")},
+        metadata=json.loads(header["metadata"]),
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as stored:
+            names = list(stored.keys())
+            return {name: stored.get_tensor(name) for name in names}, stored.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"path: {path} is damaged or not a safetensors file: {error}") from error

@@ -1,0 +1,201 @@
+"""Supermasks over frozen weights (paper, section "Training Mask"; edge-popup, Ramanujan et al. 2020).
+
+A supermask keeps the top k share of the edges of every layer, ranked by a real-valued score per edge. The weights W
+never change; the scores S are trained. With h the choice of the top k and ⊙ the product by element:
+
+    forward    ŷ = (W ⊙ h(S))ᵀ x
+    backward   dL/dS = dL/dM, M = h(S): the gradient goes straight through h
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modlib import checks
+
+Policy = Callable[[nn.Module, str], bool]
+"""Says whether a parameter is masked: called with the submodule that owns it and its name there."""
+
+SCORES = ("positive", "absolute")
+INITS = ("kaiming", "magnitude")
+
+
+def linear_and_convolutional_weights(owner: nn.Module, name: str) -> bool:
+    """The default policy: the weights of linear and (transposed) convolutional layers, nothing else."""
+    return name == "weight" and isinstance(owner, (nn.Linear, nn.modules.conv._ConvNd))
+
+
+def maskable_parameters(model: nn.Module, policy: Policy = linear_and_convolutional_weights) -> dict[str, nn.Parameter]:
+    """Return the parameters of `model` that `policy` masks, by qualified name, in the model's own order.
+
+    A parameter that two layers share appears once, under its first name: its edges exist once.
+    Raises ValueError where the policy finds nothing to mask.
+    """
+    found: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for path, owner in model.named_modules():
+        for name, parameter in owner.named_parameters(recurse=False):
+            if policy(owner, name) and id(parameter) not in seen:
+                seen.add(id(parameter))
+                found[f"{path}.{name}" if path else name] = parameter
+    if not found:
+        raise ValueError(
+            f"parent: {type(model).__name__} has no maskable layer; the default policy masks the weights of "
+            "linear and convolutional layers, pass policy= to mask others"
+        )
+    return found
+
+
+def keep_counts(k: float | Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return how many edges of every layer are kept: max(1, floor(k·n + 0.5)) of n.
+
+    `k`: one share in (0, 1] for all layers, or a share for a layer by name; the key "default" stands for the rest.
+    Raises ValueError for a share outside (0, 1], an unknown layer, or a layer left without a share.
+    """
+    shares: Mapping[str, float] = k if isinstance(k, Mapping) else {"default": k}
+    for name, share in shares.items():
+        if name != "default" and name not in sizes:
+            raise ValueError(f"k: unknown layer {name!r}; this parent's maskable layers are {list(sizes)}")
+        checks.share("k" if name == "default" else f"k[{name!r}]", share)
+    missing = [name for name in sizes if name not in shares and "default" not in shares]
+    if missing:
+        raise ValueError(f"k: no share for {missing}; name them or add a 'default'")
+    return {
+        name: max(1, math.floor(shares.get(name, shares.get("default", 0.0)) * n + 0.5)) for name, n in sizes.items()
+    }
+
+
+def initial_scores(weight: Tensor, init: str, scores: str, generator: torch.Generator) -> Tensor:
+    """Return initial scores of the shape and dtype of `weight`.
+
+    `kaiming` (the paper): Kaiming normal for ReLU, standard deviation sqrt(2 / fan_in) (He et al. 2015).
+    `magnitude` (ours): in the order of |weight|, scaled to that same root mean square.
+    `scores` = "positive" starts from absolute values, "absolute" keeps the sign (see `ranked`).
+    """
+    shape = weight.shape if weight.ndim > 1 else (1, weight.numel())
+    drawn = torch.empty(shape, dtype=weight.dtype)
+    nn.init.kaiming_normal_(drawn, nonlinearity="relu", generator=generator)
+    if init == "magnitude":
+        fan_in = nn.init._calculate_correct_fan(drawn, "fan_in")
+        values = weight.detach().cpu()
+        drawn = values * (math.sqrt(2.0 / fan_in) / values.square().mean().sqrt().clamp(min=1e-30))
+    drawn = drawn.reshape(weight.shape)
+    return drawn.abs() if scores == "positive" else drawn
+
+
+def ranked(scores: Tensor, reading: str) -> Tensor:
+    """Return what is ranked: S itself ("positive"), or |S| ("absolute", edge-popup as usually written)."""
+    return scores if reading == "positive" else scores.abs()
+
+
+def top_k_mask(values: Tensor, keep: int) -> Tensor:
+    """Return the mask h of the `keep` largest of `values` [..., n]: bool, exact; among equals the lower index wins.
+
+    This is the definition, by a stable sort. The engines use `modlib.engines.selection.TopK`: the same masks, faster.
+    """
+    order = values.sort(dim=-1, descending=True, stable=True).indices[..., :keep]
+    return torch.zeros_like(values, dtype=torch.bool).scatter_(-1, order, True)
+
+
+def straight_through(mask: Tensor, values: Tensor) -> Tensor:
+    """Return `mask` (0 or 1, exactly) with the gradient of `values`: dL/dvalues = dL/dmask."""
+    return mask + (values - values.detach())
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """The supermasks of all modules of one parent.
+
+    `masks`: layer name -> bool [N modules, *weight shape]. `classes`: the class of each module, in that order.
+    Everything counted here is counted over maskable weights.
+    """
+
+    masks: Mapping[str, Tensor]
+    classes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.masks:
+            raise ValueError("masks: empty; at least one layer is needed")
+        if len(set(self.classes)) != len(self.classes) or not self.classes:
+            raise ValueError(f"classes: must be distinct and not empty, got {list(self.classes)}")
+        for name, mask in self.masks.items():
+            if mask.dtype != torch.bool:
+                raise TypeError(f"masks[{name!r}]: must be bool, got {mask.dtype}")
+            if mask.ndim < 2 or mask.shape[0] != len(self.classes):
+                raise ValueError(
+                    f"masks[{name!r}]: must be [{len(self.classes)} modules, *weight shape], got {tuple(mask.shape)}"
+                )
+
+    def rows(self, subset: Iterable[int]) -> list[int]:
+        """Return the positions of the modules of `subset`, in its order. Raises ValueError for what is not there."""
+        return [self.classes.index(c) for c in checks.subset(subset, self.classes)]
+
+    def select(self, subset: Iterable[int]) -> MaskSet:
+        """Return the masks of the modules of `subset` alone, in its order."""
+        rows = self.rows(subset)
+        return MaskSet({n: m[rows] for n, m in self.masks.items()}, tuple(self.classes[r] for r in rows))
+
+    def union(self, subset: Iterable[int] | None = None) -> dict[str, Tensor]:
+        """Return, by layer, the edges that any module of `subset` (default: all) keeps: bool, the weight's shape."""
+        rows = self.rows(self.classes if subset is None else subset)
+        return {name: mask[rows].any(0) for name, mask in self.masks.items()}
+
+    def intersection(self, subset: Iterable[int] | None = None) -> dict[str, Tensor]:
+        """Return, by layer, the edges that every module of `subset` (default: all) keeps."""
+        rows = self.rows(self.classes if subset is None else subset)
+        return {name: mask[rows].all(0) for name, mask in self.masks.items()}
+
+    def common(self) -> Tensor:
+        """Return the number of edges that modules i and j both keep: float64 [N, N]; the diagonal is each one's own."""
+        total = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
+        for mask in self.masks.values():
+            flat = mask.flatten(1).float()  # counts below 2**24 are exact in float32
+            total += (flat @ flat.T).double().cpu()
+        return total
+
+    def jaccard(self) -> Tensor:
+        """Return the Jaccard index |A ∩ B| / |A ∪ B| of every two modules' masks: float64 [N, N]."""
+        common = self.common()
+        own = common.diagonal()
+        return common / (own[:, None] + own[None, :] - common)
+
+    def mean_jaccard(self) -> float:
+        """Return the Jaccard index averaged over all pairs of different modules (1.0 for a single module)."""
+        return mean_over_pairs(self.jaccard()) if len(self.classes) > 1 else 1.0
+
+    def remaining(self, subset: Iterable[int] | None = None) -> float:
+        """Return the share of the maskable weights that the union of `subset` (default: all) keeps, in [0, 1]."""
+        union = self.union(subset)
+        return sum(int(m.sum()) for m in union.values()) / sum(m.numel() for m in union.values())
+
+    def remaining_by_layer(self, subset: Iterable[int] | None = None) -> dict[str, float]:
+        """Return the same share for every layer by itself."""
+        return {name: float(mask.float().mean()) for name, mask in self.union(subset).items()}
+
+    def remaining_of_pairs(self) -> Tensor:
+        """Return the share kept by the union of every two modules: float64 [N, N]; the diagonal is one module's."""
+        common = self.common()
+        own = common.diagonal()
+        return (own[:, None] + own[None, :] - common) / sum(mask[0].numel() for mask in self.masks.values())
+
+
+def mean_over_pairs(matrix: Tensor) -> float:
+    """Return the mean of a symmetric matrix [N, N] over the N(N-1)/2 pairs off its diagonal."""
+    n = matrix.shape[0]
+    above = torch.triu(torch.ones(n, n, dtype=torch.bool, device=matrix.device), diagonal=1)
+    return float(matrix[above].mean())
+
+
+def sizes(parameters: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the number of edges of every layer."""
+    return {name: parameter.numel() for name, parameter in parameters.items()}
+
+
+def density(masks: Sequence[Tensor]) -> float:
+    """Return the share of ones in a list of masks."""
+    return sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)

@@ -1,0 +1,79 @@
+"""Metrics (paper, section "Evaluation"). Jaccard index and remaining parameters are methods of `modlib.MaskSet`.
+
+All of them start from log-odds [images, modules], computed once (`Modules.log_odds`), so that every subset of the
+classes costs only an argmax. Accuracies are shares in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from modlib import checks
+from modlib.seeds import generator
+
+
+def recomposed_accuracy(
+    log_odds: Tensor, labels: Tensor, classes: Sequence[int], subset: Iterable[int] | None = None
+) -> float:
+    """Return the accuracy of the vote of the modules of `subset` on the images of its classes.
+
+    `log_odds` [n, C] and `classes` of its columns; `labels` [n]. Only images whose label is in `subset` count.
+    """
+    asked = checks.subset(classes if subset is None else subset, classes)
+    chosen = torch.tensor(asked, device=labels.device)
+    inside = torch.isin(labels, chosen)
+    if not bool(inside.any()):
+        raise ValueError(f"labels: no image of the classes {asked}")
+    columns = [list(classes).index(c) for c in asked]
+    votes = chosen[log_odds[inside][:, columns].argmax(1)]
+    return float((votes == labels[inside]).double().mean())
+
+
+def accuracy_of_pairs(log_odds: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """Return the accuracy of the vote of every two modules on their classes: float64 [C, C], NaN on the diagonal."""
+    table = torch.full((len(classes), len(classes)), torch.nan, dtype=torch.float64)
+    for i, a in enumerate(classes):
+        for j, b in enumerate(classes[:i]):
+            table[i, j] = table[j, i] = recomposed_accuracy(log_odds, labels, classes, (a, b))
+    return table
+
+
+def module_accuracies(log_odds: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """Return each module's accuracy as a binary classifier on all images (paper, Table 5): float64 [C].
+
+    A module says "this class" where its confidence is above one half, that is, its log-odds above 0.
+    """
+    own = labels[:, None] == torch.tensor(list(classes), device=labels.device)
+    return ((log_odds > 0) == own).double().mean(0)
+
+
+def balanced_indices(labels: Tensor, j: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the images of class `j` and as many drawn, without repetition, from all the others (Table 6's set)."""
+    positives = (labels == j).nonzero()[:, 0]
+    others = (labels != j).nonzero()[:, 0].cpu()
+    if len(positives) > len(others):
+        raise ValueError(f"labels: class {j} has {len(positives)} images, more than the {len(others)} of all others")
+    drawn = torch.randperm(len(others), generator=generator(seed, "balanced", j))[: len(positives)]
+    return positives, others[drawn].to(labels.device)
+
+
+def balanced_accuracies(log_odds: Tensor, labels: Tensor, classes: Sequence[int], seed: int) -> Tensor:
+    """Return Table 6: entry (i, j) is how well module i's yes or no answers "is it class j?", float64 [C, C].
+
+    Asked on all images of class j and an equal number drawn from the others (uniform over images, not over classes).
+    A perfect module i scores 0.5 · 0 + 0.5 · 8/9 = 0.444 off the diagonal where classes are equally frequent.
+    """
+    table = torch.empty(len(classes), len(classes), dtype=torch.float64)
+    for column, j in enumerate(classes):
+        positives, negatives = balanced_indices(labels, j, seed)
+        right = torch.cat([log_odds[positives] > 0, log_odds[negatives] <= 0])
+        table[:, column] = right.double().mean(0).cpu()
+    return table
+
+
+def remaining_from_jaccard(k: float, jaccard: float) -> float:
+    """Return the remaining parameters of a pair whose masks both keep a share `k`: 2k / (1 + Jaccard index)."""
+    return 2 * k / (1 + jaccard)

@@ -1,0 +1,107 @@
+"""The modules of a decomposed network: the result of co-training, and what recomposing starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from modlib.masking import MaskSet
+
+if TYPE_CHECKING:
+    from modlib.recomposing import Recomposed
+
+
+@dataclass(frozen=True, eq=False)
+class Modules:
+    """One module per class over one frozen parent.
+
+    parent            the parent, in eval mode (a copy of the user's)
+    masks             the supermask of every module
+    grafting_weight   [C, 2, N], row 0 "another class", row 1 "this class"; `grafting_bias` [C, 2]
+    statistics        running statistics of batch normalisation, each module's own: buffer name -> [C, *shape]; empty
+                      where the parent's are used
+    scores            final scores, layer -> [C, *weight shape], of a decomposition just made; not saved
+    metadata          recipe, seed and whatever else was recorded
+    """
+
+    parent: nn.Module
+    masks: MaskSet
+    grafting_weight: Tensor
+    grafting_bias: Tensor
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    scores: Mapping[str, Tensor] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The class of each module, in order."""
+        return self.masks.classes
+
+    def remaining(self, subset: Iterable[int] | None = None) -> float:
+        """Return the share of the parent's maskable weights in the union of `subset` (default: all), in [0, 1]."""
+        return self.masks.remaining(subset)
+
+    def select(self, subset: Iterable[int]) -> Modules:
+        """Return the modules of `subset` alone, in its order."""
+        rows = self.masks.rows(subset)
+        return Modules(
+            parent=self.parent,
+            masks=self.masks.select(subset),
+            grafting_weight=self.grafting_weight[rows],
+            grafting_bias=self.grafting_bias[rows],
+            statistics={name: s[rows] for name, s in self.statistics.items()},
+            scores=None if self.scores is None else {name: s[rows] for name, s in self.scores.items()},
+            metadata=self.metadata,
+        )
+
+    def join(self, other: Modules, order: Iterable[int]) -> Modules:
+        """Return the modules of both, over this one's parent, in the given order of classes."""
+        both = Modules(
+            parent=self.parent,
+            masks=MaskSet(
+                {name: torch.cat([m, other.masks.masks[name]]) for name, m in self.masks.masks.items()},
+                self.classes + other.classes,
+            ),
+            grafting_weight=torch.cat([self.grafting_weight, other.grafting_weight]),
+            grafting_bias=torch.cat([self.grafting_bias, other.grafting_bias]),
+            statistics={name: torch.cat([s, other.statistics[name]]) for name, s in self.statistics.items()},
+            scores=None
+            if self.scores is None or other.scores is None
+            else {name: torch.cat([s, other.scores[name]]) for name, s in self.scores.items()},
+            metadata=self.metadata,
+        )
+        return both.select(order)
+
+    def recompose(self, subset: Iterable[int]) -> Recomposed:
+        """Return a network for the classes of `subset`, in that order; see `modlib.recomposing.Recomposed`."""
+        from modlib.recomposing import Recomposed  # which takes Modules
+
+        return Recomposed(self, subset)
+
+    def log_odds(self, inputs: Tensor, batch_size: int = 10_000) -> Tensor:
+        """Return every module's log-odds d of `inputs` [B, ...], computed in parts: [B, C].
+
+        The vote of any subset is the largest of its columns, so one call serves all subsets.
+        """
+        everything = self.recompose(self.classes)
+        with torch.no_grad():
+            return torch.cat([everything.log_odds(part) for part in inputs.split(batch_size)])
+
+    def extra_parameters(self) -> dict[str, int]:
+        """Return what a module holds beside its masked weights: numbers of the grafting layer and of statistics."""
+        per_module = sum(s[0].numel() for s in self.statistics.values())
+        return {
+            "grafting": self.grafting_weight[0].numel() + self.grafting_bias[0].numel(),
+            "statistics": per_module,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the modules to one file, without the parent; see `modlib.library`."""
+        from modlib.library import save  # which makes Modules
+
+        save(self, path)

@@ -1,0 +1,97 @@
+"""Recomposing (paper, section "Recomposing"): a network for any subset of the classes, without training.
+
+The deployed network holds the union of the masks of the subset's modules: weights that no module keeps are zero. To
+predict, it applies each module's mask and grafting layer in turn; the module with the highest confidence, the softmax
+of "this class" against "another", wins the vote.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from modlib import checks, grafting
+from modlib.modules import Modules
+
+
+class Recomposed(nn.Module):
+    """A classifier of the classes `subset`: inputs [B, ...] -> confidence of each, [B, len(subset)], in that order.
+
+    A plain module: it can be moved, saved, put in eval mode. Weights outside the union are zero in it; the masks, the
+    grafting layers and each module's own statistics are buffers. Nothing in it is trained.
+    Raises ValueError for an empty subset, a repeated class, or a class without a module.
+    """
+
+    classes: Tensor
+
+    def __init__(self, modules: Modules, subset: Iterable[int]) -> None:
+        super().__init__()
+        chosen = modules.select(subset)
+        self.network = copy.deepcopy(chosen.parent).eval().requires_grad_(False)
+        self.remaining = chosen.masks.remaining()
+        """Share of the parent's maskable weights in the union, in [0, 1]."""
+        device = next(self.network.parameters()).device
+        self.register_buffer("classes", torch.tensor(chosen.classes, device=device))
+        self._layers = list(chosen.masks.masks)
+        parameters = dict(self.network.named_parameters())
+        for i, (name, union) in enumerate(chosen.masks.union().items()):
+            parameters[name].mul_(union)
+            self.register_buffer(f"mask_{i}", chosen.masks.masks[name].to(device))
+        self._statistics = list(chosen.statistics)
+        for i, values in enumerate(chosen.statistics.values()):
+            self.register_buffer(f"statistic_{i}", values.clone())
+        self.register_buffer("grafting_weight", chosen.grafting_weight.clone())
+        self.register_buffer("grafting_bias", chosen.grafting_bias.clone())
+
+    def log_odds(self, inputs: Tensor) -> Tensor:
+        """Return each module's log-odds d, the logit of "this class" minus that of "another": [B, len(subset)]."""
+        parameters = dict(self.network.named_parameters())
+        self._check(inputs, next(iter(parameters.values())))
+        columns = []
+        for m in range(len(self.classes)):
+            own = {name: parameters[name] * self.get_buffer(f"mask_{i}")[m] for i, name in enumerate(self._layers)}
+            own |= {name: self.get_buffer(f"statistic_{i}")[m] for i, name in enumerate(self._statistics)}
+            logits = self._logits(own, inputs)
+            grafted = grafting.graft(logits, self.get_buffer("grafting_weight")[m], self.get_buffer("grafting_bias")[m])
+            columns.append(grafting.log_odds(grafted))
+        return torch.stack(columns, dim=1)
+
+    def _logits(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        try:
+            return functional_call(self.network, parameters, (inputs,))
+        except RuntimeError as error:
+            raise ValueError(f"inputs: the network does not take shape {tuple(inputs.shape)}: {error}") from error
+
+    def train(self, mode: bool = True) -> Recomposed:
+        """Set the mode; the network within stays in eval mode, because nothing in it is trained."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the confidence of each module, sigmoid(d): [B, len(subset)]."""
+        return self.log_odds(inputs).sigmoid()
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Return the class that wins the vote, one of the asked ones: int64 [B].
+
+        The vote takes log-odds, whose order is that of the confidences but which do not saturate at 1.
+        """
+        return self.classes[self.log_odds(inputs).argmax(1)]
+
+    @staticmethod
+    def _check(inputs: Tensor, parameter: Tensor) -> None:
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}")
+        if inputs.dtype != parameter.dtype:
+            raise TypeError(
+                f"inputs must be {parameter.dtype} as the network is, got {inputs.dtype}; see Dataset.inputs"
+            )
+        if inputs.ndim < 2 or inputs.shape[0] == 0:
+            raise ValueError(f"inputs must be a batch [B, ...] of at least one, got shape {tuple(inputs.shape)}")
+        checks.finite("inputs", inputs)
