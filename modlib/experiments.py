@@ -188,7 +188,7 @@ def _run_population(trials: Sequence[Trial], data: Dataset, store: Store, device
 def _record(trial: Trial, data: Dataset, store: Store, rows: Rows | None, seconds: float = 0.0) -> Record:
     """Write the record of a trial just measured, or read the one that is there (`rows` None)."""
     return store.record(
-        "trials", trial.name, trial.parameters, lambda: rows or [], seconds=round(seconds, 1), data_sha256=data.sha256()
+        "trials", trial.name, trial.parameters, lambda: rows or [], seconds=seconds, data_sha256=data.sha256()
     )
 
 

@@ -49,11 +49,17 @@ class Store:
         return None if self.folder is None else self.folder / stem / f"{name}{suffix}"
 
     def record(
-        self, stem: str, name: str, parameters: Mapping[str, Any], compute: Callable[[], Rows], **facts: Any
+        self,
+        stem: str,
+        name: str,
+        parameters: Mapping[str, Any],
+        compute: Callable[[], Rows],
+        seconds: float | None = None,
+        **facts: Any,
     ) -> Record:
         """Return the record of `parameters`: read where it is there, else computed and written at once.
 
-        `facts` go into its provenance, beside device, versions, commit and seconds.
+        `facts` go into its provenance, beside device, versions, commit and seconds (`seconds`: of work done before).
         """
         path = self.path(stem, f"{name}-{key(parameters)}", ".json")
         if path is not None and path.exists():
@@ -61,7 +67,8 @@ class Store:
             return Record(stored["parameters"], stored["provenance"], stored["rows"])
         start = time.perf_counter()
         rows = compute()
-        record = Record(dict(parameters), provenance(time.perf_counter() - start, **facts), rows)
+        taken = time.perf_counter() - start if seconds is None else seconds
+        record = Record(dict(parameters), provenance(taken, **facts), rows)
         if path is not None:
             write(path, _dump(record))
         return record

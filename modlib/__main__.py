@@ -1,0 +1,56 @@
+"""The command line: `modlib reproduce` and `modlib book`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from modlib import reproduce as runner
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(prog="modlib", description="Re-run the notebooks and build the book.")
+    commands = top.add_subparsers(dest="command", required=True)
+    run = commands.add_parser(
+        "reproduce", help="run notebooks (default: all, on the embedded digits) and build the quick book"
+    )
+    run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="e.g. table1")
+    run.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter; values are YAML"
+    )
+    which = run.add_mutually_exclusive_group()
+    which.add_argument(
+        "--published", action="store_true", help="the run that the book shows (notebooks/params/); resumes"
+    )
+    which.add_argument("--reference", action="store_true", help="renew the references that the tests replay")
+    run.add_argument("--no-book", action="store_true", help="run the notebooks only")
+    commands.add_parser("book", help="build the published book at _build/html")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status."""
+    asked = parser().parse_args(arguments)
+    try:
+        layout = runner.Layout.here()
+        if asked.command == "book":
+            runner.build_book(layout.root, layout.root / "_build" / "html")
+            return 0
+        stems = asked.notebooks or layout.stems()
+        failed = runner.reproduce(layout, stems, runner.parse_values(asked.p), asked.published, asked.reference)
+        if failed:
+            print(f"failed: {', '.join(failed)}", file=sys.stderr)
+            return 1
+        if not (asked.published or asked.reference or asked.no_book):
+            runner.stage_quick_book(layout)
+            runner.build_book(layout.quick, layout.root / "_build" / "quick" / "html")
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        print(f"modlib: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
