@@ -1,0 +1,143 @@
+# %% [markdown]
+# # Training a mask
+#
+# **Question.** Can a trained network be cut down to a small subnetwork that recognises one class, by choosing edges
+# only, without changing a weight?
+#
+# The paper (section "Training Mask") follows edge-popup {cite:p}`ramanujan2020`. Every edge of the frozen parent gets a
+# score $\mathcal S$; the mask keeps the top $k$ share of each layer, and the masked network computes
+#
+# $$\hat{\mathbf y} = (W \odot \mathcal M)^\top \mathbf x, \qquad \mathcal M = h(\mathcal S).$$
+#
+# The choice $h$ has no useful gradient, so the backward pass goes straight through it: $\partial L/\partial \mathcal S =
+# \partial L/\partial \mathcal M$. This page trains such a mask and looks at what it keeps.
+
+# %% tags=["parameters"]
+dataset: str = "digits"  # data set: digits, mnist, fashion_mnist
+model: str = "fc1"  # parent: fc1 to fc4
+parent_epochs: int = 50  # epochs of the parent (Table 3: 100)
+k: float = 0.10  # share of the edges kept in every layer
+epochs: int = 8  # epochs of mask training
+batch_size: int = 32  # images in a batch
+target: int = 3  # the class whose module is looked at
+seed: int = 0  # seed of the parent, the scores and the batches
+results: str = ""  # folder of records and parents; empty: keep none
+
+# %% tags=["hide-input"]
+import time
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
+import modlib
+from modlib import figures, masking, tables
+from modlib.experiments import trained_parent
+from modlib.records import Store
+from modlib.seeds import generator
+
+figures.use_style()
+started = time.perf_counter()
+
+# %% [markdown]
+# ## The parent, and what is masked
+#
+# The parent is trained as usual and then frozen. By default the weights of its linear and convolutional layers are
+# masked; biases are not.
+
+# %%
+data = modlib.datasets.load(dataset)
+parent = trained_parent(data, model, seed, parent_epochs, Store.at(results))
+weights = masking.maskable_parameters(parent)
+sizes = masking.sizes(weights)
+keep = masking.keep_counts(k, sizes)
+
+# %% tags=["hide-input", "nbval-check-output"] mystnb={"markdown_format": "myst"}
+rows = [{"layer": n, "edges": sizes[n], "kept": keep[n], "share": tables.percent(keep[n] / sizes[n])} for n in sizes]
+tables.table(
+    pd.DataFrame(rows),
+    "Edges of the parent and how many a module keeps: max(1, ⌊kn + ½⌋) of n in every layer.",
+    "tab-kept-edges",
+)
+
+# %% [markdown]
+# ## One step by hand
+#
+# The definition fits in a few lines. `top_k_mask` is $h$; `straight_through` has the value of the mask and the gradient
+# of the scores.
+
+# %% tags=["nbval-check-output"]
+weight = torch.tensor([[0.5, -1.0, 2.0, 0.1]])
+scores = torch.tensor([[0.3, 0.9, 0.1, 0.4]], requires_grad=True)
+mask = masking.top_k_mask(scores.detach(), keep=2)
+x = torch.tensor([1.0, 2.0, 3.0, 4.0])
+y = (weight * masking.straight_through(mask.float(), scores)) @ x
+y.backward()
+print("mask    ", mask.int().tolist())
+print("output  ", [round(v, 4) for v in y.tolist()])
+print("gradient", [[round(v, 4) for v in row] for row in scores.grad.tolist()])
+
+# %% [markdown]
+# Edges that are *not* kept get a gradient too, here $x_j w_j$ for each of them: that is how an edge can pop up again.
+#
+# ## Training
+#
+# `cotrain` trains the masks of all classes. Here the stemming loss is off ($\alpha = 0$): every module looks for its own
+# edges. The recipe is the paper's: constant rates.
+
+# %%
+history = []
+
+
+def measure(epoch, modules):
+    images, labels = data.split("held_out")
+    log_odds = modules.log_odds(data.inputs(images))
+    own = modlib.metrics.module_accuracies(log_odds, labels, modules.classes)
+    column = modules.classes.index(target)
+    chosen = modlib.metrics.balanced_accuracies(log_odds, labels, modules.classes, seed)[column, column]
+    moved = float((modules.masks.masks[first][column] & ~start).sum() / keep[first])
+    history.append({"epoch": epoch, "all images": float(own[column]), "balanced": float(chosen), "moved": moved})
+
+
+first = next(iter(weights))
+initial = masking.initial_scores(weights[first], "kaiming", "positive", generator(seed, "scores", first))
+start = masking.top_k_mask(initial.flatten(), keep[first]).view_as(initial)  # the mask that all modules start from
+modules = modlib.cotrain(
+    parent, data, k=k, alpha=0.0, epochs=epochs, batch_size=batch_size, seed=seed, callback=measure
+)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A module while its mask is trained. Left: accuracy on held-out images, asked on all images and on a set with as many positives as negatives. Right: share of the first layer's kept edges that differ from the initial mask.", "name": "fig-mask-training"}, "image": {"alt": "Two curves over epochs: the accuracy of one module rises to a plateau, and the share of its first layer edges that were exchanged grows epoch by epoch."}}
+curve = pd.DataFrame(history)
+figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.8))
+for column in ("all images", "balanced"):
+    left.plot(curve["epoch"], 100 * curve[column], marker="o", markersize=3, label=column)
+left.set(xlabel="epoch", ylabel=f"accuracy of module {target} (%)")
+left.legend(frameon=False)
+right.plot(curve["epoch"], 100 * curve["moved"], marker="o", markersize=3, color=figures.COLOURS["ours"])
+right.set(xlabel="epoch", ylabel="edges exchanged (%)", ylim=(0, 105))
+plt.show()
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Which pixels the module reads. Each panel is one class's first-layer mask at the image's size: the number of hidden neurons that keep an edge from that pixel.", "name": "fig-first-layer"}, "image": {"alt": "Ten small images, one for each module: bright pixels are those that many hidden neurons read; they lie in the middle, where digits are drawn."}}
+shape = tuple(data.train_images.shape[1:3])
+figures.first_layer_masks(modules.masks.masks[first], shape, modules.classes)
+plt.show()
+
+# %% tags=["hide-input"]
+last = curve.iloc[-1]
+Markdown(
+    f"**What came out.** On {data.name}, with {tables.percent(k, 0)} of the parent's edges, module {target} answers "
+    f"{tables.percent(last['all images'])} of all held-out images right, and {tables.percent(last['balanced'])} of a "
+    f"balanced set (n = 1 seed). {tables.percent(last['moved'], 0)} of the first layer's edges are not those that it "
+    "started with: the scores decide, not the initial draw."
+)
+
+# %% [markdown]
+# **What it means.** Edges alone carry the class: no weight was changed. Without a common pull, each module found edges of
+# its own; [module stemming](module_stemming.ipynb) makes them agree.
+#
+# **Re-run it:** `modlib reproduce training_mask -p k 0.05`.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+shown = {"dataset": dataset, "model": model, "k": k, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+tables.where_from([], "tab-from-training-mask", shown, time.perf_counter() - started)
