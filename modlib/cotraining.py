@@ -4,7 +4,7 @@ Method B ("average", the paper's choice): in the first epoch the modules train w
 each module's scores are pulled to S_avg, the mean over all modules of the previous epoch's scores.
 Method A ("base"): the module of one base class is trained alone; then the others are pulled to its scores.
 
-The objective of a batch, summed over the modules c of one decomposition:
+The objective of a batch, summed over the modules c of one decomposition::
 
     (1 − vote) · Σ_c CE_c  +  vote · N · vote loss  +  Σ_c stemming loss_c          vote = 0: the paper
 
@@ -39,6 +39,9 @@ VERSION = 1
 METHODS = ("average", "base")
 NORMS = ("batch", "frozen")
 SCHEDULES = ("constant", "cosine")
+
+FREE: dict[str, Any] = {"k": 1.0, "alpha": 0.0, "share_init": True}
+"""The settings that may differ between the runs of one population, at a common value."""
 
 Callback = Callable[[int, int, Modules], None]
 """Called after every epoch of every run of a population: position of the run, epoch (from 1), its modules."""
@@ -203,32 +206,46 @@ def cotrain(
 ) -> Modules:
     """Decompose a trained classifier into one module per class (Algorithm 1).
 
-    parent         any `nn.Module`, inputs [B, ...] -> N logits [B, N]; a copy in eval mode is used, yours is untouched
-    data           the training images, see `modlib.datasets`
-    k              share of the edges that every layer of every module keeps, in (0, 1]; or a share by layer name,
-                   "default" for the rest
-    alpha          weight of the stemming loss, at least 0
-    epochs, seed   passes over the training images; the seed of scores, grafting layers and batches
-    vote           weight of the vote loss, in [0, 1]; ours, 0 is the paper
-    init           initial scores: "kaiming" (the paper), "magnitude" (in the order of |weight|; ours)
-    norm           batch normalisation: "batch" (statistics of the batch in training, running ones of each module's
-                   own afterwards) or "frozen" (the parent's)
-    classes        the classes to decompose (default: all)
-    lr, grafting_lr, momentum, weight_decay   Nesterov SGD; the grafting layers' rate is a tenth of `lr` by default
-    p, reduction   of the stemming loss, see `modlib.stemming`
-    scores         "positive" or "absolute", see `modlib.masking.ranked`
-    method         "average" (method B) or "base" (method A, from `base_class`)
-    share_init     whether all modules start from the same scores
-    schedule       "constant" (the paper) or "cosine", annealed to 0 step by step
-    balanced       whether "this class" and "another" weigh the same in a module's loss
-    grafting_init  see `modlib.grafting.initial_grafting`
-    policy         which parameters are masked
-    engine         "auto", "vectorised" (fully connected parents) or "sequential" (any parent)
-    device         "auto" (a GPU where there is one), or a torch device
-    callback       called after every epoch with its number (from 1) and the modules so far
+    Args:
+        parent: any `nn.Module`, inputs [B, ...] -> N logits [B, N]; a copy in eval mode is used, yours is untouched.
+        data: the training images, see `modlib.datasets`.
+        k: share of the edges that every layer of every module keeps, in (0, 1]; or a share by layer name, with
+            "default" for the rest.
+        alpha: weight of the stemming loss, at least 0.
+        epochs: passes over the training images.
+        seed: of scores, grafting layers and batches.
+        vote: weight of the vote loss, in [0, 1]; ours, 0 is the paper.
+        init: initial scores, "kaiming" (the paper) or "magnitude" (in the order of the weights' magnitude; ours).
+        norm: batch normalisation, "batch" (statistics of the batch in training, running ones of each module's own
+            afterwards) or "frozen" (the parent's).
+        classes: the classes to decompose (default: all).
+        batch_size: images in a batch; all modules see the same one.
+        lr: rate of the scores, for SGD with Nesterov momentum.
+        grafting_lr: rate of the grafting layers; default, a tenth of `lr`.
+        momentum: of both.
+        weight_decay: of both.
+        p: norm of the stemming loss, 1 or 2.
+        reduction: reading of Eq. 1, "total", "layer" or "scale_free"; see `modlib.stemming.factors`.
+        scores: what is ranked, "positive" or "absolute"; see `modlib.masking.ranked`.
+        method: "average" (method B) or "base" (method A, from `base_class`).
+        base_class: the class that method A starts from.
+        share_init: whether all modules start from the same scores.
+        schedule: "constant" (the paper) or "cosine", annealed to 0 step by step.
+        balanced: whether "this class" and "another" weigh the same in a module's loss.
+        grafting_init: "random" or "own_logit"; see `modlib.grafting.initial_grafting`.
+        policy: which parameters are masked.
+        engine: "auto", "vectorised" (fully connected parents) or "sequential" (any parent).
+        device: "auto" (a GPU where there is one), or a torch device.
+        callback: called after every epoch with its number (from 1) and the modules so far.
 
-    Raises ValueError or TypeError, before any work, for an argument out of its range, for a parent without maskable
-    layer or whose output is not N logits, and for inputs that are not finite.
+    Returns:
+        The modules, on `device`, with recipe and seed in their metadata.
+
+    Raises:
+        ValueError: before any work, for an argument out of its range, a parent without maskable layer or whose output
+            is not N logits, and inputs that are not finite.
+        TypeError: before any work, for an argument of another type.
+        FloatingPointError: where the scores diverge.
     """
     recipe = Recipe(
         k=k,
@@ -389,13 +406,12 @@ def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
         raise ValueError("runs: empty; a population needs at least one run")
     if not isinstance(data, Dataset):
         raise TypeError(f"data must be a modlib Dataset, got {type(data).__name__}; see modlib.datasets.from_arrays")
-    free: dict[str, Any] = {"k": 0.5, "alpha": 0.0, "share_init": True}
     first = runs[0]
     known = range(data.num_classes)
     classes = tuple(checks.subset(known if first.classes is None else first.classes, known))
     for run in runs:
         checks.whole("seed", run.seed, 0)
-        if replace(run.recipe, **free) != replace(first.recipe, **free):
+        if replace(run.recipe, **FREE) != replace(first.recipe, **FREE):
             raise ValueError("runs: recipes of one population may differ in k, alpha and share_init only")
         if run.classes != first.classes:
             raise ValueError("runs: all runs of a population decompose the same classes")

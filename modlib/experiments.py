@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from modlib.records import Record, Rows, Store, key, write
 PARENT_VERSION = 1
 """Raised when the same parameters and seed give another parent."""
 SPLITS = ("held_out", "test")
+
+Parents = dict[tuple[str, int, int], nn.Module]
+"""Parents already trained, by model, seed and epochs: trials of one seed share theirs."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,42 @@ def run_trials(
     """Return the record of every trial, computing those that are not in the store, one population at a time.
 
     `population`: how many decompositions train side by side. One is fastest on a CPU, whose caches hold one; a GPU
-    takes many. Trials of one population must agree in everything but k, alpha, share_init and seed.
+    takes many. Trials that differ in more than k, alpha, share_init and seed go into different populations.
+    A trial that diverges is recorded as failed, with the reason; the others are not touched by it.
     """
-    pending = [trial for trial in trials if not _done(trial, store)]
     computed: dict[str, Record] = {}
-    for start in range(0, len(pending), population):
-        computed |= _run_population(pending[start : start + population], data, store, device)
+    made: Parents = {}
+    for group in _populations([trial for trial in trials if not _done(trial, store)], population):
+        computed |= _run_or_report(group, data, store, device, made)
     return [computed[_id(t)] if _id(t) in computed else _record(t, data, store, None) for t in trials]
+
+
+def table1_trials(
+    dataset: str,
+    model: str,
+    seeds: Sequence[int],
+    *,
+    k: float,
+    parent_epochs: int,
+    published_epochs: int,
+    published_alphas: Sequence[float],
+    ours_epochs: int,
+    ours_alpha: float,
+    vote: float,
+    vote_alpha: float,
+) -> list[Trial]:
+    """Return the trials of one column of Table 1: recipe `published` for each alpha, `ours` without and with vote."""
+    recipes = [
+        ("published", cotraining.published(k=k, alpha=alpha, epochs=published_epochs)) for alpha in published_alphas
+    ]
+    recipes.append(("ours", cotraining.ours(k=k, alpha=ours_alpha, epochs=ours_epochs)))
+    recipes.append(("ours", cotraining.ours(k=k, alpha=vote_alpha, vote=vote, epochs=ours_epochs)))
+    return [Trial(dataset, model, name, recipe, seed, parent_epochs) for seed in seeds for name, recipe in recipes]
+
+
+def recipe_label(name: str, vote: float) -> str:
+    """Return how the book names a recipe: what is ours says so, the vote loss above all."""
+    return f"{name}, with vote loss" if vote > 0 else name
 
 
 def trial_modules(trial: Trial, data: Dataset, store: Store, *, device: str = "auto") -> Modules:
@@ -150,9 +182,38 @@ def _modules_path(trial: Trial, store: Store) -> Path | None:
     return store.path("modules", f"{trial.name}-{_id(trial)}", ".safetensors")
 
 
-def _run_population(trials: Sequence[Trial], data: Dataset, store: Store, device: str) -> dict[str, Record]:
+def _populations(trials: Sequence[Trial], size: int) -> Iterator[list[Trial]]:
+    """Yield the trials in groups of at most `size` that can train side by side."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        alike = replace(trial, seed=0, recipe=replace(trial.recipe, **cotraining.FREE))
+        groups.setdefault(repr(alike), []).append(trial)
+    for group in groups.values():
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def _run_or_report(
+    trials: Sequence[Trial], data: Dataset, store: Store, device: str, made: Parents
+) -> dict[str, Record]:
+    """Run a population; where it diverges, run its trials alone, and record those that fail by themselves."""
+    try:
+        return _run_population(trials, data, store, device, made)
+    except FloatingPointError as error:
+        if len(trials) == 1:
+            failed = [_columns(trials[0]) | {"failed": str(error)}]
+            return {_id(trials[0]): _record(trials[0], data, store, failed)}
+        return {name: r for t in trials for name, r in _run_or_report([t], data, store, device, made).items()}
+
+
+def _run_population(
+    trials: Sequence[Trial], data: Dataset, store: Store, device: str, made: Parents
+) -> dict[str, Record]:
     """Train the trials side by side and return their records, by id; each is written, with its modules."""
-    trained = [trained_parent(data, t.model, t.seed, t.parent_epochs, store) for t in trials]
+    for t in trials:
+        which = (t.model, t.seed, t.parent_epochs)
+        made[which] = made.get(which) or trained_parent(data, *which, store)
+    trained = [made[t.model, t.seed, t.parent_epochs] for t in trials]
     shares = [{s: training.accuracy(p, data, s) for s in SPLITS} for p in trained]
     name = key({"trials": [_id(t) for t in trials]})
     checkpoint, so_far = store.path("checkpoints", name, ".pt"), store.path("checkpoints", name, ".json")

@@ -1,6 +1,6 @@
 """A decomposed network on disk: one safetensors file, without the parent, readable without this package.
 
-Tensors (`<layer>` is the parameter's name in the parent, e.g. `1.weight`):
+Tensors (`<layer>` is the parameter's name in the parent, e.g. `1.weight`)::
 
     mask/<layer>        uint8 [C, ceil(n / 8)]: row c is the mask of module c, its n edges flattened in C order and
                         packed eight to a byte, the first edge in the highest bit (numpy.packbits); spare bits are 0
@@ -100,10 +100,12 @@ def load(path: str | Path, parent: nn.Module) -> Modules:
             f"this one has {parent_hash(parent)[:12]}…; modules fit the parent they were taken from only"
         )
     shapes = {name: tuple(shape) for name, shape in json.loads(header["shapes"]).items()}
+    device = next(parent.parameters()).device
+    tensors = {name: values if name.startswith("mask/") else values.to(device) for name, values in tensors.items()}
     return Modules(
         parent=copy.deepcopy(parent).eval().requires_grad_(False),
         masks=MaskSet(
-            {name: unpack(tensors[f"mask/{name}"], shape) for name, shape in shapes.items()},
+            {name: unpack(tensors[f"mask/{name}"], shape).to(device) for name, shape in shapes.items()},
             tuple(json.loads(header["classes"])),
         ),
         grafting_weight=tensors["grafting/weight"],

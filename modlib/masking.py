@@ -1,7 +1,7 @@
 """Supermasks over frozen weights (paper, section "Training Mask"; edge-popup, Ramanujan et al. 2020).
 
 A supermask keeps the top k share of the edges of every layer, ranked by a real-valued score per edge. The weights W
-never change; the scores S are trained. With h the choice of the top k and ⊙ the product by element:
+never change; the scores S are trained. With h the choice of the top k and ⊙ the product by element::
 
     forward    ŷ = (W ⊙ h(S))ᵀ x
     backward   dL/dS = dL/dM, M = h(S): the gradient goes straight through h
@@ -74,7 +74,7 @@ def initial_scores(weight: Tensor, init: str, scores: str, generator: torch.Gene
     """Return initial scores of the shape and dtype of `weight`.
 
     `kaiming` (the paper): Kaiming normal for ReLU, standard deviation sqrt(2 / fan_in) (He et al. 2015).
-    `magnitude` (ours): in the order of |weight|, scaled to that same root mean square.
+    `magnitude` (ours): in the order of `|weight|`, scaled to that same root mean square.
     `scores` = "positive" starts from absolute values, "absolute" keeps the sign (see `ranked`).
     """
     shape = weight.shape if weight.ndim > 1 else (1, weight.numel())
@@ -89,7 +89,7 @@ def initial_scores(weight: Tensor, init: str, scores: str, generator: torch.Gene
 
 
 def ranked(scores: Tensor, reading: str) -> Tensor:
-    """Return what is ranked: S itself ("positive"), or |S| ("absolute", edge-popup as usually written)."""
+    """Return what is ranked: S itself ("positive"), or `|S|` ("absolute", edge-popup as usually written)."""
     return scores if reading == "positive" else scores.abs()
 
 
@@ -159,7 +159,7 @@ class MaskSet:
         return total
 
     def jaccard(self) -> Tensor:
-        """Return the Jaccard index |A ∩ B| / |A ∪ B| of every two modules' masks: float64 [N, N]."""
+        """Return the Jaccard index `|A ∩ B| / |A ∪ B|` of every two modules' masks: float64 [N, N]."""
         common = self.common()
         own = common.diagonal()
         return common / (own[:, None] + own[None, :] - common)

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class Modules:
     """One module per class over one frozen parent.
 
-    parent            the parent, in eval mode (a copy of the user's)
-    masks             the supermask of every module
-    grafting_weight   [C, 2, N], row 0 "another class", row 1 "this class"; `grafting_bias` [C, 2]
-    statistics        running statistics of batch normalisation, each module's own: buffer name -> [C, *shape]; empty
-                      where the parent's are used
-    scores            final scores, layer -> [C, *weight shape], of a decomposition just made; not saved
-    metadata          recipe, seed and whatever else was recorded
+    Attributes:
+        parent: the parent, in eval mode (a copy of the user's).
+        masks: the supermask of every module.
+        grafting_weight: [C, 2, N], row 0 "another class", row 1 "this class".
+        grafting_bias: [C, 2].
+        statistics: running statistics of batch normalisation, each module's own, buffer name -> [C, shape of the
+            buffer]; empty where the parent's are used.
+        scores: final scores, layer -> [C, shape of the weight], of a decomposition just made; not saved.
+        metadata: recipe, seed and whatever else was recorded.
     """
 
     parent: nn.Module

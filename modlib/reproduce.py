@@ -119,6 +119,9 @@ def execute(layout: Layout, stem: str, parameters: Mapping[str, Any], page: Path
     source = layout.source(stem)
     check_parameters(source, parameters)
     page.parent.mkdir(parents=True, exist_ok=True)
+    # two busy processes with a thread for every core each can be tens of times slower than one, and networks of this
+    # size gain nothing from a second thread: one is the default, OMP_NUM_THREADS asks for more
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / f"{stem}.ipynb", Path(folder) / "out.ipynb"
         nbformat.write(read_source(source), before)

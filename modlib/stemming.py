@@ -1,12 +1,12 @@
 """Module stemming (paper, section "Module Stemming", Eq. 1): modules are pulled to use the same edges.
 
 Two means. Initial score sharing: all modules start from the same scores. Stemming loss: with S* the scores of the
-previous epoch and S_avg their mean over the modules,
+previous epoch and S_avg their mean over the modules::
 
     alpha / (L · M · N) · Σ_l Σ_m Σ_n |S_{c,l,m,n} − S_avg,{l,m,n}|^p
 
 Eq. 1 writes L·M·N for layers of equal size, and N for two things, so the factor in front of one score's
-|S − S_avg|^p in layer l (n_l scores there, n in all, L layers) has three readings, see `factors`.
+`|S − S_avg|^p` in layer l (n_l scores there, n in all, L layers) has three readings, see `factors`.
 Average and penalty act on what is ranked (`modlib.masking.ranked`).
 """
 
@@ -35,12 +35,14 @@ def factors(
     lr: float = 1.0,
     momentum: float = 0.0,
 ) -> dict[str, float]:
-    """Return, by layer, the factor in front of one score's |S − S_avg|^p.
+    """Return, by layer, the factor in front of one score's `|S − S_avg|^p`::
 
-    `total`       alpha / n
-    `layer`       alpha / (L · n_l)
-    `scale_free`  alpha · std_l / (steps_per_epoch · lr / (1 − momentum)), ours: with alpha = 1 and p = 1 a score can
-                  move by one initial standard deviation std_l in an epoch, whatever the size of network and batch
+        total        alpha / n
+        layer        alpha / (L · n_l)
+        scale_free   alpha · std_l / (steps_per_epoch · lr / (1 − momentum))
+
+    `scale_free` is ours: with alpha = 1 and p = 1 a score can move by one initial standard deviation std_l in an epoch,
+    whatever the size of network and batch.
     """
     total = sum(weight.numel() for weight in weights.values())
     if reduction == "total":
@@ -59,7 +61,7 @@ def _initial_std(weight: Tensor) -> float:
 def stemming_loss(
     ranked: Mapping[str, Tensor], average: Mapping[str, Tensor], factor: Mapping[str, float], p: int
 ) -> Tensor:
-    """Return the stemming loss of one module, a scalar: Σ_l factor_l · Σ |S − S_avg|^p."""
+    """Return the stemming loss of one module, a scalar: `Σ_l factor_l · Σ |S − S_avg|^p`."""
     terms = [factor[name] * (ranked[name] - average[name]).abs().pow(p).sum() for name in ranked]
     return torch.stack(terms).sum()
 
