@@ -1,0 +1,105 @@
+"""The book: pages' worked example runs, the runner leaves nothing half-written, the page check finds what is wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from modlib import reproduce as runner
+from modlib.__main__ import main
+
+ROOT = runner.Layout.here().root
+
+SOURCE = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A page
+
+# %% tags=["parameters"]
+k: float = 0.5  # a share
+results: str = ""  # folder
+
+# %% tags=["nbval-check-output"]
+assert k < 1, "k too large"
+print("k is", k)
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> runner.Layout:
+    """A checkout with one notebook."""
+    (tmp_path / "notebooks" / "params").mkdir(parents=True)
+    (tmp_path / "notebooks" / "one.py").write_text(SOURCE)
+    (tmp_path / "notebooks" / "params" / "one.yml").write_text("k: 0.25\n")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/executed/one\nparts: []\n")
+    return runner.Layout(tmp_path)
+
+
+def output(path: Path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(o.text for c in cells if c.cell_type == "code" for o in c.outputs)
+
+
+def test_the_worked_example_of_the_own_network_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "book" / "own_network.md").read_text()
+    example = re.search(r"<!-- tested -->\s+```python\n(.*?)```", text, re.DOTALL)
+    assert example
+    exec(compile(example[1], "own_network.md", "exec"), {"__name__": "example"})
+    assert "remaining parameters" in capsys.readouterr().out
+
+
+def test_published_quick_and_reference_runs_go_to_their_own_places(checkout: runner.Layout) -> None:
+    assert runner.reproduce(checkout, ["one"], {}, published=True, reference=False) == []
+    assert runner.reproduce(checkout, ["one"], {"k": 0.75}, published=False, reference=False) == []
+    assert runner.reproduce(checkout, ["one"], {}, published=False, reference=True) == []
+    assert output(checkout.root / "book/executed/one.ipynb") == "k is 0.25\n"
+    assert output(checkout.quick / "book/executed/one.ipynb") == "k is 0.75\n"
+    assert output(checkout.root / "tests/reference/one.ipynb") == "k is 0.5\n"
+
+
+def test_the_same_run_gives_the_same_file_and_a_failed_one_leaves_the_page(checkout: runner.Layout) -> None:
+    page = checkout.root / "book/executed/one.ipynb"
+    runner.reproduce(checkout, ["one"], {}, published=True, reference=False)
+    first = page.read_bytes()
+    runner.reproduce(checkout, ["one"], {}, published=True, reference=False)
+    assert page.read_bytes() == first
+    assert runner.reproduce(checkout, ["one"], {"k": 2.0}, published=True, reference=False) == ["one"]
+    assert page.read_bytes() == first
+    assert sorted(p.name for p in page.parent.iterdir()) == ["one.ipynb"]
+
+
+def test_unknown_notebooks_and_parameters_end_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "table9"]) == 2
+    assert "notebook: unknown 'table9'; there are [" in capsys.readouterr().err
+    assert main(["reproduce", "table1", "-p", "kk", "0.1"]) == 2
+    assert "parameter 'kk'" in capsys.readouterr().err
+
+
+def test_the_page_check_finds_empty_pages_dead_links_and_dead_anchors(tmp_path: Path) -> None:
+    good = "<article>" + "words " * 100 + '<h1 id="top"></h1><a href="b.html#there">b</a></article>'
+    (tmp_path / "a.html").write_text(good)
+    (tmp_path / "b.html").write_text("<article>short <a href='c.html'>c</a><p id='here'></p></article>")
+    assert runner.check_pages(tmp_path) == [
+        "a.html: dead anchor b.html#there",
+        "b.html: an empty page, 6 characters",
+        "b.html: dead link c.html",
+    ]
+
+
+def test_the_readme_has_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    main_job = re.search(r"<!-- main -->\n```sh\n(.*?)\n```", text)
+    tests = re.search(r"<!-- tests -->\n```sh\n(.*?)\n```", text)
+    assert main_job
+    assert main_job[1].endswith(".venv/bin/modlib reproduce")
+    assert tests
+    assert tests[1].endswith(".venv/bin/python -m pytest")
