@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (asked.published or asked.reference or asked.no_book):
             runner.stage_quick_book(layout)
             runner.build_book(layout.quick, layout.root / "_build" / "quick" / "html")
+    except subprocess.CalledProcessError:
+        print("modlib: the book was not built; what is wrong stands above", file=sys.stderr)
+        return 1
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"modlib: {error}", file=sys.stderr)
         return 2

@@ -50,7 +50,7 @@ def pack(mask: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the bool masks [C, *shape] of `pack`."""
+    """Return the bool masks `[C, *shape]` of `pack`."""
     n = math.prod(shape)
     return torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=n).astype(bool)).unflatten(1, shape)
 

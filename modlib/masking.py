@@ -111,7 +111,7 @@ def straight_through(mask: Tensor, values: Tensor) -> Tensor:
 class MaskSet:
     """The supermasks of all modules of one parent.
 
-    `masks`: layer name -> bool [N modules, *weight shape]. `classes`: the class of each module, in that order.
+    `masks`: layer name -> bool `[N modules, *weight shape]`. `classes`: the class of each module, in that order.
     Everything counted here is counted over maskable weights.
     """
 

@@ -199,6 +199,7 @@ def stage_quick_book(layout: Layout) -> None:
     for path in (layout.root / "book").iterdir():
         if path.suffix in {".md", ".bib"}:
             shutil.copy(path, layout.quick / "book")
+    shutil.copytree(layout.root / "book" / "_static", layout.quick / "book" / "_static", dirs_exist_ok=True)
     for stem in set(layout.stems()) - set(run_here):
         shutil.copy(layout.root / "book" / "executed" / f"{stem}.ipynb", pages)
     shutil.copy(layout.root / "_toc.yml", layout.quick)
@@ -212,8 +213,9 @@ def stage_quick_book(layout: Layout) -> None:
 def build_book(source: Path, html: Path) -> None:
     """Build a book strictly, warnings are errors, into the folder `html`, and check its pages."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "jupyter_book", "build", str(source), "-W", "--keep-going", "--all"]
-        subprocess.run([*command, "--path-output", folder], check=True)
+        run = "from jupyter_book.cli.main import main; main()"
+        arguments = ["build", str(source), "-W", "--keep-going", "--all", "--path-output", folder]
+        subprocess.run([sys.executable, "-c", run, *arguments], check=True)
         shutil.rmtree(html, ignore_errors=True)
         html.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(Path(folder) / "_build" / "html", html)

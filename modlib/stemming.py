@@ -22,7 +22,7 @@ REDUCTIONS = ("total", "layer", "scale_free")
 
 
 def average_scores(ranked: Tensor) -> Tensor:
-    """Return S_avg, the mean over modules: `ranked` [..., C, *weight shape] with C at `dim` 1 of a population."""
+    """Return S_avg, the mean over modules: `ranked` is [R runs, C modules, ...], the mean [R, 1, ...]."""
     return ranked.mean(1, keepdim=True)
 
 
