@@ -168,7 +168,12 @@ def export(store: Store, stem: str, records: Sequence[Record], parameters: Mappi
 
 
 def mean_and_spread(values: Sequence[float], scale: float = 100.0, digits: int = 2) -> str:
-    """Return "mean ± standard deviation (n = ...)" of `values` times `scale`; the deviation needs n of 2 or more."""
+    """Return "mean ± standard deviation" of `values` times `scale`; the deviation needs two values or more."""
     series = pd.Series(list(values), dtype=float) * scale
     spread = f" ± {series.std():.{digits}f}" if len(series) > 1 else ""
-    return f"{series.mean():.{digits}f}{spread} (n = {len(series)})"
+    return f"{series.mean():.{digits}f}{spread}"
+
+
+def percent_of_n(values: Sequence[float]) -> str:
+    """Return "mean ± standard deviation % (n = ...)" of shares, for a sentence."""
+    return f"{mean_and_spread(values)} % (n = {len(values)})"

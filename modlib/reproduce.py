@@ -144,7 +144,13 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     clean = with_stable_ids(copy.deepcopy(notebook))
     clean.metadata = nbformat.from_dict({key: clean.metadata[key] for key in ("kernelspec", "language_info")})
     clean.metadata["language_info"] = nbformat.from_dict({"name": "python"})
+    display: list[str] = []
     for cell in clean.cells:
+        tags = cell.metadata.get("tags", [])
+        if "parameters" in tags:
+            display = [tag for tag in tags if tag.startswith(("hide-", "remove-"))]
+        elif "injected-parameters" in tags:
+            cell.metadata["tags"] = tags + display  # shown or not, as the defaults are
         for key in ("papermill", "execution", "lines_to_next_cell"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":

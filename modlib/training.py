@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,10 +47,12 @@ def train(
     seed: int,
     epochs: int | None = None,
     parameters: Parameters | None = None,
+    callback: Callable[[int, nn.Module], None] | None = None,
 ) -> nn.Module:
     """Train `model` in place on the training images with cross-entropy and return it, in eval mode.
 
-    `parameters`: default, Table 3's for `data`. `epochs`: overrides theirs. Deterministic given `seed` on one CPU.
+    `parameters`: default, Table 3's for `data`. `epochs`: overrides theirs. `callback`: called after
+    every epoch with its number (from 1) and the model. Deterministic given `seed` on one CPU.
     """
     settings = parameters or table_3(data.name)
     if epochs is not None:
@@ -75,6 +78,8 @@ def train(
             loss.backward()
             optimiser.step()
         schedule.step()
+        if callback is not None:
+            callback(epoch + 1, model)
     return model.eval()
 
 

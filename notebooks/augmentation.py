@@ -191,6 +191,7 @@ rows = [
     {
         "images": "as they are",
         "accuracy of the parent (%)": f"{100 * own:.2f}",
+        "n": "1",
         "images changed (%)": "0",
         "mean change of a pixel (%)": "0",
     }
@@ -200,11 +201,12 @@ for name, group in measured.groupby("augmentation", sort=False):
         {
             "images": name,
             "accuracy of the parent (%)": mean_and_spread(group["accuracy"]),
+            "n": str(len(group)),
             "images changed (%)": f"{100 * group['changed'].mean():.0f}",
             "mean change of a pixel (%)": f"{100 * group['difference'].mean():.1f}",
         }
     )
-rows.append({"images": "all flipped", "accuracy of the parent (%)": f"{100 * flipped:.2f}"})
+rows.append({"images": "all flipped", "accuracy of the parent (%)": f"{100 * flipped:.2f}", "n": "1"})
 tables.table(
     pd.DataFrame(rows).fillna(""),
     f"Augmented held-out images, {len(labels)} of them, and what a parent trained without augmentation makes of them: mean ± standard deviation over n draws. The change of a pixel is that of changed images, as a share of the range from black to white.",

@@ -36,7 +36,7 @@ from IPython.display import Markdown
 import modlib
 from modlib import figures, masking, parents, tables, training
 from modlib.experiments import trained_parent
-from modlib.records import Store, mean_and_spread
+from modlib.records import Store, mean_and_spread, percent_of_n
 
 figures.use_style()
 started = time.perf_counter()
@@ -77,6 +77,8 @@ facts = {name: describe(data) for name, data in loaded.items()}
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 folder = modlib.datasets.default_root()
+columns = ["data set", "train", "held out", "test", "image", "classes", "images of a class", "pixel values"]
+columns += ["neither 0 nor 255", "present when this page was made"]
 rows = []
 for name in modlib.datasets.NAMES:
     row = {"data set": name}
@@ -84,13 +86,13 @@ for name in modlib.datasets.NAMES:
         about = facts[name]
         count = about["class_counts"]
         row |= dict(zip(("train", "held out", "test"), (f"{n:,}" for n in about["sizes"]), strict=True))
-        row |= {"image": about["shape"], "classes": len(count)}
+        row |= {"image": about["shape"], "classes": f"{len(count)}"}
         row |= {"images of a class": f"{count.min():,} to {count.max():,}" if not about["equal"] else f"{count[0]:,}"}
-        row |= {"pixel values": about["levels"], "neither 0 nor 255": tables.percent(about["between"], 1)}
-    here = name in facts or (folder / f"{name}.npz").exists()
+        row |= {"pixel values": f"{about['levels']}", "neither 0 nor 255": tables.percent(about["between"], 1)}
+    here = name in facts or name == "digits" or (folder / f"{name}.npz").exists()
     rows.append(row | {"present when this page was made": "yes" if here else "no"})
 tables.table(
-    pd.DataFrame(rows).fillna(""),
+    pd.DataFrame(rows, columns=columns).fillna(""),
     "Data sets that the library knows. Filled rows were loaded for this page; images of a class are counted in the official training split, train and held out together, and pixel values over all its images.",
     "tab-data-sets",
 )
@@ -183,10 +185,10 @@ for model, group in trained.groupby("model", sort=False):
     row = {"parent": model.upper(), "edges": f"{sum(edges[model].values()):,}"}
     for split in ("train", "held_out", "test"):
         row[split.replace("_", " ")] = mean_and_spread(group[split])
-    rows.append(row)
+    rows.append(row | {"n": len(group)})
 tables.table(
     pd.DataFrame(rows),
-    "Accuracy of the parents in per cent: mean ± standard deviation over the seeds, and their number n.",
+    "Accuracy of the parents in per cent: mean ± standard deviation over n seeds.",
     "tab-parent-accuracy",
 )
 
@@ -197,7 +199,7 @@ for name, called in (("mnist", "MNIST"), ("fashion_mnist", "F-MNIST")):
         same, count = facts[name]["equal"], facts[name]["class_counts"]
         numbers = f"{count[0]:,} each" if same else f"{count.min():,} to {count.max():,} images"
         told.append(
-            f'{called} has "an equal number of data for each class": it has{"" if same else " not"} ({numbers}).'
+            f'{called} has "an equal number of data for each class label": it has{"" if same else " not"} ({numbers}).'
         )
 if "fashion_mnist" in facts:
     levels, between = facts["fashion_mnist"]["levels"], facts["fashion_mnist"]["between"]
@@ -210,12 +212,11 @@ said = "The paper says that " + " It says that ".join(told) if told else ""
 equal, unequal = ([name for name, about in facts.items() if about["equal"] == same] for same in (True, False))
 best = trained.groupby("model")["test"].mean().idxmax()
 chosen = trained[trained["model"] == best]["test"]
-accuracy = mean_and_spread(chosen).replace(" (n", " % (n")
 others = [m.upper() for m in parents.FC if m not in models]
 Markdown(
-    f"**What came out.** Classes of the training split are equally frequent in {', '.join(equal) or 'no data set'} and not "
-    f"in {', '.join(unequal) or 'any other data set'}, of those loaded. {said}\n\n"
-    f"On {dataset}, {best.upper()} classifies {accuracy} of the test images right, after "
+    f"**What came out.** Data sets loaded with classes equally frequent in training: {', '.join(equal) or 'none'}; with "
+    f"unequal ones: {', '.join(unequal) or 'none'}. {said}\n\n"
+    f"On {dataset}, {best.upper()} classifies {percent_of_n(chosen)} of the test images right, after "
     f"{parent_epochs} epochs"
     + (f"; it is the most accurate of the {trained['model'].nunique()} trained here." if len(models) > 1 else ".")
     + (f" Not trained for this page: {', '.join(others)}." if others else "")

@@ -15,7 +15,7 @@
 # table, says claim by claim whether it holds, and comes with `modlib`, a small library that does it to networks of your
 # own.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, mnist, fashion_mnist
 model: str = "fc1"  # parent: fc1 to fc4
 seeds: list[int] = [0, 1]  # one trial for each seed
@@ -61,7 +61,7 @@ paper = pd.read_csv(Layout.here().root / "book" / "published" / "table1.csv")
 paper = paper[(paper["dataset"] == dataset) & (paper["model"] == model)]
 parent = last.drop_duplicates("seed")["parent_accuracy"]
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The main result: recomposing all modules, without training. Left: accuracy of the vote on test images, one point a trial; line: their parents. Right: how many edges every two modules share (Jaccard index of the masks). Crosses: the paper, where it has this column. The vote loss is ours, not the paper's.", "name": "fig-main"}, "image": {"alt": "Two panels with a row for each recipe, published, ours, and ours with vote loss. The accuracy rises from the first to the last and reaches the line of the parents; the Jaccard index of ours is higher than that of the published recipe."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "The main result: recomposing all modules, without training. Left: accuracy of the vote on test images, one point a trial; line: their parents. Right: how many edges every two modules share (Jaccard index of the masks). Crosses: the paper, where it has this column. The vote loss is ours, not the paper's.", "name": "fig-main"}, "image": {"alt": "Two panels with a row for each recipe, published, ours, and ours with vote loss. The accuracy rises from the first to the last and reaches the line of the parents; the Jaccard index of ours is higher than that of the published recipe."}}
 figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.3), sharey=True)
 labels = list(dict.fromkeys(stemmed["label"]))
 for y, label in enumerate(labels):
@@ -77,19 +77,19 @@ left.set_ylim(-0.6, len(labels) - 0.4)
 right.set(xlabel="Jaccard index")
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 best = stemmed[stemmed["vote"] > 0]
 gap = 100 * (best["parent_accuracy"].mean() - best["accuracy"].mean())
 plain = stemmed[stemmed["recipe"] == "published"]
 sentence = (
     f"**On {data.name}, {model.upper()}, {tables.percent(k, 0)} of the edges for each module:** the published recipe gives "
-    f"{records.mean_and_spread(plain['accuracy'])} % at a Jaccard index of {plain['jaccard_index'].mean():.2f}"
+    f"{records.percent_of_n(plain['accuracy'])} at a Jaccard index of {plain['jaccard_index'].mean():.2f}"
 )
 if len(theirs):
     row = theirs.iloc[0]
     sentence += f" (the paper: {row.accuracy_percent:.2f} % at {row.jaccard_index:.2f})"
 sentence += (
-    f"; ours, with a loss for the vote, {records.mean_and_spread(best['accuracy'])} % at "
+    f"; ours, with a loss for the vote, {records.percent_of_n(best['accuracy'])} at "
     f"{best['jaccard_index'].mean():.2f}, {abs(gap):.2f} points {'behind' if gap > 0 else 'ahead of'} the parents' "
     f"{records.mean_and_spread(parent)} %. The numbers are computed; [Table 1](table1.ipynb) has them all."
 )
@@ -112,7 +112,7 @@ Markdown(sentence)
 # pair.predict(inputs)  # 1 or 7, for each input
 # ```
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(done, "tab-from-index", {"dataset": dataset, "model": model, "seeds": seeds, **settings})
 
 # %% tags=["remove-cell", "nbval-check-output"]

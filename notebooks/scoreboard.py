@@ -97,7 +97,7 @@ def near(values, printed, tolerance, scale):
 
 
 def number(text, where, values, printed, tolerance, scale, digits):
-    found = records.mean_and_spread(values, scale, digits).split(" (")[0]
+    found = records.mean_and_spread(values, scale, digits)
     verdict = "open" if not comparable else ("holds" if near(values, printed, tolerance, scale) else "does not hold")
     claim(text, where, f"{printed:.{digits}f}", found, verdict, "[Table 1](table1.ipynb)", len(values))
 
@@ -257,7 +257,7 @@ plt.show()
 shown = [
     {
         "recipe": label,
-        "accuracy (%)": records.mean_and_spread(trials["accuracy"]).split(" (")[0],
+        "accuracy (%)": records.mean_and_spread(trials["accuracy"]),
         "behind its parents (points)": f"{100 * (trials['parent_accuracy'] - trials['accuracy']).mean():.2f}",
         "Jaccard index": f"{trials['jaccard_index'].mean():.3f}",
         "two-class remaining parameters": f"{trials['remaining_parameters'].mean():.4f}",
