@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 
@@ -11,26 +12,31 @@ from torch import Tensor
 
 def share(name: str, value: float) -> None:
     """Raise unless `value` is in (0, 1]."""
-    number(name, value)
+    real(name, value)
     if not 0.0 < value <= 1.0:
         hint = f" (did you mean {value / 100:.2f}?)" if 1 < value <= 100 else ""
         raise ValueError(f"{name} must be in (0, 1], got {value}{hint}")
 
 
 def number(name: str, value: float, low: float = float("-inf"), high: float = float("inf")) -> None:
-    """Raise unless `value` is a real number (not a bool, not NaN) in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not low <= float(value) <= high:
-        allowed = f"in [{low:g}, {high:g}]" if high < float("inf") else f"at least {low:g}"
+    """Raise unless `value` is a finite real number (not a bool) in [low, high]."""
+    real(name, value)
+    if not (low <= float(value) <= high and math.isfinite(value)):
+        allowed = f"in [{low:g}, {high:g}]" if high < float("inf") else f"at least {low:g} and finite"
         raise ValueError(f"{name} must be {allowed}, got {value}")
 
 
 def positive(name: str, value: float) -> None:
-    """Raise unless `value` is a real number above zero."""
-    number(name, value)
-    if not value > 0:
-        raise ValueError(f"{name} must be above 0, got {value}")
+    """Raise unless `value` is a finite real number above zero."""
+    real(name, value)
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be above 0 and finite, got {value}")
+
+
+def real(name: str, value: float) -> None:
+    """Raise TypeError unless `value` is a real number; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
 
 
 def whole(name: str, value: int, low: int) -> None:
@@ -47,11 +53,16 @@ def choice(name: str, value: str, allowed: Collection[str]) -> None:
         raise ValueError(f"{name} must be one of {sorted(allowed)}, got {value!r}")
 
 
+def listed(classes: Iterable[int], name: str) -> list[int]:
+    """Return `classes` as a list; raise TypeError for a single class."""
+    if isinstance(classes, (int, str)) or not isinstance(classes, Iterable):
+        raise TypeError(f"{name}: must be a list of classes, got {classes!r}")
+    return [c.item() if isinstance(c, Tensor) else c for c in classes]
+
+
 def subset(classes: Iterable[int], known: Collection[int], name: str = "classes") -> list[int]:
     """Return `classes` as a list of distinct, known classes; raise ValueError naming what is wrong with it."""
-    if isinstance(classes, (int, str)):
-        raise TypeError(f"{name}: must be a list of classes, got {classes!r}")
-    asked = [c.item() if isinstance(c, Tensor) else c for c in classes]
+    asked = listed(classes, name)
     if not asked:
         raise ValueError(f"{name}: empty; ask for at least one of {sorted(known)}")
     for c in asked:
@@ -68,3 +79,9 @@ def finite(name: str, values: Tensor) -> None:
     if values.is_floating_point() and not bool(torch.isfinite(values).all()):
         bad = int((~torch.isfinite(values)).sum())
         raise ValueError(f"{name}: {bad} of {values.numel()} values are NaN or infinite; they must be finite")
+
+
+def tensor(name: str, values: object) -> None:
+    """Raise TypeError unless `values` is a tensor."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")

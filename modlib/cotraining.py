@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 from tqdm.auto import tqdm
 
-from modlib import checks, grafting, masking, stemming
+from modlib import checks, grafting, library, masking, stemming
 from modlib.datasets import Dataset
 from modlib.modules import Modules
 from modlib.seeds import generator
@@ -84,7 +84,7 @@ class Recipe:
             checks.number("grafting_lr", self.grafting_lr, 0.0)
         checks.number("momentum", self.momentum, 0.0, 0.999999)
         checks.number("weight_decay", self.weight_decay, 0.0)
-        if self.p not in (1, 2):
+        if isinstance(self.p, bool) or self.p not in (1, 2):
             raise ValueError(f"p must be 1 or 2, got {self.p!r}")
         checks.choice("init", self.init, masking.INITS)
         checks.choice("norm", self.norm, NORMS)
@@ -269,7 +269,8 @@ def cotrain(
         balanced=balanced,
         grafting_init=grafting_init,
     )
-    run = Run(parent, recipe, seed, None if classes is None else tuple(classes), policy)
+    chosen = None if classes is None else tuple(checks.listed(classes, "classes"))
+    run = Run(parent, recipe, seed, chosen, policy)
     each = None if callback is None else lambda _, epoch, modules: callback(epoch, modules)
     return cotrain_population([run], data, engine=engine, device=device, callback=each)[0]
 
@@ -297,7 +298,7 @@ def cotrain_population(
     if recipe.method == "base":
         return _cotrain_from_base(runs, data, classes, engine, device, callback)
     worker = make_engine(engine, runs, classes, data, device)
-    return _train(worker, runs, data, callback, checkpoint, target=None)
+    return _train(worker, runs, data, callback, checkpoint, stemming_from=1)
 
 
 def _cotrain_from_base(
@@ -317,7 +318,7 @@ def _cotrain_from_base(
     base = checks.subset([runs[0].recipe.base_class], classes, "base_class")  # type: ignore[list-item]
     others = tuple(c for c in classes if c not in base)
     first = make_engine(engine, runs, tuple(base), data, device)
-    alone = _train(first, runs, data, None, None, target=None)
+    alone = _train(first, runs, data, None, None, stemming_from=None)
     if not others:
         return alone
     second = make_engine(engine, runs, others, data, device)
@@ -326,7 +327,7 @@ def _cotrain_from_base(
         assert callback is not None
         callback(run, epoch, alone[run].join(modules, classes))
 
-    rest = _train(second, runs, data, joined if callback else None, None, target=first.ranked())
+    rest = _train(second, runs, data, joined if callback else None, None, stemming_from=0, target=first.ranked())
     return [a.join(b, classes) for a, b in zip(alone, rest, strict=True)]
 
 
@@ -336,15 +337,20 @@ def _train(
     data: Dataset,
     callback: Callback | None,
     checkpoint: Path | None,
-    target: dict[str, Tensor] | None,
+    stemming_from: int | None,
+    target: dict[str, Tensor] | None = None,
 ) -> list[Modules]:
-    """Algorithm 1: epochs of training, each pulled to the scores of the one before (or to a fixed `target`)."""
+    """Algorithm 1: epochs of training, each pulled to the average scores of the one before, or to a fixed `target`.
+
+    `stemming_from`: the first epoch (from 0) with stemming; None is never.
+    """
     epochs = runs[0].recipe.epochs
-    start = _resume(engine, runs, checkpoint)
+    identity = _identity(runs, data) if checkpoint is not None else ""
+    start = _resume(engine, identity, checkpoint)
     for epoch in tqdm(range(start, epochs), "co-training", initial=start, total=epochs, unit="epoch", disable=None):
-        average = target
-        if average is None and epoch > 0:
-            average = {name: stemming.average_scores(ranked) for name, ranked in engine.ranked().items()}
+        average = None
+        if stemming_from is not None and epoch >= stemming_from:
+            average = target or {name: stemming.average_scores(ranked) for name, ranked in engine.ranked().items()}
         orders = torch.stack([epoch_order(len(data.train_labels), run.seed, epoch) for run in runs])
         engine.train_epoch(orders, epoch, average)
         _check_finite(engine, epoch)
@@ -352,7 +358,7 @@ def _train(
             for i, modules in enumerate(_described(engine, runs)):
                 callback(i, epoch + 1, modules)
         if checkpoint is not None:
-            _save_checkpoint(engine, runs, checkpoint, epoch + 1)
+            _save_checkpoint(engine, identity, checkpoint, epoch + 1)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return _described(engine, runs)
@@ -366,26 +372,28 @@ def _described(engine: Engine, runs: Sequence[Run]) -> list[Modules]:
     ]
 
 
-def _save_checkpoint(engine: Engine, runs: Sequence[Run], path: Path, epoch: int) -> None:
+def _save_checkpoint(engine: Engine, identity: str, path: Path, epoch: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    torch.save({"epoch": epoch, "runs": _fingerprint(runs), "engine": engine.state()}, part)
+    torch.save({"epoch": epoch, "identity": identity, "engine": engine.state()}, part)
     part.replace(path)
 
 
-def _resume(engine: Engine, runs: Sequence[Run], path: Path | None) -> int:
+def _resume(engine: Engine, identity: str, path: Path | None) -> int:
     """Load the checkpoint, if there is one, and return the number of epochs done."""
     if path is None or not path.exists():
         return 0
     saved = torch.load(path, weights_only=True)
-    if saved["runs"] != _fingerprint(runs):
-        raise ValueError(f"checkpoint: {path} is of other runs; remove it to start anew")
+    if saved["identity"] != identity:
+        raise ValueError(f"checkpoint: {path} is of other runs, parents or data; remove it to start anew")
     engine.load_state(saved["engine"])
     return int(saved["epoch"])
 
 
-def _fingerprint(runs: Sequence[Run]) -> str:
-    return repr([(VERSION, asdict(run.recipe), run.seed, run.classes) for run in runs])
+def _identity(runs: Sequence[Run], data: Dataset) -> str:
+    """Return what a checkpoint must agree in to be gone on from: recipes, seeds, classes, parents and data."""
+    each = [(asdict(run.recipe), run.seed, run.classes, library.parent_hash(run.parent)) for run in runs]
+    return repr((VERSION, data.sha256(), each))
 
 
 def _check_finite(engine: Engine, epoch: int) -> None:
@@ -415,10 +423,15 @@ def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
             raise ValueError("runs: recipes of one population may differ in k, alpha and share_init only")
         if run.classes != first.classes:
             raise ValueError("runs: all runs of a population decompose the same classes")
-        check_parent(run.parent, data, run.policy)
-        names = masking.sizes(masking.maskable_parameters(run.parent, run.policy))
-        masking.keep_counts(run.recipe.k, names)
     data.check_inputs()
+    shapes = []
+    for run in runs:
+        check_parent(run.parent, data, run.policy)
+        weights = masking.maskable_parameters(run.parent, run.policy)
+        masking.keep_counts(run.recipe.k, masking.sizes(weights))
+        shapes.append({name: weight.shape for name, weight in weights.items()})
+    if any(other != shapes[0] for other in shapes):
+        raise ValueError("runs: the parents of one population must be of one architecture")
     return classes
 
 

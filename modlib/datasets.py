@@ -165,6 +165,8 @@ def from_arrays(
     checks.whole("held_out", held_out, 0)
     if held_out >= len(labels):
         raise ValueError(f"held_out must be below the number of training images, {len(labels)}, got {held_out}")
+    if num_classes is not None:
+        checks.whole("num_classes", num_classes, 2)
     largest = int(torch.cat([labels, test_of]).max())
     count = largest + 1 if num_classes is None else num_classes
     if largest >= count:
@@ -175,7 +177,10 @@ def from_arrays(
 
 
 def _images(name: str, values: Any) -> Tensor:
-    images = torch.as_tensor(values)
+    try:
+        images = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be uint8 images: {error}") from error
     if images.dtype != torch.uint8:
         raise TypeError(f"{name} must be uint8, got {images.dtype}; scaling belongs into preprocess=")
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3) or images.shape[0] == 0:
@@ -184,7 +189,10 @@ def _images(name: str, values: Any) -> Tensor:
 
 
 def _labels(name: str, values: Any) -> Tensor:
-    labels = torch.as_tensor(values)
+    try:
+        labels = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be whole numbers: {error}") from error
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"{name} must be whole numbers, got {labels.dtype}")
     if labels.ndim != 1:
@@ -216,7 +224,7 @@ def _read_or_fetch(name: str, folder: Path) -> dict[str, np.ndarray]:
 def read_packed(path: Path) -> dict[str, np.ndarray]:
     """Return the four arrays of a packed copy; raise ValueError where the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {part: stored[part] for part in PARTS}
     except Exception as error:  # a damaged zip raises whatever its reader stumbles over
         raise ValueError(

@@ -145,8 +145,7 @@ def trial_modules(trial: Trial, data: Dataset, store: Store, *, device: str = "a
 
 def measure(modules: Modules, data: Dataset, split: str) -> dict[str, Any]:
     """Return what a page shows of modules on one split: accuracies, Jaccard index, remaining parameters."""
-    device = next(modules.parent.parameters()).device
-    images, labels = (values.to(device) for values in data.split(split))
+    images, labels = data.split(split)
     log_odds = torch.cat([modules.log_odds(data.inputs(part)) for part in images.split(10_000)])
     each = metrics.module_accuracies(log_odds, labels, modules.classes)
     row: dict[str, Any] = {
@@ -248,9 +247,11 @@ def _run_population(
 
 def _record(trial: Trial, data: Dataset, store: Store, rows: Rows | None, seconds: float = 0.0) -> Record:
     """Write the record of a trial just measured, or read the one that is there (`rows` None)."""
-    return store.record(
-        "trials", trial.name, trial.parameters, lambda: rows or [], seconds=seconds, data_sha256=data.sha256()
-    )
+    facts = {"data_sha256": data.sha256()}
+    record = store.record("trials", trial.name, trial.parameters, lambda: rows or [], seconds=seconds, **facts)
+    if record.provenance["data_sha256"] != facts["data_sha256"]:
+        raise ValueError(f"data: the record of {trial.name} in {store.folder} was made on other data of this name")
+    return record
 
 
 def _columns(trial: Trial) -> dict[str, Any]:

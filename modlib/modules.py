@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from modlib import checks
 from modlib.masking import MaskSet
 
 if TYPE_CHECKING:
@@ -50,10 +51,11 @@ class Modules:
 
     def select(self, subset: Iterable[int]) -> Modules:
         """Return the modules of `subset` alone, in its order."""
-        rows = self.masks.rows(subset)
+        chosen = list(subset)
+        rows = self.masks.rows(chosen)
         return Modules(
             parent=self.parent,
-            masks=self.masks.select(subset),
+            masks=self.masks.select(chosen),
             grafting_weight=self.grafting_weight[rows],
             grafting_bias=self.grafting_bias[rows],
             statistics={name: s[rows] for name, s in self.statistics.items()},
@@ -86,13 +88,16 @@ class Modules:
         return Recomposed(self, subset)
 
     def log_odds(self, inputs: Tensor, batch_size: int = 10_000) -> Tensor:
-        """Return every module's log-odds d of `inputs` [B, ...], computed in parts: [B, C].
+        """Return every module's log-odds d of `inputs` [B, ...], computed in parts: [B, C], where the inputs are.
 
         The vote of any subset is the largest of its columns, so one call serves all subsets.
         """
+        checks.tensor("inputs", inputs)
         everything = self.recompose(self.classes)
+        device = everything.classes.device
         with torch.no_grad():
-            return torch.cat([everything.log_odds(part) for part in inputs.split(batch_size)])
+            parts = [everything.log_odds(part.to(device)) for part in inputs.split(batch_size)]
+        return torch.cat(parts).to(inputs.device)
 
     def extra_parameters(self) -> dict[str, int]:
         """Return what a module holds beside its masked weights: numbers of the grafting layer and of statistics."""

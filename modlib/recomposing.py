@@ -37,9 +37,8 @@ class Recomposed(nn.Module):
         device = next(self.network.parameters()).device
         self.register_buffer("classes", torch.tensor(chosen.classes, device=device))
         self._layers = list(chosen.masks.masks)
-        parameters = dict(self.network.named_parameters())
         for i, (name, union) in enumerate(chosen.masks.union().items()):
-            parameters[name].mul_(union)
+            self.network.get_parameter(name).mul_(union)
             self.register_buffer(f"mask_{i}", chosen.masks.masks[name].to(device))
         self._statistics = list(chosen.statistics)
         for i, values in enumerate(chosen.statistics.values()):
@@ -49,11 +48,11 @@ class Recomposed(nn.Module):
 
     def log_odds(self, inputs: Tensor) -> Tensor:
         """Return each module's log-odds d, the logit of "this class" minus that of "another": [B, len(subset)]."""
-        parameters = dict(self.network.named_parameters())
-        self._check(inputs, next(iter(parameters.values())))
+        weights = {name: self.network.get_parameter(name) for name in self._layers}
+        self._check(inputs, weights[self._layers[0]])
         columns = []
         for m in range(len(self.classes)):
-            own = {name: parameters[name] * self.get_buffer(f"mask_{i}")[m] for i, name in enumerate(self._layers)}
+            own = {name: weights[name] * self.get_buffer(f"mask_{i}")[m] for i, name in enumerate(self._layers)}
             own |= {name: self.get_buffer(f"statistic_{i}")[m] for i, name in enumerate(self._statistics)}
             logits = self._logits(own, inputs)
             grafted = grafting.graft(logits, self.get_buffer("grafting_weight")[m], self.get_buffer("grafting_bias")[m])
@@ -86,8 +85,7 @@ class Recomposed(nn.Module):
 
     @staticmethod
     def _check(inputs: Tensor, parameter: Tensor) -> None:
-        if not isinstance(inputs, Tensor):
-            raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}")
+        checks.tensor("inputs", inputs)
         if inputs.dtype != parameter.dtype:
             raise TypeError(
                 f"inputs must be {parameter.dtype} as the network is, got {inputs.dtype}; see Dataset.inputs"

@@ -66,7 +66,7 @@ class Store:
             stored = json.loads(path.read_text())
             return Record(stored["parameters"], stored["provenance"], stored["rows"])
         start = time.perf_counter()
-        rows = compute()
+        rows = [_rounded(row) for row in compute()]  # as they will be read: a page does not change when rendered again
         taken = time.perf_counter() - start if seconds is None else seconds
         record = Record(dict(parameters), provenance(taken, **facts), rows)
         if path is not None:
@@ -82,7 +82,7 @@ def key(parameters: Mapping[str, Any]) -> str:
 def _dump(record: Record) -> str:
     """JSON with one row a line, numbers to six digits: readable in a diff, and small."""
     head = json.dumps({"parameters": record.parameters, "provenance": record.provenance}, indent=1, default=list)
-    rows = ",\n".join("  " + json.dumps(_rounded(row)) for row in record.rows)
+    rows = ",\n".join("  " + json.dumps(row) for row in record.rows)
     return f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n'
 
 

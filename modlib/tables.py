@@ -13,7 +13,9 @@ from modlib.records import Record, provenance
 
 def table(frame: pd.DataFrame, caption: str, name: str) -> Markdown:
     """Return a data frame as a numbered table; the cell needs mystnb={"markdown_format": "myst"}."""
-    return Markdown(f":::{{table}} {caption}\n:name: {name}\n\n{frame.to_markdown(index=False)}\n:::")
+    return Markdown(
+        f":::{{table}} {caption}\n:name: {name}\n\n{frame.to_markdown(index=False, disable_numparse=True)}\n:::"
+    )
 
 
 def percent(share: float, digits: int = 2) -> str:

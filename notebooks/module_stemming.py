@@ -143,7 +143,7 @@ for p in (1, 2):
     (automatic,) = torch.autograd.grad(loss, scores)
     closed = torch.zeros_like(average)
     stemming.add_gradient(closed, scores.detach(), average, torch.tensor(0.5), p)
-    print(f"p = {p}: loss {float(loss)}, gradient {closed.tolist()}, equal: {torch.equal(automatic, closed)}")
+    print(f"p = {p}: loss {loss.item()}, gradient {closed.tolist()}, equal: {torch.equal(automatic, closed)}")
 
 # %% [markdown]
 # ## Algorithm 1

@@ -112,7 +112,7 @@ first = next(iter(weights))
 initial = masking.initial_scores(weights[first], "kaiming", "positive", generator(seed, "scores", first))
 start = masking.top_k_mask(initial.flatten(), keep[first]).view_as(initial)  # the mask that all modules start from
 modules = modlib.cotrain(
-    parent, data, k=k, alpha=0.0, epochs=epochs, batch_size=batch_size, seed=seed, callback=measure
+    parent, data, k=k, alpha=0.0, epochs=epochs, batch_size=batch_size, seed=seed, device="cpu", callback=measure
 )
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "A module while its mask is trained. Left: accuracy on held-out images, asked on all images and on a set with as many positives as negatives. Right: share of the first layer's kept edges that differ from the initial mask.", "name": "fig-mask-training"}, "image": {"alt": "Two curves over epochs: the accuracy of one module rises to a plateau, and the share of its first layer edges that were exchanged grows epoch by epoch."}}

@@ -65,14 +65,14 @@ class TopK:
         missing = self.keep - mask.sum(1).long()  # below 2**24 ones a float32 sum is exact
         threshold = self._guess.clone()
         if bool(missing.any()):
-            failed = self._swap_nearest(mask, missing, threshold)
+            failed = self._swap_nearest(scores, mask, missing, threshold)
             if failed.numel():
                 mask[failed], threshold[failed] = exact_mask(scores[failed], self.keep[failed])
         # thresholds drift (momentum, weight decay): guess that the last drift goes on
         self._guess, self._last = 2 * threshold - self._last, threshold
         return mask
 
-    def _swap_nearest(self, mask: Tensor, missing: Tensor, threshold: Tensor) -> Tensor:
+    def _swap_nearest(self, scores: Tensor, mask: Tensor, missing: Tensor, threshold: Tensor) -> Tensor:
         """Add or remove the |missing| edges nearest to the guess, in place; return the rows where too few were near."""
         rows, n = mask.shape
         side = torch.where(missing > 0, -1.0, 1.0).to(mask.dtype)  # which side of the guess has the edges to swap
@@ -83,7 +83,10 @@ class TopK:
         key = blocks[r, b] * side[r, None]
         inside = (key <= self._width[r, None]) & ((key > 0) | ((key == 0) & (missing[r, None] > 0)))
         at, within = inside.nonzero(as_tuple=True)
-        row, index, near_key = r[at].numpy(), (b[at] * BLOCK + within).numpy(), key[at, within].numpy()
+        rows_at, columns_at = r[at], b[at] * BLOCK + within
+        # ordered by score, not by distance: a difference to a far guess can round two scores to one
+        near_key = (scores[rows_at, columns_at] * side[rows_at]).numpy()
+        row, index = rows_at.numpy(), columns_at.numpy()
         wanted = missing.abs().numpy()
         found = np.bincount(row, minlength=rows)
         # nearest first; among equals the lower index is added first and removed last
@@ -108,9 +111,8 @@ class TopK:
     ) -> None:
         """Move each guess to the last edge swapped, and widen or narrow the search for the next call."""
         served = np.flatnonzero((wanted > 0) & (found >= wanted))
-        last = torch.from_numpy(key[start[served] + wanted[served] - 1])
         at = torch.from_numpy(served)
-        threshold[at] += last * side[at]
+        threshold[at] = torch.from_numpy(key[start[served] + wanted[served] - 1]) * side[at]
         factor = np.ones(len(wanted))
         factor[found < 1.5 * wanted + 4] = 1.5
         factor[found < wanted] = 4.0

@@ -8,7 +8,7 @@ dL/dS = dL/d(W ⊙ M) ⊙ W, plus the stemming gradient in closed form.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,13 +30,11 @@ IDLE = (nn.Flatten, nn.Dropout, nn.Identity)
 
 
 def fully_connected_layers(parent: nn.Module) -> list[tuple[str, nn.Linear]] | None:
-    """Return the named linear layers of a parent that is Linear (ReLU, Linear)*, else None."""
-    if not isinstance(parent, nn.Sequential):
-        return None
+    """Return the named linear layers of a parent that is Linear (ReLU, Linear)*, each called once, else None."""
     layers: list[tuple[str, nn.Linear]] = []
     previous_is_linear = False
-    for name, layer in parent.named_modules():
-        if isinstance(layer, nn.Sequential) or type(layer) in IDLE:
+    for name, layer in _in_order(parent):
+        if type(layer) in IDLE:
             continue
         if type(layer) is nn.Linear and not previous_is_linear:
             layers.append((name, layer))
@@ -44,7 +42,17 @@ def fully_connected_layers(parent: nn.Module) -> list[tuple[str, nn.Linear]] | N
             return None
         previous_is_linear = type(layer) is nn.Linear
     distinct = len({id(layer.weight) for _, layer in layers}) == len(layers)
-    return layers if layers and previous_is_linear and distinct else None
+    return layers if len(layers) > 0 and previous_is_linear and distinct else None
+
+
+def _in_order(part: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield the parts of nested Sequentials in the order of their calls, one that is called twice twice."""
+    if type(part) is not nn.Sequential:
+        yield name, part
+        return
+    for child, module in part._modules.items():  # named_children() would leave repeated parts out
+        assert module is not None
+        yield from _in_order(module, f"{name}.{child}" if name else child)
 
 
 class VectorisedEngine:
