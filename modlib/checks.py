@@ -21,22 +21,24 @@ def share(name: str, value: float) -> None:
 def number(name: str, value: float, low: float = float("-inf"), high: float = float("inf")) -> None:
     """Raise unless `value` is a finite real number (not a bool) in [low, high]."""
     real(name, value)
-    if not (low <= float(value) <= high and math.isfinite(value)):
-        allowed = f"in [{low:g}, {high:g}]" if high < float("inf") else f"at least {low:g} and finite"
+    if not low <= float(value) <= high:
+        allowed = f"in [{low:g}, {high:g}]" if high < float("inf") else f"at least {low:g}"
         raise ValueError(f"{name} must be {allowed}, got {value}")
 
 
 def positive(name: str, value: float) -> None:
     """Raise unless `value` is a finite real number above zero."""
     real(name, value)
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be above 0 and finite, got {value}")
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
 
 
 def real(name: str, value: float) -> None:
-    """Raise TypeError unless `value` is a real number; a bool is none."""
+    """Raise unless `value` is a real number, not a bool, and not infinite."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
+    if math.isinf(value):
+        raise ValueError(f"{name} must be finite, got {value}")
 
 
 def whole(name: str, value: int, low: int) -> None:

@@ -224,7 +224,7 @@ def _read_or_fetch(name: str, folder: Path) -> dict[str, np.ndarray]:
 def read_packed(path: Path) -> dict[str, np.ndarray]:
     """Return the four arrays of a packed copy; raise ValueError where the file is damaged."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             return {part: stored[part] for part in PARTS}
     except Exception as error:  # a damaged zip raises whatever its reader stumbles over
         raise ValueError(

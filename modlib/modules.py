@@ -51,7 +51,7 @@ class Modules:
 
     def select(self, subset: Iterable[int]) -> Modules:
         """Return the modules of `subset` alone, in its order."""
-        chosen = list(subset)
+        chosen = checks.listed(subset, "classes")
         rows = self.masks.rows(chosen)
         return Modules(
             parent=self.parent,

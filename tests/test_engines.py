@@ -1,0 +1,171 @@
+"""The engines: one step worked out by plain autograd, and the two against each other."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, linear
+
+import modlib
+from modlib import masking
+from modlib.cotraining import Recipe, Run, cotrain_population
+from modlib.engines import make_engine
+from modlib.engines.vectorised import fully_connected_layers
+
+CPU = torch.device("cpu")
+ENGINES = ("vectorised", "sequential")
+STEP = Recipe(
+    k=0.3, alpha=2.0, epochs=4, batch_size=60, lr=0.5, grafting_lr=0.25, momentum=0.0, weight_decay=0.0,
+    reduction="layer", share_init=False, norm="frozen",
+)  # fmt: skip
+
+
+def one_step_by_hand(before, data, recipe, average, factor):
+    """Scores, grafting weights and biases of three modules after one step of SGD, from plain masked networks."""
+    inputs, labels = data.inputs(data.train_images).double(), data.train_labels
+    ranked = {n: s.abs() if recipe.scores == "absolute" else s for n, s in before.scores.items()}
+    nets, grafts, odds, loss = [], [], [], 0.0
+    for c in range(3):
+        net = copy.deepcopy(before.parent)
+        for name, s in ranked.items():
+            weight = net.get_parameter(name)
+            keep = max(1, int(recipe.k * weight.numel() + 0.5))
+            weight.mul_(masking.top_k_mask(s[c].flatten(), keep).view_as(weight)).requires_grad_()
+        graft = [before.grafting_weight[c].clone().requires_grad_(), before.grafting_bias[c].clone().requires_grad_()]
+        out, mine = linear(net(inputs), *graft), (labels == c).long()
+        share = float(mine.float().mean())  # frequencies are float32
+        balance = torch.tensor([0.5 / (1 - share), 0.5 / share], dtype=torch.float64) if recipe.balanced else None
+        loss = loss + (1 - recipe.vote) * cross_entropy(out, mine, balance, reduction="none").mean()
+        nets, grafts, odds = [*nets, net], [*grafts, graft], [*odds, out[:, 1] - out[:, 0]]
+    (loss + recipe.vote * 3 * cross_entropy(torch.stack(odds, 1), labels)).backward()
+    scores = {}
+    for name, s in before.scores.items():
+        straight = torch.stack([net.get_parameter(name).grad for net in nets]) * before.parent.get_parameter(name)
+        difference = ranked[name] - average[name][0]
+        gradient = straight + factor[name] * (difference.sign() if recipe.p == 1 else 2 * difference)
+        scores[name] = s - recipe.lr * (gradient * s.sign() if recipe.scores == "absolute" else gradient)
+    return scores, [torch.stack([g[j] - 0.25 * g[j].grad for g in grafts]) for j in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"scores": "absolute", "p": 2}, {"vote": 0.25, "scores": "absolute"}, {"balanced": True, "vote": 0.5, "p": 2}],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("engine", "kind"),
+    [("vectorised", "parent"), ("sequential", "parent"), ("sequential", "tied_parent"), ("sequential", "conv_parent")],
+)
+def test_one_step_by_hand(engine, kind, changes, data, request):
+    """S - lr (dL/dW_eff * W + stemming), dL/dW_eff from a network whose weights are masked in place."""
+    recipe = replace(STEP, **changes)
+    worker = make_engine(engine, [Run(request.getfixturevalue(kind), recipe, seed=0)], (0, 1, 2), data, CPU)
+    (before,) = worker.modules()
+    average = {n: r.mean(1, keepdim=True) + 0.01 for n, r in worker.ranked().items()}  # a pull everywhere
+    factor = {n: 2.0 / (len(average) * s[0].numel()) for n, s in before.scores.items()}  # alpha / (L n_l)
+    scores, grafts = one_step_by_hand(before, data, recipe, average, factor)
+    worker.train_epoch(torch.arange(60)[None], 0, average)
+    (after,) = worker.modules()
+    for name in scores:
+        torch.testing.assert_close(after.scores[name], scores[name], rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close([after.grafting_weight, after.grafting_bias], grafts, rtol=1e-10, atol=1e-13)
+
+
+def assert_equal_masks(a, b):
+    assert a.classes == b.classes
+    torch.testing.assert_close(dict(a.masks.masks), dict(b.masks.masks))
+    torch.testing.assert_close(a.scores, b.scores, rtol=0, atol=1e-12)
+    torch.testing.assert_close(a.grafting_weight, b.grafting_weight, rtol=0, atol=1e-12)
+    torch.testing.assert_close(a.grafting_bias, b.grafting_bias, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"vote": 0.9, "alpha": 4.0},
+        {"vote": 1.0, "scores": "absolute"},
+        {"p": 2, "reduction": "layer"},
+        {"balanced": True, "reduction": "scale_free", "alpha": 0.1, "schedule": "cosine"},
+        {"method": "base", "base_class": 2},
+        {"init": "magnitude", "grafting_init": "own_logit", "classes": [2, 0], "vote": 0.5},
+        {"k": {"default": 0.1, "3.weight": 0.6}, "weight_decay": 0.1, "momentum": 0.0, "grafting_lr": 0.3},
+    ],
+    ids=str,
+)
+def test_both_engines_give_the_same_masks(changes, parent, decompose):
+    settings = {"epochs": 4, "share_init": False, "batch_size": 7} | changes
+    a, b = (decompose(parent, engine=engine, **settings) for engine in ENGINES)
+    assert_equal_masks(a, b)
+    first = decompose(parent, **settings | {"lr": 1e-30, "alpha": 0.0})
+    assert any(not torch.equal(first.masks.masks[n], m) for n, m in a.masks.masks.items()), "nothing was learned"
+
+
+def test_both_engines_on_layers_of_many_kinds(decompose):
+    """Nested parts, no bias, dropout; a hidden layer of 4,800 weights, too many for direct selection."""
+    hidden = nn.Sequential(nn.Linear(16, 300, bias=False), nn.ReLU(), nn.Dropout(0.9))
+    parent = nn.Sequential(nn.Flatten(), hidden, nn.Identity(), nn.Linear(300, 3)).double()
+    assert_equal_masks(*(decompose(parent, engine=engine, epochs=3, share_init=False) for engine in ENGINES))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_population_equals_its_runs_alone(engine, data):
+    recipe = Recipe(k=0.3, alpha=1.0, epochs=3, batch_size=16, vote=0.5)
+    nets = [modlib.parents.fc(1, 16, 6, 3, seed=seed).double() for seed in (1, 2)]
+    runs = [Run(nets[0], recipe, 4), Run(nets[1], replace(recipe, k=0.1, alpha=9.0, share_init=False), 5)]
+    seen = []
+    options = {"engine": engine, "device": "cpu"}
+    together = cotrain_population(runs, data, callback=lambda run, epoch, _: seen.append((run, epoch)), **options)
+    assert seen == [(0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)]
+    for run, modules in zip(runs, together, strict=True):
+        assert_equal_masks(modules, cotrain_population([run], data, **options)[0])
+        assert (modules.metadata["seed"], modules.metadata["recipe"]["k"]) == (run.seed, run.recipe.k)
+
+
+def test_which_engine_is_taken(parent, conv_parent, data):
+    def made(name, net, **options):
+        return type(make_engine(name, [Run(net, STEP, 0, **options)], (0,), data, CPU)).__name__
+
+    assert made("auto", parent) == "VectorisedEngine"
+    assert made("auto", conv_parent) == made("sequential", parent) == "SequentialEngine"
+    assert made("auto", parent, policy=lambda owner, name: name == "weight") == "SequentialEngine"
+    with pytest.raises(ValueError, match="engine: 'vectorised' needs a fully connected parent"):
+        made("vectorised", conv_parent)
+
+
+def test_which_parents_are_fully_connected(parent):
+    assert [name for name, _ in fully_connected_layers(parent)] == ["1", "3"]
+    a, b = nn.Linear(4, 4), nn.Linear(4, 4)
+    others = [[a, b], [a, nn.Tanh(), b], [a, nn.ReLU()], [nn.ReLU(), a], [a, nn.ReLU(), a], [nn.Flatten()]]
+    assert [fully_connected_layers(nn.Sequential(*layers)) for layers in others] == [None] * len(others)
+
+
+def test_a_sequence_that_calls_a_layer_and_a_relu_twice_is_not_vectorised():
+    relu, twice = nn.ReLU(), nn.Linear(3, 3)
+    assert fully_connected_layers(nn.Sequential(nn.Linear(16, 3), relu, twice, relu, twice)) is None
+
+
+def test_a_sequence_with_a_forward_of_its_own_is_not_vectorised():
+    class Negated(nn.Sequential):
+        def forward(self, inputs):
+            return -super().forward(inputs)
+
+    assert fully_connected_layers(Negated(nn.Flatten(), nn.Linear(16, 3))) is None
+
+
+@pytest.mark.parametrize("vote", [0.0, 0.5])
+def test_batch_normalisation_has_statistics_of_its_own(vote, conv_parent, data, decompose, masked_copy):
+    """Running mean = 0.9 of the parent's + 0.1 of the batch's, under each module's mask; once, with a vote too."""
+    settings = {"epochs": 1, "batch_size": 60, "lr": 1e-30, "share_init": False, "vote": vote}
+    done, frozen = (decompose(conv_parent, norm=norm, **settings) for norm in ("batch", "frozen"))
+    for row in range(3):
+        net = masked_copy(frozen, row).train()
+        net[:7](data.inputs(data.train_images).double())
+        for name, values in done.statistics.items():
+            torch.testing.assert_close(values[row], net.state_dict()[name])
+            assert torch.equal(done.parent.state_dict()[name], conv_parent.state_dict()[name])
+    assert not torch.equal(done.statistics["4.running_mean"][0], done.statistics["4.running_mean"][1])
+    assert done.extra_parameters() == {"grafting": 8, "statistics": 18}  # 2 * 3 + 2; 2 layers of 4 + 4 + a count
+    assert frozen.statistics == {}
