@@ -4,168 +4,31 @@ Method B ("average", the paper's choice): in the first epoch the modules train w
 each module's scores are pulled to S_avg, the mean over all modules of the previous epoch's scores.
 Method A ("base"): the module of one base class is trained alone; then the others are pulled to its scores.
 
-The objective of a batch, summed over the modules c of one decomposition::
-
-    (1 − vote) · Σ_c CE_c  +  vote · N · vote loss  +  Σ_c stemming loss_c          vote = 0: the paper
-
-CE_c is the cross-entropy of "this class" against "another". The vote loss is ours, not the paper's: with d_c the
-log-odds of module c, −log softmax(d_1, …, d_N)[y], the loss of the vote that recomposing asks for.
+The objective is `modlib.objective`, what a recipe holds `modlib.recipes`, how steps are taken `modlib.engines`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 from tqdm.auto import tqdm
 
-from modlib import checks, grafting, library, masking, stemming
+from modlib import checks, library, masking, stemming
 from modlib.datasets import Dataset
+from modlib.engines import Engine, make_engine
 from modlib.modules import Modules
+from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 from modlib.seeds import generator
-
-if TYPE_CHECKING:
-    from modlib.engines import Engine
 
 VERSION = 1
 """Version of the algorithm: raised when the same recipe and seed give other results (a golden test watches)."""
 
-METHODS = ("average", "base")
-NORMS = ("batch", "frozen")
-SCHEDULES = ("constant", "cosine")
-
-FREE: dict[str, Any] = {"k": 1.0, "alpha": 0.0, "share_init": True}
-"""The settings that may differ between the runs of one population, at a common value."""
-
 Callback = Callable[[int, int, Modules], None]
 """Called after every epoch of every run of a population: position of the run, epoch (from 1), its modules."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides a decomposition but the parent, the data and the seed. Checked when it is made."""
-
-    k: float | Mapping[str, float]
-    alpha: float
-    epochs: int
-    vote: float = 0.0
-    init: str = "kaiming"
-    norm: str = "batch"
-    batch_size: int = 128
-    lr: float = 0.1
-    grafting_lr: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    p: int = 1
-    reduction: str = "total"
-    scores: str = "positive"
-    method: str = "average"
-    base_class: int | None = None
-    share_init: bool = True
-    schedule: str = "constant"
-    balanced: bool = False
-    grafting_init: str = "random"
-
-    def __post_init__(self) -> None:
-        for name, share in self.k.items() if isinstance(self.k, Mapping) else [("", self.k)]:
-            checks.share(f"k[{name!r}]" if name else "k", share)
-        checks.number("alpha", self.alpha, 0.0)
-        checks.number("vote", self.vote, 0.0, 1.0)
-        checks.whole("epochs", self.epochs, 1)
-        checks.whole("batch_size", self.batch_size, 1)
-        checks.positive("lr", self.lr)
-        if self.grafting_lr is not None:
-            checks.number("grafting_lr", self.grafting_lr, 0.0)
-        checks.number("momentum", self.momentum, 0.0, 0.999999)
-        checks.number("weight_decay", self.weight_decay, 0.0)
-        if isinstance(self.p, bool) or self.p not in (1, 2):
-            raise ValueError(f"p must be 1 or 2, got {self.p!r}")
-        checks.choice("init", self.init, masking.INITS)
-        checks.choice("norm", self.norm, NORMS)
-        checks.choice("reduction", self.reduction, stemming.REDUCTIONS)
-        checks.choice("scores", self.scores, masking.SCORES)
-        checks.choice("method", self.method, METHODS)
-        checks.choice("schedule", self.schedule, SCHEDULES)
-        checks.choice("grafting_init", self.grafting_init, grafting.INITS)
-        if self.method == "base" and self.vote > 0:
-            raise ValueError(
-                f"vote must be 0 with method='base', got {self.vote}: the base module trains alone, without a vote"
-            )
-        if (self.method == "base") != (self.base_class is not None):
-            raise ValueError(
-                f"base_class: method={self.method!r} with base_class={self.base_class!r}; "
-                "method='base' needs one, method='average' takes none"
-            )
-
-    @property
-    def grafting_rate(self) -> float:
-        """The rate of the grafting layers; the paper says "low", our default is a tenth of the scores' rate."""
-        return self.lr / 10 if self.grafting_lr is None else self.grafting_lr
-
-    def rate_factor(self, step: int, steps: int) -> float:
-        """Return the factor on both rates in step `step` (from 0) of `steps`."""
-        return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * step / steps))
-
-
-def published(**changes: Any) -> Recipe:
-    """Return the paper's recipe (Table 4; what the paper leaves open: the page on deviations) with `changes`."""
-    return replace(Recipe(k=0.10, alpha=1.0, epochs=50, batch_size=32), **changes)
-
-
-def ours(**changes: Any) -> Recipe:
-    """Return our recipe: annealed rates, larger batches, grafting layers that start from the parent's own logit."""
-    base = Recipe(k=0.10, alpha=1.0, epochs=12, batch_size=128, schedule="cosine", grafting_init="own_logit")
-    return replace(base, **changes)
-
-
-RECIPES: dict[str, Callable[..., Recipe]] = {"published": published, "ours": ours}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One decomposition of a population: a trained parent, a recipe, a seed, the classes (default: all)."""
-
-    parent: nn.Module
-    recipe: Recipe
-    seed: int
-    classes: tuple[int, ...] | None = None
-    policy: masking.Policy = masking.linear_and_convolutional_weights
-
-
-def objective(log_odds: Tensor, labels: Tensor, classes: Tensor, vote: float, weights: Tensor | None = None) -> Tensor:
-    """Return (1 − vote) · Σ_c CE_c + vote · C · vote loss of one decomposition on one batch, a scalar.
-
-    `log_odds` [C, B], `labels` [B] int64, `classes` [C]. CE_c is a mean over the batch; written in log-odds, the
-    cross-entropy of a module's two logits. `weights` [C, B]: of each image in each CE_c (`balanced`).
-    The vote loss takes the images whose class is among `classes`.
-    """
-    mine = labels[None, :] == classes[:, None]
-    count = labels.numel()
-    loss = log_odds.new_zeros(())
-    if vote < 1.0:
-        entropy = binary_cross_entropy_with_logits(log_odds, mine.to(log_odds.dtype), weights, reduction="sum")
-        loss = loss + (1.0 - vote) * entropy / count
-    if vote > 0.0:
-        voters = mine.to(log_odds.dtype)
-        votes = (torch.log_softmax(log_odds, dim=0) * voters).sum()
-        loss = loss - vote * len(classes) * votes / count
-    return loss
-
-
-def balancing_weights(labels: Tensor, classes: Tensor, frequency: Tensor) -> Tensor:
-    """Return [C, B] weights under which "this class" and "another" weigh half each: 1 / (2 · their share).
-
-    `frequency` [N]: each class's share of the training images.
-    """
-    share = frequency[classes][:, None]
-    mine = labels[None, :] == classes[:, None]
-    return torch.where(mine, 0.5 / share, 0.5 / (1 - share))
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -290,8 +153,6 @@ def cotrain_population(
     `checkpoint`: a file written after every epoch and removed at the end; where it is there, the population goes on
     from it, to the same result. Otherwise as `cotrain`.
     """
-    from modlib.engines import make_engine  # the engines import this file
-
     device = _device(device)
     classes = _check_population(runs, data)
     recipe = runs[0].recipe
@@ -313,8 +174,6 @@ def _cotrain_from_base(
 
     `callback` sees the second phase, with the finished base module among the modules.
     """
-    from modlib.engines import make_engine
-
     base = checks.subset([runs[0].recipe.base_class], classes, "base_class")  # type: ignore[list-item]
     others = tuple(c for c in classes if c not in base)
     first = make_engine(engine, runs, tuple(base), data, device)
@@ -461,6 +320,4 @@ def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> No
     checks.finite("parent: logits", logits)
 
 
-def class_frequency(labels: Tensor, num_classes: int) -> Tensor:
-    """Return each class's share of `labels`: float [N]."""
-    return one_hot(labels, num_classes).float().mean(0)
+__all__ = ["RECIPES", "Recipe", "Run", "cotrain", "cotrain_population", "ours", "published"]

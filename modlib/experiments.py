@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from modlib import cotraining, library, metrics, parents, training
-from modlib.cotraining import Recipe, Run
+from modlib import cotraining, library, metrics, parents, recipes, training
 from modlib.datasets import Dataset
 from modlib.masking import mean_over_pairs
 from modlib.modules import Modules
+from modlib.recipes import FREE, Recipe, Run
 from modlib.records import Record, Rows, Store, key, write
 
 PARENT_VERSION = 1
@@ -117,12 +117,12 @@ def table1_trials(
     vote_alpha: float,
 ) -> list[Trial]:
     """Return the trials of one column of Table 1: recipe `published` for each alpha, `ours` without and with vote."""
-    recipes = [
-        ("published", cotraining.published(k=k, alpha=alpha, epochs=published_epochs)) for alpha in published_alphas
+    named = [
+        ("published", recipes.published(k=k, alpha=alpha, epochs=published_epochs)) for alpha in published_alphas
     ]
-    recipes.append(("ours", cotraining.ours(k=k, alpha=ours_alpha, epochs=ours_epochs)))
-    recipes.append(("ours", cotraining.ours(k=k, alpha=vote_alpha, vote=vote, epochs=ours_epochs)))
-    return [Trial(dataset, model, name, recipe, seed, parent_epochs) for seed in seeds for name, recipe in recipes]
+    named.append(("ours", recipes.ours(k=k, alpha=ours_alpha, epochs=ours_epochs)))
+    named.append(("ours", recipes.ours(k=k, alpha=vote_alpha, vote=vote, epochs=ours_epochs)))
+    return [Trial(dataset, model, name, recipe, seed, parent_epochs) for seed in seeds for name, recipe in named]
 
 
 def recipe_label(name: str, vote: float) -> str:
@@ -185,7 +185,7 @@ def _populations(trials: Sequence[Trial], size: int) -> Iterator[list[Trial]]:
     """Yield the trials in groups of at most `size` that can train side by side."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        alike = replace(trial, seed=0, recipe=replace(trial.recipe, **cotraining.FREE))
+        alike = replace(trial, seed=0, recipe=replace(trial.recipe, **FREE))
         groups.setdefault(repr(alike), []).append(trial)
     for group in groups.values():
         for start in range(0, len(group), size):

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,9 +17,7 @@ from modlib.datasets import Dataset
 from modlib.engines.sequential import SequentialEngine
 from modlib.engines.vectorised import VectorisedEngine, fully_connected_layers
 from modlib.modules import Modules
-
-if TYPE_CHECKING:
-    from modlib.cotraining import Run
+from modlib.recipes import Run
 
 ENGINES = ("auto", "sequential", "vectorised")
 

@@ -6,30 +6,22 @@ through `torch.func.functional_call` with masked weights; it is never changed.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from modlib import cotraining, grafting, masking, stemming
+from modlib import grafting, masking, objective, stemming
 from modlib.datasets import Dataset
 from modlib.engines import start
 from modlib.engines.selection import TopK
 from modlib.masking import MaskSet
 from modlib.modules import Modules
-
-if TYPE_CHECKING:
-    from modlib.cotraining import Run
+from modlib.recipes import Run
 
 NORMALISATIONS = nn.modules.batchnorm._BatchNorm
-
-
-def frozen_copy(parent: nn.Module, device: torch.device) -> nn.Module:
-    """Return a copy of `parent` on `device`, in eval mode, whose parameters take no gradient."""
-    return copy.deepcopy(parent).to(device).eval().requires_grad_(False)
 
 
 class _Module:
@@ -74,13 +66,13 @@ class SequentialEngine:
         self.recipe = runs[0].recipe
         self.images = data.train_images.to(device)
         self.labels = data.train_labels.to(device)
-        self.parents = [frozen_copy(run.parent, device) for run in runs]
+        self.parents = [start.frozen_copy(run.parent, device) for run in runs]
         self.weights: list[dict[str, Tensor]] = [
             dict(masking.maskable_parameters(parent, run.policy))
             for parent, run in zip(self.parents, runs, strict=True)
         ]
         self.dtype = next(iter(self.weights[0].values())).dtype
-        self.frequency = cotraining.class_frequency(self.labels, data.num_classes).to(self.dtype)
+        self.frequency = objective.class_frequency(self.labels, data.num_classes).to(self.dtype)
         self.members = [
             [_Module(run, c, parent, weights, data.num_classes, device) for c in classes]
             for run, parent, weights in zip(runs, self.parents, self.weights, strict=True)
@@ -102,7 +94,7 @@ class SequentialEngine:
         labels = self.labels[batch]
         classes = torch.tensor(self.classes, device=self.device)
         factor = start.stemming_factors(self.runs[r].recipe, self.weights[r], per_epoch)
-        weights = cotraining.balancing_weights(labels, classes, self.frequency) if self.recipe.balanced else None
+        weights = objective.balancing_weights(labels, classes, self.frequency) if self.recipe.balanced else None
         others = None
         if self.recipe.vote > 0:
             with torch.no_grad():
@@ -130,11 +122,11 @@ class SequentialEngine:
         """The part of the objective that module i's gradient sees: its own CE, and the vote with the others held."""
         w = None if weights is None else weights[i : i + 1]
         if others is None:
-            return cotraining.objective(mine[None], labels, classes[i : i + 1], 0.0, w)
+            return objective.objective(mine[None], labels, classes[i : i + 1], 0.0, w)
         together = others.clone()
         together[i] = mine
-        own = cotraining.objective(mine[None], labels, classes[i : i + 1], 0.0, w)
-        return (1 - self.recipe.vote) * own + self.recipe.vote * cotraining.objective(together, labels, classes, 1.0)
+        own = objective.objective(mine[None], labels, classes[i : i + 1], 0.0, w)
+        return (1 - self.recipe.vote) * own + self.recipe.vote * objective.objective(together, labels, classes, 1.0)
 
     def _log_odds(self, r: int, module: _Module, inputs: Tensor, update: bool) -> Tensor:
         """Return the log-odds [B] of one module; `update` says whether its running statistics follow the batch."""

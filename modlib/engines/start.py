@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
 
 import torch
 from torch import Tensor, nn
 
 from modlib import grafting, masking, stemming
+from modlib.recipes import Recipe, Run
 from modlib.seeds import generator
 
-if TYPE_CHECKING:
-    from modlib.cotraining import Recipe, Run
+
+def frozen_copy(parent: nn.Module, device: torch.device) -> nn.Module:
+    """Return a copy of `parent` on `device`, in eval mode, whose parameters take no gradient."""
+    return copy.deepcopy(parent).to(device).eval().requires_grad_(False)
 
 
 def starting_scores(run: Run, weights: dict[str, Tensor], c: int) -> dict[str, Tensor]:

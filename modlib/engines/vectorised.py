@@ -9,21 +9,18 @@ dL/dS = dL/d(W ⊙ M) ⊙ W, plus the stemming gradient in closed form.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modlib import cotraining, masking, stemming
+from modlib import masking, objective, stemming
 from modlib.datasets import Dataset
 from modlib.engines import start
 from modlib.engines.selection import TopK
-from modlib.engines.sequential import frozen_copy
 from modlib.masking import MaskSet
 from modlib.modules import Modules
-
-if TYPE_CHECKING:
-    from modlib.cotraining import Run
+from modlib.recipes import Run
 
 IDLE = (nn.Flatten, nn.Dropout, nn.Identity)
 """Layers of a fully connected parent that do nothing in eval mode once the input is flat."""
@@ -63,14 +60,14 @@ class VectorisedEngine:
         self.recipe = runs[0].recipe
         self.images = data.train_images.to(device)
         self.labels = data.train_labels.to(device)
-        self.parents = [frozen_copy(run.parent, device) for run in runs]
+        self.parents = [start.frozen_copy(run.parent, device) for run in runs]
         layers = [fully_connected_layers(parent) or [] for parent in self.parents]
         self.names = [f"{name}.weight" for name, _ in layers[0]]
         self.weights = [torch.stack([run[i][1].weight for run in layers])[:, None] for i in range(len(self.names))]
         self.biases = [_biases([run[i][1] for run in layers]) for i in range(len(self.names))]
         self.dtype = self.weights[0].dtype
         self.class_tensor = torch.tensor(classes, device=device)
-        self.frequency = cotraining.class_frequency(self.labels, data.num_classes).to(self.dtype)
+        self.frequency = objective.class_frequency(self.labels, data.num_classes).to(self.dtype)
         self._start()
 
     def _start(self) -> None:
@@ -150,8 +147,8 @@ class VectorisedEngine:
         for r in range(len(self.runs)):
             weights = None
             if self.recipe.balanced:
-                weights = cotraining.balancing_weights(labels[r], self.class_tensor, self.frequency)
-            total = total + cotraining.objective(log_odds[r], labels[r], self.class_tensor, self.recipe.vote, weights)
+                weights = objective.balancing_weights(labels[r], self.class_tensor, self.frequency)
+            total = total + objective.objective(log_odds[r], labels[r], self.class_tensor, self.recipe.vote, weights)
         return total
 
     def _score_gradients(

@@ -1,0 +1,50 @@
+"""The objective of co-training (paper, Eq. 1 without its stemming term; the vote loss is ours).
+
+Of a batch, summed over the modules c of one decomposition::
+
+    (1 − vote) · Σ_c CE_c  +  vote · N · vote loss  +  Σ_c stemming loss_c          vote = 0: the paper
+
+CE_c is the cross-entropy of "this class" against "another". The vote loss, with d_c the log-odds of module c, is
+−log softmax(d_1, …, d_N)[y]: the loss of the vote that recomposing asks for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+
+
+def objective(log_odds: Tensor, labels: Tensor, classes: Tensor, vote: float, weights: Tensor | None = None) -> Tensor:
+    """Return (1 − vote) · Σ_c CE_c + vote · C · vote loss of one decomposition on one batch, a scalar.
+
+    `log_odds` [C, B], `labels` [B] int64, `classes` [C]. CE_c is a mean over the batch; written in log-odds, the
+    cross-entropy of a module's two logits. `weights` [C, B]: of each image in each CE_c (`balanced`).
+    The vote loss takes the images whose class is among `classes`.
+    """
+    mine = labels[None, :] == classes[:, None]
+    count = labels.numel()
+    loss = log_odds.new_zeros(())
+    if vote < 1.0:
+        entropy = binary_cross_entropy_with_logits(log_odds, mine.to(log_odds.dtype), weights, reduction="sum")
+        loss = loss + (1.0 - vote) * entropy / count
+    if vote > 0.0:
+        voters = mine.to(log_odds.dtype)
+        votes = (torch.log_softmax(log_odds, dim=0) * voters).sum()
+        loss = loss - vote * len(classes) * votes / count
+    return loss
+
+
+def balancing_weights(labels: Tensor, classes: Tensor, frequency: Tensor) -> Tensor:
+    """Return [C, B] weights under which "this class" and "another" weigh half each: 1 / (2 · their share).
+
+    `frequency` [N]: each class's share of the training images.
+    """
+    share = frequency[classes][:, None]
+    mine = labels[None, :] == classes[:, None]
+    return torch.where(mine, 0.5 / share, 0.5 / (1 - share))
+
+
+def class_frequency(labels: Tensor, num_classes: int) -> Tensor:
+    """Return each class's share of `labels`: float [N]."""
+    return one_hot(labels, num_classes).float().mean(0)

@@ -1,0 +1,110 @@
+"""Recipes: everything that decides a decomposition but the parent, the data and the seed (paper, Table 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from modlib import checks, grafting, masking, stemming
+
+METHODS = ("average", "base")
+NORMS = ("batch", "frozen")
+SCHEDULES = ("constant", "cosine")
+
+FREE: dict[str, Any] = {"k": 1.0, "alpha": 0.0, "share_init": True}
+"""The settings that may differ between the runs of one population, at a common value."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a decomposition but the parent, the data and the seed. Checked when it is made."""
+
+    k: float | Mapping[str, float]
+    alpha: float
+    epochs: int
+    vote: float = 0.0
+    init: str = "kaiming"
+    norm: str = "batch"
+    batch_size: int = 128
+    lr: float = 0.1
+    grafting_lr: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    p: int = 1
+    reduction: str = "total"
+    scores: str = "positive"
+    method: str = "average"
+    base_class: int | None = None
+    share_init: bool = True
+    schedule: str = "constant"
+    balanced: bool = False
+    grafting_init: str = "random"
+
+    def __post_init__(self) -> None:
+        for name, share in self.k.items() if isinstance(self.k, Mapping) else [("", self.k)]:
+            checks.share(f"k[{name!r}]" if name else "k", share)
+        checks.number("alpha", self.alpha, 0.0)
+        checks.number("vote", self.vote, 0.0, 1.0)
+        checks.whole("epochs", self.epochs, 1)
+        checks.whole("batch_size", self.batch_size, 1)
+        checks.positive("lr", self.lr)
+        if self.grafting_lr is not None:
+            checks.number("grafting_lr", self.grafting_lr, 0.0)
+        checks.number("momentum", self.momentum, 0.0, 0.999999)
+        checks.number("weight_decay", self.weight_decay, 0.0)
+        if isinstance(self.p, bool) or self.p not in (1, 2):
+            raise ValueError(f"p must be 1 or 2, got {self.p!r}")
+        checks.choice("init", self.init, masking.INITS)
+        checks.choice("norm", self.norm, NORMS)
+        checks.choice("reduction", self.reduction, stemming.REDUCTIONS)
+        checks.choice("scores", self.scores, masking.SCORES)
+        checks.choice("method", self.method, METHODS)
+        checks.choice("schedule", self.schedule, SCHEDULES)
+        checks.choice("grafting_init", self.grafting_init, grafting.INITS)
+        if self.method == "base" and self.vote > 0:
+            raise ValueError(
+                f"vote must be 0 with method='base', got {self.vote}: the base module trains alone, without a vote"
+            )
+        if (self.method == "base") != (self.base_class is not None):
+            raise ValueError(
+                f"base_class: method={self.method!r} with base_class={self.base_class!r}; "
+                "method='base' needs one, method='average' takes none"
+            )
+
+    @property
+    def grafting_rate(self) -> float:
+        """The rate of the grafting layers; the paper says "low", our default is a tenth of the scores' rate."""
+        return self.lr / 10 if self.grafting_lr is None else self.grafting_lr
+
+    def rate_factor(self, step: int, steps: int) -> float:
+        """Return the factor on both rates in step `step` (from 0) of `steps`."""
+        return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
+def published(**changes: Any) -> Recipe:
+    """Return the paper's recipe (Table 4; what the paper leaves open: the page on deviations) with `changes`."""
+    return replace(Recipe(k=0.10, alpha=1.0, epochs=50, batch_size=32), **changes)
+
+
+def ours(**changes: Any) -> Recipe:
+    """Return our recipe: annealed rates, larger batches, grafting layers that start from the parent's own logit."""
+    base = Recipe(k=0.10, alpha=1.0, epochs=12, batch_size=128, schedule="cosine", grafting_init="own_logit")
+    return replace(base, **changes)
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {"published": published, "ours": ours}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One decomposition of a population: a trained parent, a recipe, a seed, the classes (default: all)."""
+
+    parent: nn.Module
+    recipe: Recipe
+    seed: int
+    classes: tuple[int, ...] | None = None
+    policy: masking.Policy = masking.linear_and_convolutional_weights
