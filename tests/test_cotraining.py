@@ -10,7 +10,7 @@ import torch
 import modlib
 from modlib import cotraining, masking
 from modlib.cotraining import Recipe, Run, cotrain_population
-from modlib.objective import balancing_weights, objective
+from modlib.objective import balancing_weights, class_frequency, objective
 from modlib.seeds import generator
 
 ENGINES = ("vectorised", "sequential")
@@ -34,7 +34,7 @@ def test_vote_loss_takes_images_of_its_classes_only():
 
 
 def test_balancing_weights_by_hand():
-    frequency = cotraining.class_frequency(torch.tensor([0, 0, 0, 1]), 3)
+    frequency = class_frequency(torch.tensor([0, 0, 0, 1]), 3)
     assert frequency.tolist() == [0.75, 0.25, 0.0]
     weights = balancing_weights(torch.tensor([0, 1]), torch.tensor([1, 0]), frequency)
     assert weights.tolist() == [pytest.approx([2 / 3, 2.0]), pytest.approx([2 / 3, 2.0])]
