@@ -49,6 +49,12 @@ def whole(name: str, value: int, low: int) -> None:
         raise ValueError(f"{name} must be at least {low}, got {value}")
 
 
+def flag(name: str, value: bool) -> None:
+    """Raise TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
 def choice(name: str, value: str, allowed: Collection[str]) -> None:
     """Raise unless `value` is one of `allowed`."""
     if value not in allowed:

@@ -264,7 +264,10 @@ def _check_finite(engine: Engine, epoch: int) -> None:
 def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be 'auto' or a torch device such as 'cpu' or 'cuda', got {device!r}") from error
 
 
 def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
@@ -278,6 +281,8 @@ def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
     classes = tuple(checks.subset(known if first.classes is None else first.classes, known))
     for run in runs:
         checks.whole("seed", run.seed, 0)
+        if not callable(run.policy):
+            raise TypeError(f"policy must be a function of a module and a parameter's name, got {run.policy!r}")
         if replace(run.recipe, **FREE) != replace(first.recipe, **FREE):
             raise ValueError("runs: recipes of one population may differ in k, alpha and share_init only")
         if run.classes != first.classes:

@@ -117,9 +117,7 @@ def table1_trials(
     vote_alpha: float,
 ) -> list[Trial]:
     """Return the trials of one column of Table 1: recipe `published` for each alpha, `ours` without and with vote."""
-    named = [
-        ("published", recipes.published(k=k, alpha=alpha, epochs=published_epochs)) for alpha in published_alphas
-    ]
+    named = [("published", recipes.published(k=k, alpha=alpha, epochs=published_epochs)) for alpha in published_alphas]
     named.append(("ours", recipes.ours(k=k, alpha=ours_alpha, epochs=ours_epochs)))
     named.append(("ours", recipes.ours(k=k, alpha=vote_alpha, vote=vote, epochs=ours_epochs)))
     return [Trial(dataset, model, name, recipe, seed, parent_epochs) for seed in seeds for name, recipe in named]

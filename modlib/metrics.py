@@ -54,6 +54,8 @@ def balanced_indices(labels: Tensor, j: int, seed: int) -> tuple[Tensor, Tensor]
     """Return the images of class `j` and as many drawn, without repetition, from all the others (Table 6's set)."""
     positives = (labels == j).nonzero()[:, 0]
     others = (labels != j).nonzero()[:, 0].cpu()
+    if not len(positives):
+        raise ValueError(f"labels: no image of class {j}")
     if len(positives) > len(others):
         raise ValueError(f"labels: class {j} has {len(positives)} images, more than the {len(others)} of all others")
     drawn = torch.randperm(len(others), generator=generator(seed, "balanced", j))[: len(positives)]

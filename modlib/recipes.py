@@ -58,6 +58,8 @@ class Recipe:
         checks.number("weight_decay", self.weight_decay, 0.0)
         if isinstance(self.p, bool) or self.p not in (1, 2):
             raise ValueError(f"p must be 1 or 2, got {self.p!r}")
+        checks.flag("share_init", self.share_init)
+        checks.flag("balanced", self.balanced)
         checks.choice("init", self.init, masking.INITS)
         checks.choice("norm", self.norm, NORMS)
         checks.choice("reduction", self.reduction, stemming.REDUCTIONS)

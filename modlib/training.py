@@ -27,6 +27,13 @@ class Parameters:
     milestones: tuple[int, ...] = ()
     factor: float = 0.2
 
+    def __post_init__(self) -> None:
+        checks.positive("lr", self.lr)
+        checks.number("weight_decay", self.weight_decay, 0.0)
+        checks.number("momentum", self.momentum, 0.0, 0.999999)
+        checks.whole("batch_size", self.batch_size, 1)
+        checks.whole("epochs", self.epochs, 1)
+
 
 # Table 3 prints the weight decay as 5 x 10^-1, and for CIFAR-100 "0.02": see the page on deviations
 TABLE_3 = {

@@ -205,3 +205,23 @@ def test_inputs_of_a_recomposed_network(change, error, match, modules, inputs):
 def test_log_odds_of_an_array(modules, inputs):
     with pytest.raises(TypeError, match="inputs must be a tensor, got ndarray"):
         modules.log_odds(inputs.numpy())
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error", "match"),
+    [
+        ("share_init", "no", TypeError, "share_init must be True or False, got 'no'"),
+        ("balanced", 1, TypeError, "balanced must be True or False, got 1"),
+        ("device", "nope", ValueError, "device must be 'auto' or a torch device .*, got 'nope'"),
+        ("policy", "weights", TypeError, "policy must be a function"),
+    ],
+)
+def test_more_arguments_of_cotrain(argument, value, error, match, parent, decompose):
+    with pytest.raises(error, match=match):
+        decompose(parent, **{argument: value})
+
+
+@pytest.mark.parametrize(("argument", "value"), [("lr", -1.0), ("batch_size", 0), ("epochs", 0), ("momentum", 1.0)])
+def test_parameters_of_parent_training(argument, value):
+    with pytest.raises(ValueError, match=f"{argument} must be"):
+        modlib.training.Parameters(**{argument: value})

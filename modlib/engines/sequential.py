@@ -82,6 +82,8 @@ class SequentialEngine:
         for r in range(len(self.runs)):
             pull = None if average is None else {name: values[r, 0] for name, values in average.items()}
             batches = orders[r].split(self.recipe.batch_size)
+            if self.members[r][0].statistics and len(batches) > 1 and len(batches[-1]) == 1:
+                batches = batches[:-1]  # a batch of one image has no statistics
             for parent_module in self.parents[r].modules():
                 if isinstance(parent_module, NORMALISATIONS):
                     parent_module.train(self.recipe.norm == "batch")
