@@ -243,8 +243,9 @@ tables.table(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "How many claims got which verdict.", "name": "fig-scoreboard"}, "image": {"alt": "A horizontal bar for each verdict: holds, partly, does not hold, open; its length is the number of claims."}}
 order = ["holds", "partly", "does not hold", "open"]
+colours = dict(zip(order, ("#009e73", "#e69f00", "#d55e00", "#999999"), strict=True))
 figure, ax = plt.subplots(figsize=(figures.WIDTH, 1.8))
-sns.countplot(board, y="verdict", order=order, hue="verdict", hue_order=order, palette="muted", ax=ax, legend=False)
+sns.countplot(board, y="verdict", order=order, hue="verdict", hue_order=order, palette=colours, ax=ax, legend=False)
 ax.set(xlabel="claims", ylabel="")
 plt.show()
 
