@@ -20,8 +20,9 @@
 # | does not hold | our runs, or the paper's own numbers, contradict it |
 # | open | not run yet at a scale that could decide it |
 #
-# A claim about a *number* holds where our mean lies within two of our standard deviations, or half a percentage point (0.01
-# for shares), of the paper's; the paper prints no spread for it.
+# A claim about a *number* holds where our mean lies within two of our standard deviations of the paper's, which prints no
+# spread, or within half a percentage point of accuracy, 0.01 of the Jaccard index, or 0.001 of remaining parameters, which
+# is [the same](evaluation.ipynb). On other data than the paper's MNIST FC1, what trials could decide stays open.
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # data set of the trials: digits, mnist, fashion_mnist
@@ -91,6 +92,11 @@ def claim(text, where, paper, found, verdict, evidence, n):
     )
 
 
+def judged(verdict):
+    """Return a verdict that rests on the trials: open, where they are not of the paper's network and data."""
+    return verdict if comparable else "open"
+
+
 def near(values, printed, tolerance, scale):
     mean, spread = scale * values.mean(), scale * values.std()
     return abs(mean - printed) <= max(2 * spread, tolerance)
@@ -98,7 +104,7 @@ def near(values, printed, tolerance, scale):
 
 def number(text, where, values, printed, tolerance, scale, digits):
     found = records.mean_and_spread(values, scale, digits)
-    verdict = "open" if not comparable else ("holds" if near(values, printed, tolerance, scale) else "does not hold")
+    verdict = judged("holds" if near(values, printed, tolerance, scale) else "does not hold")
     claim(text, where, f"{printed:.{digits}f}", found, verdict, "[Table 1](table1.ipynb)", len(values))
 
 
@@ -115,7 +121,7 @@ for alpha, trials in ((0, apart), (1, stemmed)):
         "Table 2",
         trials[trials["epoch"] == 25]["remaining_parameters"] if comparable else trials["remaining_parameters"],
         with_sharing[alpha > 0],
-        0.01,
+        0.001,
         1,
         4,
     )
@@ -126,7 +132,7 @@ claim(
     "Evaluation of Composability",
     f"{with_sharing[False]:.3f} → {with_sharing[True]:.3f}",
     f"{apart['remaining_parameters'].mean():.3f} → {stemmed['remaining_parameters'].mean():.3f}",
-    "holds" if fewer else "does not hold",
+    judged("holds" if fewer else "does not hold"),
     "[Table 1](table1.ipynb)",
     len(stemmed),
 )
@@ -136,7 +142,7 @@ claim(
     "Evaluation of Composability",
     "close to 0.2 at k = 10%",
     f"{apart['remaining_parameters'].mean():.3f} at k = {k:.0%}; two independent masks: {2 * k - k * k:.3f}",
-    "holds" if share > 1.9 else "partly" if share > 1.5 else "does not hold",
+    judged("holds" if share > 1.9 else "partly" if share > 1.5 else "does not hold"),
     "[Table 1](table1.ipynb)",
     len(apart),
 )
@@ -180,22 +186,18 @@ claim(
     "Modules classify their own class accurately (mean over modules, all test images)",
     "Table 5",
     f"{average.min():.2f} to {average.max():.2f} %, the maximum over epochs on test",
-    f"{records.mean_and_spread(stemmed['module_accuracy']).split(' (')[0]} %, last epoch, α = 1",
-    "open"
-    if not comparable
-    else "holds"
-    if near(stemmed["module_accuracy"], average[0.1], 0.5, 100)
-    else "does not hold",
+    f"{records.mean_and_spread(apart['module_accuracy'])} %, last epoch, α = 0 (the paper's α = 0: {average[0]:.2f} %)",
+    judged("holds" if near(apart["module_accuracy"], average[0], 0.5, 100) else "does not hold"),
     "[Table 1](table1.ipynb)",
-    len(stemmed),
+    len(apart),
 )
 loss = 100 * (parent.mean() - stemmed["accuracy"].mean())
 claim(
     "Recomposed networks classify with high accuracy",
     "Required Properties",
     "no number",
-    f"{loss:.2f} points behind the parents; two-class networks {records.mean_and_spread(stemmed['pair_accuracy']).split(' (')[0]} %",
-    "holds" if loss < 1 else "partly" if loss < 5 else "does not hold",
+    f"{loss:.2f} points behind the parents; two-class networks {records.mean_and_spread(stemmed['pair_accuracy'])} %",
+    judged("holds" if loss < 1 else "partly" if loss < 5 else "does not hold"),
     "[Table 1](table1.ipynb)",
     len(stemmed),
 )
@@ -218,17 +220,18 @@ claim("F-MNIST has binary images", "Dataset", "binary", found, verdict, "[setup]
 
 # %% tags=["hide-input"]
 still_open = [
-    ("F-MNIST and MNIST FC2 to FC4: accuracy and Jaccard index", "Table 1", "seven further columns"),
-    ("Initial score sharing has no significant effect", "Ablation study", "0.175 and 0.173; 0.122 and 0.122"),
-    ("p = 1 changes more slowly than p = 2", "Preliminaries", "no number"),
-    ("Method A is not better than method B", "Module Co-training", "no number"),
-    ("Accuracy and remaining parameters per epoch, k and α", "Figure 3", "curves"),
-    ("Each module holds only its own class", "Table 6", "44.4 % off the diagonal"),
-    ("No assumption about the network architecture", "Abstract", "Figure 4"),
-    ("Faster than learning a small model from scratch", "Required Properties", "no number"),
+    ("MNIST FC2 to FC4 and F-MNIST under the published recipe", "Table 1", "seven further columns", "table1"),
+    ("Initial score sharing has no significant effect", "Ablation study", "0.175 and 0.173; 0.122 and 0.122", ""),
+    ("p = 1 changes more slowly than p = 2", "Preliminaries", "no number", ""),
+    ("Method A is not better than method B", "Module Co-training", "no number", "module_stemming"),
+    ("Accuracy and remaining parameters per epoch, k and α", "Figure 3", "curves", "table1"),
+    ("Each module holds only its own class", "Table 6", "44.4 % off the diagonal", "evaluation"),
+    ("No assumption about the network architecture", "Abstract", "Figure 4", ""),
+    ("Faster than learning a small model from scratch", "Required Properties", "no number", ""),
 ]
-for text, where, printed in still_open:
-    claim(text, where, printed, "not run at the paper's scale yet", "open", "", "")
+for text, where, printed, page in still_open:
+    found = "a part of it, not all that a verdict needs" if page else "not run yet"
+    claim(text, where, printed, found, "open", f"[a first look]({page}.ipynb)" if page else "", "")
 
 # %% [markdown]
 # ## The verdicts
