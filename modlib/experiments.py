@@ -7,6 +7,7 @@ stopped goes on from its last epoch.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -97,8 +98,10 @@ def run_trials(
     """
     computed: dict[str, Record] = {}
     made: Parents = {}
+    waiting = sum(not _done(trial, store) for trial in trials)
     for group in _populations([trial for trial in trials if not _done(trial, store)], population):
         computed |= _run_or_report(group, data, store, device, made)
+        print(f"{len(computed)} of {waiting} trials computed, the last {group[-1].name}", file=sys.stderr, flush=True)
     return [computed[_id(t)] if _id(t) in computed else _record(t, data, store, None) for t in trials]
 
 
@@ -117,6 +120,8 @@ def table1_trials(
     vote_alpha: float,
 ) -> list[Trial]:
     """Return the trials of one column of Table 1: recipe `published` for each alpha, `ours` without and with vote."""
+    if not seeds:
+        raise ValueError("seeds: empty; name at least one")
     named = [("published", recipes.published(k=k, alpha=alpha, epochs=published_epochs)) for alpha in published_alphas]
     named.append(("ours", recipes.ours(k=k, alpha=ours_alpha, epochs=ours_epochs)))
     named.append(("ours", recipes.ours(k=k, alpha=vote_alpha, vote=vote, epochs=ours_epochs)))

@@ -132,6 +132,7 @@ def execute(layout: Layout, stem: str, parameters: Mapping[str, Any], page: Path
             kernel_name="python3",
             cwd=str(layout.root),
             progress_bar={"disable": None, "desc": stem},
+            stderr_file=sys.stderr,  # long cells report their progress there
         )
         executed = normalised(nbformat.read(after, as_version=4))
     part = page.with_suffix(".part")

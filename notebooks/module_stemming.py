@@ -382,7 +382,7 @@ Markdown(
 # in accuracy is the difference computed above. How hard it pulls at a given $\alpha$ depends on the parent, the batch and
 # the reading of Eq. 1 ({numref}`tab-factors`), so that an $\alpha$ compares within a page, not between networks.
 # [Recomposing](recomposing.ipynb) shows what shared edges are worth for subsets; the [evaluation](evaluation.ipynb) and
-# [Table 1](table1.ipynb) repeat the comparison over seeds, data sets and parents.
+# [Table 1](table1.ipynb) look at it again, the latter over five seeds.
 #
 # **Re-run it:** `modlib reproduce module_stemming -p alpha 1 -p bases "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"`.
 

@@ -228,3 +228,12 @@ def test_results_change_only_with_the_version(name, changes, data):
         f"recipe {name!r} gives other masks than version {cotraining.VERSION} of co-training did. If that is meant, "
         f"raise cotraining.VERSION, so that old records are computed anew, and write the new fingerprint into GOLDEN"
     )
+
+
+def test_an_empty_list_of_seeds_is_refused_and_progress_is_told(data, tmp_path, capsys):
+    settings = {"k": 0.1, "parent_epochs": 1, "published_epochs": 1, "published_alphas": [0.0], "ours_epochs": 1}
+    more = {"ours_alpha": 1.0, "vote": 0.9, "vote_alpha": 4.0}
+    with pytest.raises(ValueError, match="seeds: empty"):
+        experiments.table1_trials("digits", "fc1", [], **settings, **more)
+    run(PAIR[:1], data, tmp_path)
+    assert f"1 of 1 trials computed, the last {PAIR[0].name}" in capsys.readouterr().err
