@@ -10,7 +10,7 @@ never change; the scores S are trained. With h the choice of the top k and ⊙ t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -194,8 +194,3 @@ def mean_over_pairs(matrix: Tensor) -> float:
 def sizes(parameters: Mapping[str, Tensor]) -> dict[str, int]:
     """Return the number of edges of every layer."""
     return {name: parameter.numel() for name, parameter in parameters.items()}
-
-
-def density(masks: Sequence[Tensor]) -> float:
-    """Return the share of ones in a list of masks."""
-    return sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)
