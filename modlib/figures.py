@@ -64,10 +64,3 @@ def first_layer_masks(mask: Tensor, shape: tuple[int, int], classes: Sequence[in
         ax.set_title(f"module {c}", fontsize=9)
     figure.colorbar(shown, ax=axes, shrink=0.8, label="edges from this pixel")
     return figure
-
-
-def curves(table: pd.DataFrame, y: str, hue: str, ax: Axes, ylabel: str, colours: dict[str, str] | None = None) -> None:
-    """Draw one quantity per epoch, the mean over seeds with one standard deviation shaded."""
-    sns.lineplot(table, x="epoch", y=y, hue=hue, errorbar="sd", ax=ax, palette=colours)
-    ax.set_ylabel(ylabel)
-    ax.legend(title=None, frameon=False)
