@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from modlib import masking
-from modlib.engines.selection import SMALL, TopK, exact_mask
+from modlib.engines.selection import CANDIDATES, TopK, exact_mask
 
-N = 5003  # above SMALL, and no multiple of the block length
+N = 5003  # more than there is room for candidates, and no multiple of the block length
 
 
 def assert_follows(keep, steps):
@@ -52,12 +52,18 @@ def test_over_scores_that_differ_in_the_last_bits():
     assert_follows([500], [(shuffled + level)[None] for level in levels])
 
 
-def test_short_rows_are_selected_directly():
+def test_over_rows_of_any_length():
     draw = torch.Generator().manual_seed(4)
-    assert_follows([3, SMALL], (torch.randn(2, SMALL, generator=draw).round(decimals=1) for _ in range(3)))
+    for n in (1, 2, 127, 128, 129, CANDIDATES):
+        assert_follows([1, n], (torch.randn(2, n, generator=draw).round(decimals=1) for _ in range(3)))
+
+
+def test_over_scores_of_which_too_many_are_near():
+    """More scores near the guess than there is room for: the row is looked through."""
+    near = torch.rand(1, 3 * CANDIDATES, generator=torch.Generator().manual_seed(5)) * 1e-6
+    assert_follows([CANDIDATES], (1 + near * factor for factor in (1, 3, -2, 1, 5, -7, 2)))
 
 
 def test_exact_mask_by_hand():
-    mask, threshold = exact_mask(torch.tensor([[1.0, 3.0, 1.0, 2.0], [5.0, 5.0, 5.0, 0.0]]), torch.tensor([3, 2]))
-    assert mask.tolist() == [[1, 1, 0, 1], [1, 1, 0, 0]]
-    assert threshold.tolist() == [1.0, 5.0]
+    mask = exact_mask(torch.tensor([[1.0, 3.0, 1.0, 2.0], [5.0, 5.0, 5.0, 0.0]]), torch.tensor([3, 2]))
+    assert mask.tolist() == [[True, True, False, True], [True, True, False, False]]

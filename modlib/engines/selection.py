@@ -2,21 +2,24 @@
 
 Every training step needs the mask of the k largest scores of every layer. A sort, or even a selection, of all of them
 costs more than the rest of the step. But a step moves the scores a little, so the last threshold is a good guess of
-the next one: one pass compares all scores with the guess, and counts. Too few or too many lie above it; the few edges
-that make up the difference are the ones nearest to the guess, and only those are sorted. The count stays exact, and
-among equal scores the lower index wins, as in `modlib.masking.top_k_mask`.
+the next one: one pass compares all scores with the guess, counts those above it, and notes the few that lie near it.
+Too few or too many lie above; the edges that make up the difference are the ones nearest to the guess, and only those
+are sorted. The count stays exact, and among equal scores the lower index wins, as in `modlib.masking.top_k_mask`.
+
+The loops over single scores are compiled by Numba; they serve tensors on a CPU.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
-BLOCK = 32
-"""Scores are searched for candidates in blocks of this many."""
-SMALL = 4096
-"""Rows up to this length are selected directly."""
+BLOCK = 128
+"""Scores are looked at in blocks of this many: a block stays in the fastest cache from one loop to the next."""
+CANDIDATES = 4096
+"""Room for the edges near the guess of one row; where more are near, the whole row is looked through."""
 
 
 class TopK:
@@ -28,110 +31,136 @@ class TopK:
     def __init__(self, keep: Tensor) -> None:
         """`keep`: int64 [R], how many of each row are kept."""
         self.keep = keep
-        self._guess: Tensor | None = None
-        self._last: Tensor
-        self._width: Tensor
-        self._distance: Tensor
-        self._nearness: Tensor
-        self._mask: Tensor
+        self.thresholds: np.ndarray | None = None
 
     def __call__(self, scores: Tensor) -> Tensor:
-        """Return the mask of `scores` [R, n]: 0 or 1 in the dtype of the scores, exactly keep[r] ones in row r.
-
-        The mask is valid until the next call, which may write over it.
-        """
-        if scores.is_cuda or scores.shape[1] <= SMALL:
-            return exact_mask(scores, self.keep)[0]
-        if self._guess is None:
-            return self._start(scores)
-        return self._adjust(scores)
-
-    def _start(self, scores: Tensor) -> Tensor:
-        mask, threshold = exact_mask(scores, self.keep)
-        rows, n = scores.shape
-        padded = -(-n // BLOCK) * BLOCK
-        self._distance = torch.full((rows, padded), torch.inf, dtype=scores.dtype)
-        self._nearness = torch.empty_like(self._distance)  # buffers: fresh ones this large cost more than the sums
-        self._mask = torch.empty_like(scores)
-        self._guess, self._last = threshold, threshold.clone()
-        self._width = threshold.abs() * 1e-3 + 1e-12
+        """Return the mask of `scores` [R, n]: 0 or 1 in the dtype of the scores, exactly keep[r] ones in row r."""
+        if not scores.is_cpu:
+            return exact_mask(scores, self.keep).to(scores.dtype)
+        if self.thresholds is None:
+            self.thresholds = no_thresholds(len(self.keep), scores.dtype)
+        mask = torch.empty_like(scores, memory_format=torch.contiguous_format)
+        _select_rows(scores.contiguous().numpy(), self.keep.numpy(), self.thresholds, mask.numpy())
         return mask
 
-    def _adjust(self, scores: Tensor) -> Tensor:
-        assert self._guess is not None
-        n = scores.shape[1]
-        distance = torch.sub(scores, self._guess[:, None], out=self._distance[:, :n])
-        mask = torch.sign(distance, out=self._mask).relu_()
-        missing = self.keep - mask.sum(1).long()  # below 2**24 ones a float32 sum is exact
-        threshold = self._guess.clone()
-        if bool(missing.any()):
-            failed = self._swap_nearest(scores, mask, missing, threshold)
-            if failed.numel():
-                mask[failed], threshold[failed] = exact_mask(scores[failed], self.keep[failed])
-        # thresholds drift (momentum, weight decay): guess that the last drift goes on
-        self._guess, self._last = 2 * threshold - self._last, threshold
-        return mask
 
-    def _swap_nearest(self, scores: Tensor, mask: Tensor, missing: Tensor, threshold: Tensor) -> Tensor:
-        """Add or remove the |missing| edges nearest to the guess, in place; return the rows where too few were near."""
-        rows, n = mask.shape
-        side = torch.where(missing > 0, -1.0, 1.0).to(mask.dtype)  # which side of the guess has the edges to swap
-        blocks = self._distance.view(rows, -1, BLOCK)
-        nearest = torch.abs(self._distance, out=self._nearness).view(blocks.shape).amin(-1)
-        near = (nearest <= self._width[:, None]) & (missing != 0)[:, None]
-        r, b = near.nonzero(as_tuple=True)
-        key = blocks[r, b] * side[r, None]
-        inside = (key <= self._width[r, None]) & ((key > 0) | ((key == 0) & (missing[r, None] > 0)))
-        at, within = inside.nonzero(as_tuple=True)
-        rows_at, columns_at = r[at], b[at] * BLOCK + within
-        # ordered by score, not by distance: a difference to a far guess can round two scores to one
-        near_key = (scores[rows_at, columns_at] * side[rows_at]).numpy()
-        row, index = rows_at.numpy(), columns_at.numpy()
-        wanted = missing.abs().numpy()
-        found = np.bincount(row, minlength=rows)
-        # nearest first; among equals the lower index is added first and removed last
-        order = np.lexsort((np.where(missing.numpy()[row] > 0, index, -index), near_key, row))
-        start = np.cumsum(found) - found
-        rank = np.arange(len(order)) - start[row[order]]
-        chosen = order[rank < wanted[row[order]]]
-        flat = torch.from_numpy(row[chosen] * n + index[chosen])
-        mask.view(-1)[flat] = (missing > 0).to(mask.dtype)[torch.from_numpy(row[chosen])]
-        self._move_thresholds(threshold, row[order], near_key[order], start, found, wanted, side)
-        return torch.from_numpy(np.flatnonzero(found < wanted))
+def no_thresholds(rows: int, dtype: torch.dtype) -> np.ndarray:
+    """Return what is known of every row's threshold before the first selection: [R, 3] = guess, last one, width.
 
-    def _move_thresholds(
-        self,
-        threshold: Tensor,
-        row: np.ndarray,
-        key: np.ndarray,
-        start: np.ndarray,
-        found: np.ndarray,
-        wanted: np.ndarray,
-        side: Tensor,
-    ) -> None:
-        """Move each guess to the last edge swapped, and widen or narrow the search for the next call."""
-        served = np.flatnonzero((wanted > 0) & (found >= wanted))
-        at = torch.from_numpy(served)
-        threshold[at] = torch.from_numpy(key[start[served] + wanted[served] - 1]) * side[at]
-        factor = np.ones(len(wanted))
-        factor[found < 1.5 * wanted + 4] = 1.5
-        factor[found < wanted] = 4.0
-        factor[found > 4 * wanted + 16] = 0.7
-        factor[wanted == 0] = 1.0
-        self._width *= torch.from_numpy(factor).to(self._width.dtype)
-
-
-def exact_mask(scores: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mask of the keep[r] largest of each row of `scores` [R, n], and each row's smallest kept score.
-
-    0 or 1 in the dtype of the scores; among equal scores the lower index wins.
+    No score is near a guess of infinity, so the first selection looks through the row.
     """
+    return torch.tensor([torch.inf, torch.inf, 0.0], dtype=dtype).repeat(rows, 1).numpy()
+
+
+def exact_mask(scores: Tensor, keep: Tensor) -> Tensor:
+    """Return the mask of the keep[r] largest of each row of `scores` [R, n], on any device: bool; lower indices win."""
     keep = keep.to(scores.device)
-    top = scores.topk(int(keep.max()), dim=1).values
-    threshold = top.gather(1, keep[:, None] - 1)
+    threshold = scores.topk(int(keep.max()), dim=1).values.gather(1, keep[:, None] - 1)
     above = scores > threshold
     equal = scores == threshold
     room = keep[:, None] - above.sum(1, keepdim=True)
     if bool((equal.sum(1, keepdim=True) > room).any()):
         equal &= equal.cumsum(1) <= room
-    return (above | equal).to(scores.dtype), threshold[:, 0]
+    return above | equal
+
+
+@njit(cache=True, error_model="numpy")
+def _select_rows(scores, keep, thresholds, masks):  # type: ignore[no-untyped-def]
+    """Write the mask of every row."""
+    rows, n = scores.shape
+    ones = np.ones(n, scores.dtype)
+    for row in range(rows):
+        candidates, found, above = np.empty(CANDIDATES, np.int64), 0, 0
+        for start in range(0, n, BLOCK):
+            block = slice(start, min(start + BLOCK, n))
+            more, found = compare(
+                scores[row, block], ones[block], thresholds[row], masks[row, block], start, candidates, found
+            )
+            above += more
+        finish(scores[row], ones, keep[row], above, thresholds[row], masks[row], candidates, found)
+
+
+@njit(cache=True, error_model="numpy")
+def compare(ranked, values, threshold, out, start, candidates, found):  # type: ignore[no-untyped-def]
+    """Write `values` where `ranked` is above the guess, else 0; count those, and note the positions near the guess.
+
+    `start`: the position of the block in its row. `found`: how many candidates there are so far.
+    """
+    guess, width, zero = threshold[0], threshold[2], ranked.dtype.type(0)
+    above, near = np.int32(0), np.int32(0)  # narrow counters: the loop becomes vector instructions
+    for j in range(ranked.size):
+        out[j] = values[j] if ranked[j] > guess else zero
+        above = np.int32(above + np.int32(ranked[j] > guess))
+        near = np.int32(near + np.int32(abs(ranked[j] - guess) <= width))
+    if near > 0:
+        for j in range(ranked.size):
+            if abs(ranked[j] - guess) <= width:
+                if found < candidates.size:
+                    candidates[found] = start + j
+                found += 1
+    return above, found
+
+
+@njit(cache=True, error_model="numpy")
+def finish(ranked, values, keep, above, threshold, out, candidates, found):  # type: ignore[no-untyped-def]
+    """Add or remove in `out` the edges nearest to the guess, until `keep` are there, and move the guess on."""
+    missing = keep - above
+    wanted = abs(missing)
+    exact, usable = threshold[0], 0
+    if wanted > 0:
+        nearest = _nearest_first(ranked, threshold[0], missing > 0, candidates[: min(found, candidates.size)])
+        usable = nearest.size if found <= candidates.size else 0
+        if usable >= wanted:
+            for i in nearest[:wanted]:
+                out[i] = values[i] if missing > 0 else 0
+            exact = ranked[nearest[wanted - 1]]
+        else:
+            exact = _look_through(ranked, values, keep, out)
+    drift = exact - threshold[1]  # momentum and weight decay go on: so does the threshold
+    threshold[0] = exact + drift if np.isfinite(drift) else exact
+    threshold[1] = exact
+    threshold[2] = _next_width(threshold[2], wanted, usable, found > candidates.size, exact)
+
+
+@njit(cache=True, error_model="numpy")
+def _nearest_first(ranked, guess, adding, candidates):  # type: ignore[no-untyped-def]
+    """Return the candidates on the side of the guess that edges are added from or removed from, nearest first.
+
+    Ordered by score, not by distance: a difference to a far guess can round two scores to one. Among equal scores the
+    lower index is added first and removed last.
+    """
+    side = np.empty(candidates.size, np.int64)
+    count = 0
+    for i in range(candidates.size):
+        j = candidates[i] if adding else candidates[candidates.size - 1 - i]
+        if (ranked[j] > guess) != adding:
+            side[count] = j
+            count += 1
+    key = ranked[side[:count]]
+    return side[np.argsort(-key if adding else key, kind="mergesort")]
+
+
+@njit(cache=True, error_model="numpy")
+def _look_through(ranked, values, keep, out):  # type: ignore[no-untyped-def]
+    """Write the exact mask of a whole row, without a guess, and return its smallest kept score."""
+    exact = np.partition(ranked, ranked.size - keep)[ranked.size - keep]
+    room = keep - np.sum(ranked > exact)
+    for j in range(ranked.size):
+        equal = ranked[j] == exact
+        out[j] = values[j] if ranked[j] > exact or (equal and room > 0) else 0
+        room -= equal
+    return exact
+
+
+@njit(cache=True, error_model="numpy")
+def _next_width(width, wanted, usable, too_many, exact):  # type: ignore[no-untyped-def]
+    """Return how far from the guess to look next time: so that few more are found than are wanted."""
+    if too_many:
+        return width / 2
+    if width == 0:
+        return abs(exact) * 1e-3 + 1e-12
+    if usable < wanted:
+        return width * 4
+    if wanted > 0 and usable < 1.5 * wanted + 4:
+        return width * 1.5
+    return width * 0.7 if wanted > 0 and usable > 4 * wanted + 16 else width

@@ -2,8 +2,8 @@
 
 Layer by layer, every module's masked weights lie side by side, [runs R, modules C, out, in], and activations lie
 [R, C, out, batch]. The modules of a run see the same batch, so the first layer, the largest, is one matrix product
-for all of them. What autograd would do for the scores is written out, because it is a few passes over memory:
-dL/dS = dL/d(W ⊙ M) ⊙ W, plus the stemming gradient in closed form.
+for all of them. Autograd gives the gradients of the masked weights; what follows from them for the scores is
+`modlib.engines.update`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modlib import masking, objective, stemming
+from modlib import masking, objective
 from modlib.datasets import Dataset
 from modlib.engines import start
-from modlib.engines.selection import TopK
+from modlib.engines.update import Update, make_update, nesterov_step
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.recipes import Run
@@ -76,21 +76,23 @@ class VectorisedEngine:
         initial = [
             [start.starting_scores(run, by_name[i], cl) for cl in self.classes] for i, run in enumerate(self.runs)
         ]
-        self.scores = [
-            nn.Parameter(torch.stack([torch.stack([s[name] for s in row]) for row in initial]).to(self.device))
-            for name in self.names
-        ]
-        n = self.weights[-1].shape[2]
-        grafts = [start.starting_grafting(run, cl, n, self.dtype) for run in self.runs for cl in self.classes]
-        self.grafting = [
-            nn.Parameter(torch.stack([g[j] for g in grafts]).unflatten(0, (r, c)).to(self.device)) for j in (0, 1)
+        scores = [
+            torch.stack([torch.stack([s[name] for s in row]) for row in initial]).to(self.device) for name in self.names
         ]
         sizes = {name: w[0, 0].numel() for name, w in zip(self.names, self.weights, strict=True)}
         keep = [masking.keep_counts(run.recipe.k, sizes) for run in self.runs]
-        self.top = [TopK(torch.tensor([row[name] for row in keep for _ in self.classes])) for name in self.names]
-        self.masked = [torch.empty_like(s, requires_grad=True) for s in self.scores]
-        self.buffers = [torch.empty_like(s) for s in self.scores]
-        self.optimiser = start.make_optimiser(self.recipe, self.scores, self.grafting, fused=True)
+        self.updates: list[Update] = [
+            make_update(s, w, torch.tensor([row[name] for row in keep for _ in self.classes]), self.recipe)
+            for name, s, w in zip(self.names, scores, self.weights, strict=True)
+        ]
+        n = self.weights[-1].shape[2]
+        grafts = [start.starting_grafting(run, cl, n, self.dtype) for run in self.runs for cl in self.classes]
+        together = torch.stack([torch.cat([weight, bias[:, None]], 1) for weight, bias in grafts])
+        # [R, C, 2, N + 1]: weights, and the bias in the last column
+        self.grafting = together.unflatten(0, (r, c)).to(self.device).requires_grad_()
+        self.grafting_momentum = torch.zeros_like(self.grafting, requires_grad=False)
+        shape = (r, c * self.weights[0].shape[2], self.weights[0].shape[3])
+        self.first_gradient = torch.empty(shape, dtype=self.dtype, device=self.device)
 
     def train_epoch(self, orders: Tensor, epoch: int, average: dict[str, Tensor] | None) -> None:
         batches = orders.to(self.device).split(self.recipe.batch_size, dim=1)
@@ -103,43 +105,39 @@ class VectorisedEngine:
         ]
         steps = len(batches) * self.recipe.epochs
         for step, batch in enumerate(batches):
-            start.set_rates(self.optimiser, self.recipe.rate_factor(epoch * len(batches) + step, steps))
-            self._step(batch, average, factor)
+            rate = self.recipe.rate_factor(epoch * len(batches) + step, steps)
+            self._step(batch, average, factor, rate)
 
     def _weights_of(self, r: int) -> dict[str, Tensor]:
         return {name: w[r, 0] for name, w in zip(self.names, self.weights, strict=True)}
 
-    def _step(self, batch: Tensor, average: dict[str, Tensor] | None, factor: list[Tensor]) -> None:
+    def _step(self, batch: Tensor, average: dict[str, Tensor] | None, factor: list[Tensor], rate: float) -> None:
         flat = batch.reshape(-1)
         inputs = self.data.inputs(self.images[flat]).to(self.dtype).flatten(1).unflatten(0, batch.shape)
-        labels = self.labels[flat].view(batch.shape)
+        first, *others = (update.masked for update in self.updates)
         with torch.no_grad():
-            for masked, weight, mask in zip(self.masked, self.weights, self._masks(), strict=True):
-                torch.mul(weight, mask, out=masked)
-        loss = self._objective(self._log_odds(inputs.transpose(1, 2)), labels)
-        gradients = torch.autograd.grad(loss, [*self.masked, *self.grafting])
+            hidden = first.flatten(1, 2) @ inputs.transpose(1, 2)
+        hidden.requires_grad_()
+        loss = self._objective(self._log_odds(hidden, others), self.labels[flat].view(batch.shape))
+        of_hidden, *gradients, of_grafting = torch.autograd.grad(loss, [hidden, *others, self.grafting])
+        # the first layer is most of the work: its gradient is a product into the same memory in every step
+        torch.bmm(of_hidden, inputs, out=self.first_gradient)
+        gradients.insert(0, self.first_gradient.view_as(first))
+        for name, update, gradient, f in zip(self.names, self.updates, gradients, factor, strict=True):
+            update.step(gradient, None if average is None else average[name], f, rate * self.recipe.lr)
         with torch.no_grad():
-            self._score_gradients(gradients[: len(self.masked)], average, factor)
-            for graft, gradient in zip(self.grafting, gradients[len(self.masked) :], strict=True):
-                graft.grad = gradient
-        self.optimiser.step()
+            grafting_rate = rate * self.recipe.grafting_rate
+            nesterov_step(self.grafting, of_grafting, self.grafting_momentum, grafting_rate, self.recipe)
 
-    def _masks(self) -> list[Tensor]:
-        """Return h(S) of every layer, [R, C, out, in], 0 or 1 in the dtype of the scores."""
-        ranked = [masking.ranked(s.detach(), self.recipe.scores) for s in self.scores]
-        return [top(s.flatten(2).flatten(0, 1)).view_as(s) for top, s in zip(self.top, ranked, strict=True)]
-
-    def _log_odds(self, inputs: Tensor) -> Tensor:
-        """Return log-odds [R, C, B] of `inputs` [R, features, B] under `self.masked`."""
+    def _log_odds(self, hidden: Tensor, others: Sequence[Tensor]) -> Tensor:
+        """Return log-odds [R, C, B] from the products of the first layer [R, C · out, B], before its bias."""
         r, c = len(self.runs), len(self.classes)
-        hidden = self.masked[0].flatten(1, 2) @ inputs
         hidden = hidden.unflatten(1, (c, -1)) + self.biases[0]
-        for masked, bias in zip(self.masked[1:], self.biases[1:], strict=True):
+        for masked, bias in zip(others, self.biases[1:], strict=True):
             hidden = masked @ hidden.relu() + bias
-        weight, bias = self.grafting
         # log-odds are linear in the logits: the difference of the two rows is one vector for each module
-        difference = (weight[:, :, 1] - weight[:, :, 0])[:, :, None]
-        return (difference @ hidden).view(r, c, -1) + (bias[:, :, 1] - bias[:, :, 0])[:, :, None]
+        difference = (self.grafting[:, :, 1] - self.grafting[:, :, 0])[:, :, None]
+        return (difference[..., :-1] @ hidden + difference[..., -1:]).view(r, c, -1)
 
     def _objective(self, log_odds: Tensor, labels: Tensor) -> Tensor:
         """Return the sum over the runs of the objective; the gradients of the runs do not mix."""
@@ -151,53 +149,39 @@ class VectorisedEngine:
             total = total + objective.objective(log_odds[r], labels[r], self.class_tensor, self.recipe.vote, weights)
         return total
 
-    def _score_gradients(
-        self, gradients: Sequence[Tensor], average: dict[str, Tensor] | None, factor: list[Tensor]
-    ) -> None:
-        for i, (scores, weight) in enumerate(zip(self.scores, self.weights, strict=True)):
-            gradient = gradients[i].mul_(weight)
-            if average is not None:
-                ranked = masking.ranked(scores, self.recipe.scores)
-                pull = average[self.names[i]]
-                stemming.add_gradient(gradient, ranked, pull, factor[i], self.recipe.p, out=self.buffers[i])
-            if self.recipe.scores == "absolute":
-                gradient.mul_(scores.sign())
-            scores.grad = gradient
-
     def ranked(self) -> dict[str, Tensor]:
         return {
-            name: masking.ranked(s.detach(), self.recipe.scores)
-            for name, s in zip(self.names, self.scores, strict=True)
+            name: masking.ranked(update.scores, self.recipe.scores)
+            for name, update in zip(self.names, self.updates, strict=True)
         }
 
     def modules(self) -> list[Modules]:
-        masks = [m.bool() for m in self._masks()]
+        masks = {name: update.mask() for name, update in zip(self.names, self.updates, strict=True)}
         return [
             Modules(
                 parent=self.parents[r],
-                masks=MaskSet({name: m[r].clone() for name, m in zip(self.names, masks, strict=True)}, self.classes),
-                grafting_weight=self.grafting[0][r].detach().clone(),
-                grafting_bias=self.grafting[1][r].detach().clone(),
+                masks=MaskSet({name: mask[r] for name, mask in masks.items()}, self.classes),
+                grafting_weight=self.grafting[r, :, :, :-1].detach().clone(),
+                grafting_bias=self.grafting[r, :, :, -1].detach().clone(),
                 statistics={},
-                scores={name: s[r].detach().clone() for name, s in zip(self.names, self.scores, strict=True)},
+                scores={n: u.scores[r].clone() for n, u in zip(self.names, self.updates, strict=True)},
             )
             for r in range(len(self.runs))
         ]
 
     def state(self) -> dict[str, Any]:
         return {
-            "scores": [s.detach() for s in self.scores],
-            "grafting": [g.detach() for g in self.grafting],
-            "optimiser": self.optimiser.state_dict(),
+            "layers": [update.state() for update in self.updates],
+            "grafting": self.grafting.detach(),
+            "grafting_momentum": self.grafting_momentum,
         }
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
-        for mine, saved in zip(self.scores, state["scores"], strict=True):
-            mine.copy_(saved)
-        for mine, saved in zip(self.grafting, state["grafting"], strict=True):
-            mine.copy_(saved)
-        self.optimiser.load_state_dict(state["optimiser"])
+        for update, saved in zip(self.updates, state["layers"], strict=True):
+            update.load_state(saved)
+        self.grafting.copy_(state["grafting"])
+        self.grafting_momentum.copy_(state["grafting_momentum"])
 
 
 def _biases(layers: list[nn.Linear]) -> Tensor:

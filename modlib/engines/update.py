@@ -1,0 +1,189 @@
+"""What happens to the scores of one layer once the gradient of its masked weights is there.
+
+With M the mask, W the weights and G = dL/d(W ⊙ M), every step of Nesterov SGD is::
+
+    g = G ⊙ W  +  stemming gradient          straight through the mask; Eq. 1 in closed form
+    g = g + weight decay · S
+    b = momentum · b + g
+    S = S − rate · (g + momentum · b)
+    W ⊙ M for the next step, M the new top k
+
+`PlainUpdate` writes this with torch, on any device. `CompiledUpdate` does it in one pass over memory, compiled by
+Numba for a CPU, where passes over memory are what a step consists of.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numba import njit, prange, set_num_threads
+from numba.core import config
+from torch import Tensor
+
+from modlib import masking, stemming
+from modlib.engines.selection import BLOCK, CANDIDATES, compare, exact_mask, finish, no_thresholds
+from modlib.recipes import Recipe
+
+
+class Update(Protocol):
+    """The scores [R, C, out, in] of one layer of a population, their masked weights, and how they take a step."""
+
+    scores: Tensor
+    masked: Tensor
+    """W ⊙ M, of the shape of the scores; a leaf of the computation that its gradient is asked for."""
+
+    def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float) -> None:
+        """Take a step: `gradient` of `masked` (may be written over), stemming towards `average` [R, 1, out, in]
+        with `factor` [R, 1, 1, 1], at a learning rate."""
+
+    def mask(self) -> Tensor:
+        """Return the mask h(S), bool, of the shape of the scores."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next step depends on: scores and momentum."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+
+
+def make_update(scores: Tensor, weight: Tensor, keep: Tensor, recipe: Recipe) -> Update:
+    """Return the update of one layer; `scores` [R, C, out, in], `weight` [R, 1, out, in], `keep` [R · C]."""
+    return (CompiledUpdate if scores.is_cpu else PlainUpdate)(scores, weight, keep, recipe)
+
+
+def nesterov_step(values: Tensor, gradient: Tensor, momentum: Tensor, rate: float, recipe: Recipe) -> None:
+    """Take a step of Nesterov SGD with weight decay in place; writes over `gradient` and `momentum`."""
+    gradient.add_(values, alpha=recipe.weight_decay)
+    momentum.mul_(recipe.momentum).add_(gradient)
+    values.sub_(gradient.add_(momentum, alpha=recipe.momentum), alpha=rate)
+
+
+class PlainUpdate:
+    """The definition, in torch; see the module's docstring."""
+
+    def __init__(self, scores: Tensor, weight: Tensor, keep: Tensor, recipe: Recipe) -> None:
+        self.scores, self.weight, self.keep, self.recipe = scores, weight, keep, recipe
+        self.momentum = torch.zeros_like(scores)
+        self.masked = torch.empty_like(scores, requires_grad=True)
+        self._write_masked()
+
+    def mask(self) -> Tensor:
+        ranked = masking.ranked(self.scores, self.recipe.scores)
+        return exact_mask(ranked.flatten(2).flatten(0, 1), self.keep).view_as(self.scores)
+
+    @torch.no_grad()
+    def _write_masked(self) -> None:
+        torch.mul(self.weight, self.mask(), out=self.masked.data)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float) -> None:
+        recipe = self.recipe
+        gradient.mul_(self.weight)
+        if average is not None:
+            stemming.add_gradient(gradient, masking.ranked(self.scores, recipe.scores), average, factor, recipe.p)
+        if recipe.scores == "absolute":
+            gradient.mul_(self.scores.sign())
+        nesterov_step(self.scores, gradient, self.momentum, rate, recipe)
+        self._write_masked()
+
+    def state(self) -> dict[str, Any]:
+        return {"scores": self.scores, "momentum": self.momentum}
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.scores.copy_(state["scores"])
+        self.momentum.copy_(state["momentum"])
+        self._write_masked()
+
+
+class CompiledUpdate(PlainUpdate):
+    """The same in one pass over memory; the masks are exact, sums may differ in the last bit."""
+
+    def __init__(self, scores: Tensor, weight: Tensor, keep: Tensor, recipe: Recipe) -> None:
+        super().__init__(scores.contiguous(), weight.contiguous(), keep, recipe)
+        self.thresholds = no_thresholds(len(keep), scores.dtype)
+        number = self.thresholds.dtype.type
+        self.inertia, self.decay = number(recipe.momentum), number(recipe.weight_decay)
+        # views of the tensors' memory, made once
+        self.own = [_rows(t.detach()) for t in (self.scores, self.momentum, self.weight, self.masked)]
+
+    def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float) -> None:
+        scores, momentum, weight, masked = self.own
+        pull = weight if average is None else _rows(average)
+        each_way = factor.flatten() * (0.0 if average is None else 1.0 if self.recipe.p == 1 else 2.0)
+        rates = (self.thresholds.dtype.type(rate), self.inertia, self.decay)
+        reading = (self.recipe.p, self.recipe.scores == "absolute")
+        selection = (self.keep.numpy(), self.thresholds, masked)
+        threads = min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)
+        if threads > 1:
+            set_num_threads(threads)
+        take_step = _step_in_parallel if threads > 1 else _step
+        take_step(scores, momentum, _rows(gradient), weight, pull, each_way.numpy(), rates, *reading, *selection)
+
+
+def _rows(values: Tensor) -> np.ndarray:
+    """Return [R, C, out, in] as an array [R · C, out · in] over the same memory."""
+    return values.view(-1, values.shape[2] * values.shape[3]).numpy()
+
+
+@njit(cache=True, error_model="numpy")
+def _step(scores, momentum, gradient, weight, average, factor, rates, p, absolute, keep, thresholds, masked):  # type: ignore[no-untyped-def]
+    """Take a step with every row; rows of `weight`, `average` and `factor` serve as many rows of scores each."""
+    per_run = scores.shape[0] // weight.shape[0]
+    for row in prange(scores.shape[0]):
+        run = row // per_run
+        _step_row(
+            scores[row],
+            momentum[row],
+            gradient[row],
+            weight[run],
+            average[run],
+            factor[run],
+            rates,
+            p,
+            absolute,
+            keep[row],
+            thresholds[row],
+            masked[row],
+        )
+
+
+_step_in_parallel = njit(cache=True, parallel=True, error_model="numpy")(_step.py_func)
+
+
+@njit(cache=True, error_model="numpy")
+def _step_row(scores, momentum, gradient, weight, average, factor, rates, p, absolute, keep, threshold, masked):  # type: ignore[no-untyped-def]
+    candidates, found, above = np.empty(CANDIDATES, np.int64), 0, 0
+    for start in range(0, scores.size, BLOCK):
+        b = slice(start, min(start + BLOCK, scores.size))
+        block = scores[b]
+        _move(block, momentum[b], gradient[b], weight[b], average[b], factor, rates, p, absolute)
+        ranked = np.abs(block) if absolute else block
+        more, found = compare(ranked, weight[b], threshold, masked[b], start, candidates, found)
+        above += more
+    ranked = np.abs(scores) if absolute else scores
+    finish(ranked, weight, keep, above, threshold, masked, candidates, found)
+
+
+@njit(cache=True, error_model="numpy")
+def _move(scores, momentum, gradient, weight, average, factor, rates, p, absolute):  # type: ignore[no-untyped-def]
+    """Move the scores of one block: the first four lines of the module's docstring."""
+    rate, inertia, decay = rates
+    for j in range(scores.size):
+        gradient[j] *= weight[j]
+    if factor != 0:
+        for j in range(scores.size):
+            difference = (abs(scores[j]) if absolute else scores[j]) - average[j]
+            if p == 1:
+                gradient[j] += factor if difference > 0 else (-factor if difference < 0 else 0 * factor)
+            else:
+                gradient[j] += factor * difference
+    if absolute:
+        for j in range(scores.size):
+            gradient[j] *= np.sign(scores[j])
+    for j in range(scores.size):
+        g = gradient[j] + decay * scores[j]
+        momentum[j] = inertia * momentum[j] + g
+        scores[j] -= rate * (g + inertia * momentum[j])
