@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -259,13 +259,16 @@ def _record(trial: Trial, data: Dataset, store: Store, rows: Rows | None, second
 
 def _columns(trial: Trial) -> dict[str, Any]:
     recipe = trial.recipe
+    by_layer = dict(recipe.k) if isinstance(recipe.k, Mapping) else {"default": recipe.k}
+    share = by_layer.pop("default", None)
     return {
         "dataset": trial.dataset,
         "model": trial.model,
         "parent": "own",
         "method": "module stemming",
         "recipe": trial.recipe_name,
-        "k": recipe.k,
+        "k": share,
+        **({"k_by_layer": json.dumps(by_layer)} if by_layer else {}),
         "alpha": recipe.alpha,
         "vote": recipe.vote,
         "p": recipe.p,
