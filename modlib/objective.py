@@ -35,13 +35,32 @@ def objective(log_odds: Tensor, labels: Tensor, classes: Tensor, vote: float, we
     return loss
 
 
-def balancing_weights(labels: Tensor, classes: Tensor, frequency: Tensor) -> Tensor:
-    """Return [C, B] weights under which "this class" and "another" weigh half each: 1 / (2 · their share).
+def gradient(log_odds: Tensor, labels: Tensor, classes: Tensor, vote: float, weights: Tensor | None = None) -> Tensor:
+    """Return the gradient of `objective` in closed form, for R decompositions at once: [R, C, B].
 
-    `frequency` [N]: each class's share of the training images.
+    `log_odds` [R, C, B], `labels` [R, B], `weights` [R, C, B]. With σ the logistic function::
+
+        dCE_c / dd_c        (σ(d_c) − [y = c]) / B
+        dvote / dd_c        (softmax(d)_c − [y = c]) / B      where y is among the classes, else 0
+    """
+    mine = (labels[:, None, :] == classes[:, None]).to(log_odds.dtype)
+    total = torch.zeros_like(log_odds)
+    if vote < 1.0:
+        entropy = log_odds.sigmoid() - mine
+        total.add_(entropy if weights is None else entropy * weights, alpha=1.0 - vote)
+    if vote > 0.0:
+        votes = torch.softmax(log_odds, dim=1) * mine.sum(1, keepdim=True) - mine
+        total.add_(votes, alpha=vote * len(classes))
+    return total.div_(labels.shape[1])
+
+
+def balancing_weights(labels: Tensor, classes: Tensor, frequency: Tensor) -> Tensor:
+    """Return weights under which "this class" and "another" weigh half each: 1 / (2 · their share).
+
+    `labels` [..., B] -> [..., C, B]. `frequency` [N]: each class's share of the training images.
     """
     share = frequency[classes][:, None]
-    mine = labels[None, :] == classes[:, None]
+    mine = labels[..., None, :] == classes[:, None]
     return torch.where(mine, 0.5 / share, 0.5 / (1 - share))
 
 

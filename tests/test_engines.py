@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 
 import modlib
-from modlib import masking
+from modlib import masking, objective
 from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.engines import make_engine
+from modlib.engines.update import CompiledUpdate, PlainUpdate
 from modlib.engines.vectorised import fully_connected_layers
 
 CPU = torch.device("cpu")
@@ -169,3 +170,39 @@ def test_batch_normalisation_has_statistics_of_its_own(vote, conv_parent, data, 
     assert not torch.equal(done.statistics["4.running_mean"][0], done.statistics["4.running_mean"][1])
     assert done.extra_parameters() == {"grafting": 8, "statistics": 18}  # 2 * 3 + 2; 2 layers of 4 + 4 + a count
     assert frozen.statistics == {}
+
+
+@pytest.mark.parametrize("vote", [0.0, 0.3, 1.0])
+def test_gradient_of_the_objective(vote):
+    """The closed form is what autograd finds, for images of classes that have no module too."""
+    draw = torch.Generator().manual_seed(0)
+    odds = torch.randn(2, 3, 7, generator=draw, dtype=torch.float64, requires_grad=True)
+    labels, classes = torch.randint(0, 5, (2, 7), generator=draw), torch.tensor([4, 0, 2])
+    weights = torch.rand(2, 3, 7, generator=draw, dtype=torch.float64)
+    for w in (None, weights):
+        each = [objective.objective(odds[r], labels[r], classes, vote, None if w is None else w[r]) for r in (0, 1)]
+        (expected,) = torch.autograd.grad(sum(each), odds)
+        torch.testing.assert_close(objective.gradient(odds.detach(), labels, classes, vote, w), expected)
+
+
+@pytest.mark.parametrize("scores", ["positive", "absolute"])
+@pytest.mark.parametrize("p", [1, 2])
+def test_compiled_updates_are_the_plain_ones(p, scores):
+    """Twenty steps of two runs with three modules, on one thread and on two."""
+    recipe = Recipe(k=0.2, alpha=1.0, epochs=1, p=p, scores=scores, weight_decay=0.01)
+    draw = torch.Generator().manual_seed(0)
+    start, weight, average = (torch.randn(2, c, 13, 17, generator=draw, dtype=torch.float64).abs() for c in (3, 1, 1))
+    factor, keep = torch.tensor([0.1, 0.0], dtype=torch.float64)[:, None, None, None], torch.full((6,), 44)
+    made = [kind(start.clone(), weight, keep, recipe) for kind in (PlainUpdate, CompiledUpdate, CompiledUpdate)]
+    before = torch.get_num_threads()
+    for step in range(20):
+        gradient = torch.randn(start.shape, generator=draw, dtype=torch.float64)
+        for update, threads in zip(made, (1, 1, 2), strict=True):
+            torch.set_num_threads(threads)
+            update.step(gradient.clone(), average if step else None, factor, 0.03)
+    torch.set_num_threads(before)
+    for update in made:
+        assert int(update.mask().sum()) == 6 * 44
+        torch.testing.assert_close(update.scores, made[0].scores, rtol=0, atol=1e-12)
+        torch.testing.assert_close(update.masked, weight * update.mask(), rtol=0, atol=0)
+    assert not torch.equal(made[0].mask(), PlainUpdate(start, weight, keep, recipe).mask())

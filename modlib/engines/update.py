@@ -32,7 +32,7 @@ class Update(Protocol):
 
     scores: Tensor
     masked: Tensor
-    """W ⊙ M, of the shape of the scores; a leaf of the computation that its gradient is asked for."""
+    """W ⊙ M, of the shape of the scores."""
 
     def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float) -> None:
         """Take a step: `gradient` of `masked` (may be written over), stemming towards `average` [R, 1, out, in]
@@ -66,7 +66,7 @@ class PlainUpdate:
     def __init__(self, scores: Tensor, weight: Tensor, keep: Tensor, recipe: Recipe) -> None:
         self.scores, self.weight, self.keep, self.recipe = scores, weight, keep, recipe
         self.momentum = torch.zeros_like(scores)
-        self.masked = torch.empty_like(scores, requires_grad=True)
+        self.masked = torch.empty_like(scores)
         self._write_masked()
 
     def mask(self) -> Tensor:
@@ -75,7 +75,7 @@ class PlainUpdate:
 
     @torch.no_grad()
     def _write_masked(self) -> None:
-        torch.mul(self.weight, self.mask(), out=self.masked.data)
+        torch.mul(self.weight, self.mask(), out=self.masked)
 
     @torch.no_grad()
     def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float) -> None:
@@ -107,7 +107,7 @@ class CompiledUpdate(PlainUpdate):
         number = self.thresholds.dtype.type
         self.inertia, self.decay = number(recipe.momentum), number(recipe.weight_decay)
         # views of the tensors' memory, made once
-        self.own = [_rows(t.detach()) for t in (self.scores, self.momentum, self.weight, self.masked)]
+        self.own = [_rows(t) for t in (self.scores, self.momentum, self.weight, self.masked)]
 
     def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float) -> None:
         scores, momentum, weight, masked = self.own

@@ -2,8 +2,8 @@
 
 Layer by layer, every module's masked weights lie side by side, [runs R, modules C, out, in], and activations lie
 [R, C, out, batch]. The modules of a run see the same batch, so the first layer, the largest, is one matrix product
-for all of them. Autograd gives the gradients of the masked weights; what follows from them for the scores is
-`modlib.engines.update`.
+for all of them. The gradients are written out, because at this size calling autograd costs more than they do; what
+follows from them for the scores is `modlib.engines.update`.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class VectorisedEngine:
         grafts = [start.starting_grafting(run, cl, n, self.dtype) for run in self.runs for cl in self.classes]
         together = torch.stack([torch.cat([weight, bias[:, None]], 1) for weight, bias in grafts])
         # [R, C, 2, N + 1]: weights, and the bias in the last column
-        self.grafting = together.unflatten(0, (r, c)).to(self.device).requires_grad_()
-        self.grafting_momentum = torch.zeros_like(self.grafting, requires_grad=False)
+        self.grafting = together.unflatten(0, (r, c)).to(self.device)
+        self.grafting_momentum = torch.zeros_like(self.grafting)
         shape = (r, c * self.weights[0].shape[2], self.weights[0].shape[3])
         self.first_gradient = torch.empty(shape, dtype=self.dtype, device=self.device)
 
@@ -111,43 +111,53 @@ class VectorisedEngine:
     def _weights_of(self, r: int) -> dict[str, Tensor]:
         return {name: w[r, 0] for name, w in zip(self.names, self.weights, strict=True)}
 
+    @torch.no_grad()
     def _step(self, batch: Tensor, average: dict[str, Tensor] | None, factor: list[Tensor], rate: float) -> None:
         flat = batch.reshape(-1)
         inputs = self.data.inputs(self.images[flat]).to(self.dtype).flatten(1).unflatten(0, batch.shape)
-        first, *others = (update.masked for update in self.updates)
-        with torch.no_grad():
-            hidden = first.flatten(1, 2) @ inputs.transpose(1, 2)
-        hidden.requires_grad_()
-        loss = self._objective(self._log_odds(hidden, others), self.labels[flat].view(batch.shape))
-        of_hidden, *gradients, of_grafting = torch.autograd.grad(loss, [hidden, *others, self.grafting])
-        # the first layer is most of the work: its gradient is a product into the same memory in every step
-        torch.bmm(of_hidden, inputs, out=self.first_gradient)
-        gradients.insert(0, self.first_gradient.view_as(first))
+        labels = self.labels[flat].view(batch.shape)
+        log_odds, activations = self._forward(inputs)
+        weights = None
+        if self.recipe.balanced:
+            weights = objective.balancing_weights(labels, self.class_tensor, self.frequency)
+        of_log_odds = objective.gradient(log_odds, labels, self.class_tensor, self.recipe.vote, weights)
+        gradients, of_grafting = self._backward(inputs, activations, of_log_odds)
         for name, update, gradient, f in zip(self.names, self.updates, gradients, factor, strict=True):
             update.step(gradient, None if average is None else average[name], f, rate * self.recipe.lr)
-        with torch.no_grad():
-            grafting_rate = rate * self.recipe.grafting_rate
-            nesterov_step(self.grafting, of_grafting, self.grafting_momentum, grafting_rate, self.recipe)
+        grafting_rate = rate * self.recipe.grafting_rate
+        nesterov_step(self.grafting, of_grafting, self.grafting_momentum, grafting_rate, self.recipe)
 
-    def _log_odds(self, hidden: Tensor, others: Sequence[Tensor]) -> Tensor:
-        """Return log-odds [R, C, B] from the products of the first layer [R, C · out, B], before its bias."""
-        r, c = len(self.runs), len(self.classes)
-        hidden = hidden.unflatten(1, (c, -1)) + self.biases[0]
+    def _forward(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return log-odds [R, C, B] of `inputs` [R, B, features], and what every layer gives, [R, C, out, B].
+
+        Hidden layers give their activations, the last one its logits.
+        """
+        first, *others = (update.masked for update in self.updates)
+        product = first.flatten(1, 2) @ inputs.transpose(1, 2)
+        given = [product.unflatten(1, first.shape[1:3]).add_(self.biases[0])]
         for masked, bias in zip(others, self.biases[1:], strict=True):
-            hidden = masked @ hidden.relu() + bias
-        # log-odds are linear in the logits: the difference of the two rows is one vector for each module
-        difference = (self.grafting[:, :, 1] - self.grafting[:, :, 0])[:, :, None]
-        return (difference[..., :-1] @ hidden + difference[..., -1:]).view(r, c, -1)
+            given.append((masked @ given[-1].relu_()).add_(bias))
+        difference = self._difference()
+        return (difference[..., :-1] @ given[-1] + difference[..., -1:]).squeeze(2), given
 
-    def _objective(self, log_odds: Tensor, labels: Tensor) -> Tensor:
-        """Return the sum over the runs of the objective; the gradients of the runs do not mix."""
-        total = log_odds.new_zeros(())
-        for r in range(len(self.runs)):
-            weights = None
-            if self.recipe.balanced:
-                weights = objective.balancing_weights(labels[r], self.class_tensor, self.frequency)
-            total = total + objective.objective(log_odds[r], labels[r], self.class_tensor, self.recipe.vote, weights)
-        return total
+    def _difference(self) -> Tensor:
+        """Return row "this class" minus row "another", [R, C, 1, N + 1]: log-odds are linear in the logits."""
+        return (self.grafting[:, :, 1] - self.grafting[:, :, 0])[:, :, None]
+
+    def _backward(self, inputs: Tensor, given: list[Tensor], of_log_odds: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return dL/d(W ⊙ M) of every layer and dL/d(grafting layers), from dL/d(log-odds) [R, C, B]."""
+        of_log_odds = of_log_odds[:, :, None]
+        bias = of_log_odds.sum(-1, keepdim=True)
+        of_difference = torch.cat([of_log_odds @ given[-1].transpose(2, 3), bias], -1)
+        delta = self._difference()[..., :-1].transpose(2, 3) * of_log_odds  # dL/d(what the layer gives), [R, C, out, B]
+        gradients = []
+        for update, below in zip(self.updates[:0:-1], given[-2::-1], strict=True):
+            gradients.append(delta @ below.transpose(2, 3))
+            delta = (update.masked.transpose(2, 3) @ delta).mul_(below > 0)
+        # the first layer is most of the work: one product, into the same memory in every step
+        torch.bmm(delta.flatten(1, 2), inputs, out=self.first_gradient)
+        gradients.append(self.first_gradient.view_as(self.updates[0].masked))
+        return gradients[::-1], torch.cat([-of_difference, of_difference], 2)
 
     def ranked(self) -> dict[str, Tensor]:
         return {
@@ -161,8 +171,8 @@ class VectorisedEngine:
             Modules(
                 parent=self.parents[r],
                 masks=MaskSet({name: mask[r] for name, mask in masks.items()}, self.classes),
-                grafting_weight=self.grafting[r, :, :, :-1].detach().clone(),
-                grafting_bias=self.grafting[r, :, :, -1].detach().clone(),
+                grafting_weight=self.grafting[r, :, :, :-1].clone(),
+                grafting_bias=self.grafting[r, :, :, -1].clone(),
                 statistics={},
                 scores={n: u.scores[r].clone() for n, u in zip(self.names, self.updates, strict=True)},
             )
@@ -172,7 +182,7 @@ class VectorisedEngine:
     def state(self) -> dict[str, Any]:
         return {
             "layers": [update.state() for update in self.updates],
-            "grafting": self.grafting.detach(),
+            "grafting": self.grafting,
             "grafting_momentum": self.grafting_momentum,
         }
 
