@@ -116,7 +116,7 @@ class CompiledUpdate(PlainUpdate):
         rates = (self.thresholds.dtype.type(rate), self.inertia, self.decay)
         reading = (self.recipe.p, self.recipe.scores == "absolute")
         selection = (self.keep.numpy(), self.thresholds, masked)
-        threads = min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)
+        threads = min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
         if threads > 1:
             set_num_threads(threads)
         take_step = _step_in_parallel if threads > 1 else _step
