@@ -14,11 +14,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from modlib import cotraining, library, metrics, parents, recipes, training
+from modlib import cotraining, library, metrics, parents, recipes, records, training
 from modlib.datasets import Dataset
 from modlib.masking import mean_over_pairs
 from modlib.modules import Modules
@@ -126,6 +127,37 @@ def table1_trials(
     named.append(("ours", recipes.ours(k=k, alpha=ours_alpha, epochs=ours_epochs)))
     named.append(("ours", recipes.ours(k=k, alpha=vote_alpha, vote=vote, epochs=ours_epochs)))
     return [Trial(dataset, model, name, recipe, seed, parent_epochs) for seed in seeds for name, recipe in named]
+
+
+def variants(base: Trial, changes: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, list[Trial]]:
+    """Return the trials of `base` with some settings changed, for every seed, by the name of the change.
+
+    A change names settings of the recipe, or `parent_epochs`. Raises ValueError for an unknown setting.
+    """
+    known = {f.name for f in fields(Recipe)} | {"parent_epochs"}
+    made = {}
+    for name, settings in changes.items():
+        if not settings.keys() <= known:
+            raise ValueError(f"changes[{name!r}]: unknown settings {sorted(settings.keys() - known)}")
+        recipe = replace(base.recipe, **{key: v for key, v in settings.items() if key != "parent_epochs"})
+        epochs = settings.get("parent_epochs", base.parent_epochs)
+        made[name] = [replace(base, recipe=recipe, seed=seed, parent_epochs=epochs) for seed in seeds]
+    return made
+
+
+def run_variants(
+    trials: Mapping[str, Sequence[Trial]], data: Dataset, store: Store
+) -> tuple[list[Record], pd.DataFrame]:
+    """Run the trials of `variants`; return their records, and their rows with the name as column `variant`."""
+    done = {name: run_trials(part, data, store) for name, part in trials.items()}
+    rows = [records.frame(part).assign(variant=name) for name, part in done.items()]
+    return [record for part in done.values() for record in part], pd.concat(rows, ignore_index=True)
+
+
+def differences(rows: pd.DataFrame, base: str, quantity: str) -> pd.DataFrame:
+    """Return, by variant (columns) and seed (rows), `quantity` minus that of the variant `base` under the same seed."""
+    table = rows.pivot(index="seed", columns="variant", values=quantity)
+    return table.sub(table[base], axis=0)
 
 
 def recipe_label(name: str, vote: float) -> str:

@@ -76,6 +76,29 @@ def balanced_accuracies(log_odds: Tensor, labels: Tensor, classes: Sequence[int]
     return table
 
 
+def calibrate(log_odds: Tensor, labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return a scale and a shift [C] for every module's log-odds that minimise the loss of the vote on some images.
+
+    Temperature and bias of each module (Platt scaling), fitted together: −log softmax(scale · d + shift)[y]. For
+    images that are not test images; `labels` [n] must all be among `classes`.
+    """
+    position = {c: i for i, c in enumerate(classes)}
+    target = torch.tensor([position[int(label)] for label in labels])
+    odds = log_odds.double()
+    scale = torch.ones(len(classes), dtype=torch.float64, requires_grad=True)
+    shift = torch.zeros(len(classes), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([scale, shift], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = torch.nn.functional.cross_entropy(odds * scale + shift, target)
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    return scale.detach().to(log_odds.dtype), shift.detach().to(log_odds.dtype)
+
+
 def remaining_from_jaccard(k: float, jaccard: float) -> float:
     """Return the remaining parameters of a pair whose masks both keep a share `k`: 2k / (1 + Jaccard index)."""
     return 2 * k / (1 + jaccard)
