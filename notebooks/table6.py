@@ -260,7 +260,8 @@ tables.table(
 # In two parts. The *answers* belong to one class where every module is right on more than 75% of its own class's set, half
 # way from guessing to perfect, and on less than 50% of every other: it then says "another" to most images of that class. The
 # *edges* hold no more than the function of one class where a new layer tells apart the others no better than on as many
-# edges drawn at random: where at no $k$ the 95% interval of the difference, Student's, over modules, lies above 0.
+# edges drawn at random: where at no $k$ the 95% interval of the difference, Student's, over modules, lies above 0. Modules
+# of one trial have edges in common, so the interval is a rough one.
 
 # %%
 answers = all(
