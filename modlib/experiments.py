@@ -6,11 +6,13 @@ stopped goes on from its last epoch.
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from modlib.records import Record, Rows, Store, key, write
 PARENT_VERSION = 1
 """Raised when the same parameters and seed give another parent."""
 SPLITS = ("held_out", "test")
+SETTINGS = ["dataset", "model", "recipe", "vote", "k", "alpha", "share_init"]
+"""The columns of a table of trials that tell one setting from another; with `seed`, one trial from another."""
 
 Parents = dict[tuple[str, int, int], nn.Module]
 """Parents already trained, by model, seed and epochs: trials of one seed share theirs."""
@@ -121,12 +125,97 @@ def table1_trials(
     vote_alpha: float,
 ) -> list[Trial]:
     """Return the trials of one column of Table 1: recipe `published` for each alpha, `ours` without and with vote."""
-    if not seeds:
-        raise ValueError("seeds: empty; name at least one")
-    named = [("published", recipes.published(k=k, alpha=alpha, epochs=published_epochs)) for alpha in published_alphas]
-    named.append(("ours", recipes.ours(k=k, alpha=ours_alpha, epochs=ours_epochs)))
-    named.append(("ours", recipes.ours(k=k, alpha=vote_alpha, vote=vote, epochs=ours_epochs)))
-    return [Trial(dataset, model, name, recipe, seed, parent_epochs) for seed in seeds for name, recipe in named]
+    _refuse_empty(seeds=seeds)
+    plain = recipes.ours(k=k, alpha=ours_alpha, epochs=ours_epochs)
+    voting = recipes.ours(k=k, alpha=vote_alpha, vote=vote, epochs=ours_epochs)
+    trials = []
+    for seed in seeds:
+        trials += published_trials(
+            dataset, [model], [k], published_alphas, [seed], epochs=published_epochs, parent_epochs=parent_epochs
+        )
+        trials += [Trial(dataset, model, "ours", recipe, seed, parent_epochs) for recipe in (plain, voting)]
+    return trials
+
+
+def table1_settings(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a notebook's variables (`globals()`) that `table1_trials` takes by name."""
+    taken = inspect.signature(table1_trials).parameters.values()
+    names = [p.name for p in taken if p.kind is p.KEYWORD_ONLY]
+    missing = [name for name in names if name not in variables]
+    if missing:
+        raise ValueError(f"variables: {missing} are missing; the trials of Table 1 take {names}")
+    return {name: variables[name] for name in names}
+
+
+def published_trials(
+    dataset: str,
+    models: Sequence[str],
+    ks: Sequence[float],
+    alphas: Sequence[float],
+    seeds: Sequence[int],
+    *,
+    epochs: int,
+    parent_epochs: int,
+    share_inits: Sequence[bool] = (True,),
+) -> list[Trial]:
+    """Return a grid of trials of recipe `published`, seed by seed: what was run for one page is read by the others.
+
+    Numbers become floats: `alpha: 1` and `alpha: 1.0` are one trial, and one record.
+    """
+    _refuse_empty(models=models, ks=ks, alphas=alphas, seeds=seeds, share_inits=share_inits)
+    grid = product(seeds, models, ks, alphas, share_inits)
+    return [
+        Trial(
+            dataset,
+            model,
+            "published",
+            recipes.published(k=float(k), alpha=float(alpha), share_init=share_init, epochs=epochs),
+            seed,
+            parent_epochs,
+        )
+        for seed, model, k, alpha, share_init in grid
+    ]
+
+
+def labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of trials with a column `label`, how the book names their recipes (see `recipe_label`)."""
+    return rows.assign(
+        label=[recipe_label(name, vote) for name, vote in zip(rows["recipe"], rows["vote"], strict=True)]
+    )
+
+
+def last_epochs(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """Return the row of every trial's last epoch on one split."""
+    measured = rows[rows["split"] == split]
+    last = measured.groupby([*SETTINGS, "seed"])["epoch"].transform("max")
+    return measured[measured["epoch"] == last]
+
+
+def module_rows(done: Sequence[Record]) -> pd.DataFrame:
+    """Return the accuracy of every single module, one row per trial, epoch, split and module (by its position)."""
+    kept = [*SETTINGS, "seed", "epoch", "split"]
+    return pd.DataFrame(
+        [
+            {name: row[name] for name in kept} | {"module": module, "accuracy": accuracy}
+            for record in done
+            for row in record.rows
+            for module, accuracy in enumerate(row.get("module_accuracies", []))
+        ]
+    )
+
+
+def chosen_epochs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, per trial and module of `module_rows`, its accuracy on test images by three choices of the epoch.
+
+    Columns: `maximum`, the highest on test itself (paper, Table 5); `by_held_out`, at the epoch that is best on
+    held-out images, the first of several; `last`, at the last epoch.
+    """
+    which = [*SETTINGS, "seed", "module"]
+    wide = rows.pivot(index=[*which, "epoch"], columns="split", values="accuracy").reset_index().sort_values("epoch")
+    groups = wide.groupby(which, sort=False)
+    chosen = wide.loc[groups["held_out"].idxmax()].set_index(which)["test"]
+    table = {"maximum": groups["test"].max(), "by_held_out": chosen, "last": groups["test"].last()}
+    return pd.DataFrame(table).reset_index()
 
 
 def variants(base: Trial, changes: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, list[Trial]]:
@@ -201,6 +290,12 @@ def measure(modules: Modules, data: Dataset, split: str) -> dict[str, Any]:
         "remaining_parameters_all": modules.remaining(),
         "module_accuracies": each.tolist(),
     }
+
+
+def _refuse_empty(**lists: Sequence[Any]) -> None:
+    for name, values in lists.items():
+        if not values:
+            raise ValueError(f"{name}: empty; name at least one")
 
 
 def _id(trial: Trial) -> str:

@@ -99,6 +99,20 @@ def calibrate(log_odds: Tensor, labels: Tensor, classes: Sequence[int]) -> tuple
     return scale.detach().to(log_odds.dtype), shift.detach().to(log_odds.dtype)
 
 
+def perfect_balanced_accuracies(counts: Sequence[int]) -> Tensor:
+    """Return Table 6 of perfect modules, on average over the draw of negatives: float64 [C, C].
+
+    `counts`: images of every class. Module i is wrong on all of class j, and on its own images among the negatives.
+    """
+    images = torch.as_tensor(counts, dtype=torch.float64)
+    return (0.5 * (1 - images[:, None] / (images.sum() - images[None, :]))).fill_diagonal_(1.0)
+
+
+def off_diagonal(table: Tensor) -> Tensor:
+    """Return the entries of a square table off its diagonal, row by row: [C, C - 1]."""
+    return table[~torch.eye(len(table), dtype=torch.bool)].view(len(table), -1)
+
+
 def remaining_from_jaccard(k: float, jaccard: float) -> float:
     """Return the remaining parameters of a pair whose masks both keep a share `k`: 2k / (1 + Jaccard index)."""
     return 2 * k / (1 + jaccard)

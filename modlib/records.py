@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from scipy import stats
 
 Rows = list[dict[str, Any]]
 
@@ -172,6 +174,15 @@ def mean_and_spread(values: Sequence[float], scale: float = 100.0, digits: int =
     series = pd.Series(list(values), dtype=float) * scale
     spread = f" ± {series.std():.{digits}f}" if len(series) > 1 else ""
     return f"{series.mean():.{digits}f}{spread}"
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return Student's interval for the mean of `values`; (-inf, inf) for a single value, which tells no spread."""
+    series = pd.Series(list(values), dtype=float)
+    if len(series) < 2:
+        return -math.inf, math.inf
+    half = float(stats.t.ppf((1 + level) / 2, len(series) - 1) * series.sem())
+    return float(series.mean() - half), float(series.mean() + half)
 
 
 def percent_of_n(values: Sequence[float]) -> str:

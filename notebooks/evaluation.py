@@ -222,24 +222,11 @@ plt.show()
 # it gets wrong only those of its own class. With equally frequent classes that is $0.5 \cdot 0 + 0.5 \cdot 8/9$:
 
 # %% tags=["nbval-check-output"]
-
-
-def perfect(counts):
-    """Table 6 of perfect modules, by the classes' counts: negatives are drawn uniformly over images."""
-    counts = torch.as_tensor(counts, dtype=torch.float64)
-    table = 0.5 * (1 - counts[:, None] / (counts.sum() - counts[None, :]))
-    return table.fill_diagonal_(1.0)
-
-
-def off_diagonal(table):
-    """The mean of each row without its diagonal."""
-    return (table.sum(1) - table.diagonal()) / (len(table) - 1)
-
-
-equal = off_diagonal(perfect([1] * 10))
+equal = metrics.off_diagonal(metrics.perfect_balanced_accuracies([1] * 10)).mean(1)
 print(f"perfect modules, classes equally frequent: {100 * float(equal[0]):.1f}% off the diagonal")
 counts = torch.bincount(labels, minlength=data.num_classes)[list(classes)]
-expected = off_diagonal(perfect(counts))
+expected = metrics.off_diagonal(metrics.perfect_balanced_accuracies(counts.tolist())).mean(1)
+measured_levels = metrics.off_diagonal(balanced).mean(1)
 print(f"with the {int(counts.sum())} test images of {dataset}:", " ".join(f"{100 * float(e):.1f}" for e in expected))
 
 # %% [markdown]
@@ -250,9 +237,9 @@ print(f"with the {int(counts.sum())} test images of {dataset}:", " ".join(f"{100
 # %%
 table6 = pd.read_csv(folder / "table6.csv")
 printed6 = {
-    share: off_diagonal(
+    share: metrics.off_diagonal(
         torch.tensor(group.pivot(index="module", columns="class", values="accuracy_percent").to_numpy() / 100)
-    )
+    ).mean(1)
     for share, group in table6.groupby("k_percent")
 }
 
@@ -268,7 +255,7 @@ if len(classes) == 10:
         )
 ax.scatter(
     position,
-    100 * off_diagonal(balanced),
+    100 * measured_levels,
     s=26,
     color=figures.COLOURS["ours"],
     label=f"measured, {dataset}, k = {k:.0%}",
@@ -284,7 +271,7 @@ rows = [
         "module": c,
         "test images": int(counts[i]),
         f"perfect, {dataset}": f"{100 * expected[i]:.2f}",
-        f"measured, {dataset}": f"{100 * off_diagonal(balanced)[i]:.2f}",
+        f"measured, {dataset}": f"{100 * measured_levels[i]:.2f}",
         "measured, own class": f"{100 * balanced[i, i]:.2f}",
     }
     | {f"paper, MNIST, k = {percent}%": f"{100 * levels[i]:.2f}" for percent, levels in printed6.items() if i < 10}
@@ -329,7 +316,7 @@ for _, group in table5.groupby(["model", "alpha"]):
 print(f"Table 5: the printed average is the mean of its ten modules in {12 - wrong} of 12 columns")
 
 # %% tags=["hide-input"]
-gap = 100 * float((off_diagonal(balanced) - expected).abs().max())
+gap = 100 * float((measured_levels - expected).abs().max())
 text = (
     f"**What came out.** On {dataset} with {model.upper()} (n = 1 seed), the identity RP = 2k / (1 + J) holds for all "
     f"{len(pairs)} pairs to {'machine precision' if error < 1e-12 else f'{error:.1g}'}; the modules' mean Jaccard index is "

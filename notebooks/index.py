@@ -36,26 +36,14 @@ from IPython.display import Markdown
 
 import modlib
 from modlib import figures, records, tables
-from modlib.experiments import recipe_label, run_trials, table1_trials
+from modlib.experiments import labelled, last_epochs, run_trials, table1_settings, table1_trials
 from modlib.reproduce import Layout
 
 figures.use_style()
 data = modlib.datasets.load(dataset)
-settings = {
-    "k": k,
-    "parent_epochs": parent_epochs,
-    "published_epochs": published_epochs,
-    "published_alphas": published_alphas,
-    "ours_epochs": ours_epochs,
-    "ours_alpha": ours_alpha,
-    "vote": vote,
-    "vote_alpha": vote_alpha,
-}
+settings = table1_settings(globals())
 done = run_trials(table1_trials(dataset, model, seeds, **settings), data, records.Store.at(results))
-rows = records.frame(done)
-rows["label"] = [recipe_label(name, v) for name, v in zip(rows["recipe"], rows["vote"], strict=True)]
-test = rows[rows["split"] == "test"]
-last = test[test["epoch"] == test.groupby(["recipe", "vote", "alpha"])["epoch"].transform("max")]
+last = last_epochs(labelled(records.frame(done)))
 stemmed = last[last["alpha"] > 0]
 paper = pd.read_csv(Layout.here().root / "book" / "published" / "table1.csv")
 paper = paper[(paper["dataset"] == dataset) & (paper["model"] == model)]

@@ -156,7 +156,7 @@ for column, data in sets.items():
                 odds[column, name, trial.seed, "test"], data.test_labels, modules.classes, trial.seed
             )
             own.append(float(table.diagonal().mean()))
-            other.append(float((table.sum() - table.diagonal().sum()) / (table.numel() - len(table))))
+            other.append(float(metrics.off_diagonal(table).mean()))
         lines.append(
             {
                 "column": column,

@@ -47,7 +47,7 @@ from IPython.display import Markdown
 
 import modlib
 from modlib import figures, metrics, records, tables
-from modlib.experiments import run_trials, table1_trials
+from modlib.experiments import last_epochs, run_trials, table1_settings, table1_trials
 from modlib.reproduce import Layout
 
 figures.use_style()
@@ -59,20 +59,9 @@ figures.use_style()
 
 # %%
 data = modlib.datasets.load(dataset)
-settings = {
-    "k": k,
-    "parent_epochs": parent_epochs,
-    "published_epochs": published_epochs,
-    "published_alphas": published_alphas,
-    "ours_epochs": ours_epochs,
-    "ours_alpha": ours_alpha,
-    "vote": vote,
-    "vote_alpha": vote_alpha,
-}
+settings = table1_settings(globals())
 done = run_trials(table1_trials(dataset, model, seeds, **settings), data, records.Store.at(results))
-rows = records.frame(done)
-test = rows[rows["split"] == "test"]
-last = test[test["epoch"] == test.groupby(["recipe", "vote", "alpha"])["epoch"].transform("max")]
+last = last_epochs(records.frame(done))
 apart = last[(last["recipe"] == "published") & (last["alpha"] == 0)]
 stemmed = last[(last["recipe"] == "published") & (last["alpha"] > 0)]
 ours = last[(last["recipe"] == "ours") & (last["vote"] == 0)]

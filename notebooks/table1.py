@@ -46,7 +46,7 @@ from IPython.display import Markdown
 
 import modlib
 from modlib import figures, records, tables
-from modlib.experiments import recipe_label, run_trials, table1_trials
+from modlib.experiments import labelled, last_epochs, run_trials, table1_settings, table1_trials
 from modlib.reproduce import Layout
 
 figures.use_style()
@@ -58,16 +58,7 @@ figures.use_style()
 
 # %%
 store = records.Store.at(results)
-settings = {
-    "k": k,
-    "parent_epochs": parent_epochs,
-    "published_epochs": published_epochs,
-    "published_alphas": published_alphas,
-    "ours_epochs": ours_epochs,
-    "ours_alpha": ours_alpha,
-    "vote": vote,
-    "vote_alpha": vote_alpha,
-}
+settings = table1_settings(globals())
 done = []
 for dataset in datasets:
     data = modlib.datasets.load(dataset)
@@ -81,11 +72,10 @@ for column in further:
 parameters = {"datasets": datasets, "models": models, "seeds": seeds, **settings}
 if further:
     parameters |= {"further": further, "further_seeds": further_seeds}
-rows = records.export(store, "table1", done, parameters)
-rows["label"] = [recipe_label(name, v) for name, v in zip(rows["recipe"], rows["vote"], strict=True)]
+rows = labelled(records.export(store, "table1", done, parameters))
 every = rows[rows["split"] == "test"]
 test = every[(every["dataset"] + " " + every["model"]).isin([f"{d} {m}" for d in datasets for m in models])]
-last = test[test["epoch"] == test.groupby(["recipe", "vote", "alpha"])["epoch"].transform("max")]
+last = last_epochs(test)
 
 # %% tags=["nbval-check-output"]
 print(len(done), "trials,", sum("failed" in row for record in done for row in record.rows), "failed")

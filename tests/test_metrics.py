@@ -77,3 +77,18 @@ def test_remaining_parameters_of_a_pair_from_its_jaccard_index(modules):
     kept = (29 + 5) / 114  # 0.3 of 96 and of 18 edges
     expected = metrics.remaining_from_jaccard(kept, modules.masks.jaccard())
     torch.testing.assert_close(modules.masks.remaining_of_pairs(), expected)
+
+
+def test_perfect_modules_by_the_counts_of_classes():
+    # the sets of test_perfect_modules_on_the_balanced_sets; classes 1 and 2 draw from more images than they take
+    table = metrics.perfect_balanced_accuracies([4, 3, 1])
+    assert table.diagonal().tolist() == [1.0, 1.0, 1.0]
+    assert table[:, 0].tolist() == [1.0, 1 / 8, 3 / 8]
+    assert table[0, 1].item() == pytest.approx(0.5 * (1 - 4 / 5))
+    equal = metrics.off_diagonal(metrics.perfect_balanced_accuracies([7] * 10))
+    assert equal.shape == (10, 9)
+    torch.testing.assert_close(equal, torch.full_like(equal, 4 / 9))
+
+
+def test_off_the_diagonal_row_by_row():
+    assert metrics.off_diagonal(torch.arange(9).view(3, 3)).tolist() == [[1, 2], [3, 5], [6, 7]]

@@ -1,0 +1,129 @@
+"""Grids of trials, and the tables that pages make of their records."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from modlib import experiments, recipes, records
+from modlib.experiments import Trial, published_trials, table1_trials
+from modlib.records import Record
+
+TABLE1 = {
+    "k": 0.1,
+    "parent_epochs": 100,
+    "published_epochs": 25,
+    "published_alphas": [0.0, 1.0],
+    "ours_epochs": 12,
+    "ours_alpha": 1.0,
+    "vote": 0.9,
+    "vote_alpha": 4.0,
+}
+SETTING = {
+    "dataset": "toy",
+    "model": "fc1",
+    "recipe": "published",
+    "vote": 0.0,
+    "k": 0.1,
+    "alpha": 0.5,
+    "share_init": True,
+    "seed": 0,
+}
+
+
+def row(epoch, split, accuracies=(), **changes):
+    return SETTING | {"epoch": epoch, "split": split, "module_accuracies": list(accuracies)} | changes
+
+
+def test_a_grid_of_trials_seed_by_seed():
+    trials = published_trials(
+        "toy", ["fc1", "fc2"], [0.1], [0, 1], [3, 4], epochs=2, parent_epochs=7, share_inits=[True, False]
+    )
+    assert len(trials) == len(set(trials)) == 16
+    assert [t.seed for t in trials] == [3] * 8 + [4] * 8
+    assert [t.model for t in trials[:8]] == ["fc1"] * 4 + ["fc2"] * 4
+    assert [(t.recipe.alpha, t.recipe.share_init) for t in trials[:4]] == [(0, True), (0, False), (1, True), (1, False)]
+    first = recipes.Recipe(k=0.1, alpha=0.0, epochs=2, batch_size=32)
+    assert trials[0] == Trial("toy", "fc1", "published", first, seed=3, parent_epochs=7)
+
+
+def test_pages_share_the_records_of_table_1():
+    """Equal trials, and equal keys: JSON tells 1 from 1.0."""
+    column = [t for t in table1_trials("mnist", "fc1", [0, 1], **TABLE1) if t.recipe_name == "published"]
+    grid = published_trials("mnist", ["fc1"], [0.1], [0, 1], [0, 1], epochs=25, parent_epochs=100)
+    assert column == grid
+    assert [records.key(t.parameters) for t in column] == [records.key(t.parameters) for t in grid]
+    # the names of files that the book has
+    assert [records.key(t.parameters) for t in grid] == ["5ac13ef3", "f27d33d8", "63ce64bd", "637b0696"]
+
+
+def test_the_trials_of_a_column_of_table_1():
+    trials = table1_trials("mnist", "fc2", [5], **TABLE1)
+    assert [(t.recipe_name, t.recipe.alpha, t.recipe.vote, t.recipe.epochs) for t in trials] == [
+        ("published", 0.0, 0.0, 25),
+        ("published", 1.0, 0.0, 25),
+        ("ours", 1.0, 0.0, 12),
+        ("ours", 4.0, 0.9, 12),
+    ]
+    assert {(t.dataset, t.model, t.seed, t.parent_epochs) for t in trials} == {("mnist", "fc2", 5, 100)}
+
+
+@pytest.mark.parametrize("name", ["models", "ks", "alphas", "seeds", "share_inits"])
+def test_an_empty_list_is_refused_by_name(name):
+    lists = {"models": ["fc1"], "ks": [0.1], "alphas": [1.0], "seeds": [0], "share_inits": [True]}
+    with pytest.raises(ValueError, match=f"^{name}: empty"):
+        published_trials("toy", **lists | {name: []}, epochs=1, parent_epochs=1)
+
+
+def test_settings_out_of_a_notebooks_variables():
+    assert experiments.table1_settings(TABLE1 | {"seeds": [0], "dataset": "mnist", "plt": None}) == TABLE1
+    with pytest.raises(ValueError, match=r"variables: \['vote'\] are missing"):
+        experiments.table1_settings({name: value for name, value in TABLE1.items() if name != "vote"})
+
+
+def test_the_last_epoch_of_every_trial():
+    rows = [row(e, s) for e in (1, 2) for s in ("held_out", "test")]
+    rows += [row(e, "test", recipe="ours", vote=0.9) for e in (1, 2, 3)]
+    rows += [row(1, "test", seed=1), row(1, "test", share_init=False)]
+    rows.append(SETTING | {"seed": 2, "failed": "diverged"})
+    last = experiments.last_epochs(experiments.labelled(pd.DataFrame(rows)))
+    assert list(zip(last["label"], last["seed"], last["share_init"], last["epoch"], strict=True)) == [
+        ("published", 0, True, 2),
+        ("ours, with vote loss", 0, True, 3),
+        ("published", 1, True, 1),
+        ("published", 0, False, 1),
+    ]
+    assert set(last["split"]) == {"test"}
+    assert list(experiments.last_epochs(pd.DataFrame(rows), "held_out")["epoch"]) == [2]
+
+
+def modules_measured():
+    """Two modules, three epochs. On test the first is best in epoch 1, on held-out images in 2 and, as good, in 3."""
+    held_out, test = ((0.1, 0.9), (0.7, 0.8), (0.7, 0.8)), ((0.6, 0.5), (0.4, 0.2), (0.3, 0.1))
+    rows = [row(e, s, values[e - 1]) for e in (3, 1, 2) for s, values in (("held_out", held_out), ("test", test))]
+    failed = SETTING | {"seed": 1, "failed": "diverged"}
+    return [Record({}, {}, rows), Record({}, {}, [row(1, s, (0.5,), seed=9) for s in ("held_out", "test")])], failed
+
+
+def test_rows_of_single_modules():
+    done, failed = modules_measured()
+    rows = experiments.module_rows([*done, Record({}, {}, [failed | {"epoch": None, "split": None}])])
+    assert len(rows) == 2 * 3 * 2 + 2
+    second = rows[(rows["module"] == 1) & (rows["split"] == "test") & (rows["epoch"] == 2)]
+    assert second["accuracy"].tolist() == [0.2]
+
+
+def test_three_choices_of_the_epoch_by_hand():
+    chosen = experiments.chosen_epochs(experiments.module_rows(modules_measured()[0])).set_index(["seed", "module"])
+    assert chosen.loc[0, 0][["maximum", "by_held_out", "last"]].tolist() == [0.6, 0.4, 0.3]
+    assert chosen.loc[0, 1][["maximum", "by_held_out", "last"]].tolist() == [0.5, 0.5, 0.1]
+    assert chosen.loc[9, 0][["maximum", "by_held_out", "last"]].tolist() == [0.5, 0.5, 0.5]
+    assert len(chosen) == 3
+
+
+def test_students_interval_by_hand():
+    low, high = records.interval([1.0, 3.0])  # mean 2, standard error 1, t(1 degree of freedom, 97.5%) = 12.706
+    assert (low, high) == pytest.approx((2 - 12.7062, 2 + 12.7062), abs=1e-4)
+    low, high = records.interval([1.0, 2.0, 3.0, 4.0, 5.0], level=0.90)  # standard error sqrt(2.5 / 5), t(4, 95%)
+    assert (low, high) == pytest.approx((3 - 2.1318 * 0.5**0.5, 3 + 2.1318 * 0.5**0.5), abs=1e-4)
+    assert records.interval([0.3]) == (-math.inf, math.inf)
