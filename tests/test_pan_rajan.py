@@ -88,10 +88,10 @@ def test_merging_for_the_first_class_and_for_a_late_one():
 
 
 def test_one_weak_neuron_is_not_merged_and_the_module_given_stays():
-    strong = [[0.5, 0.01, 0.2], [0.3, 0.05, 0.4], [0.6, 0.9, 0.3]]
+    strong = [[0.5, 0.01, 0.2], [0.3, -0.05, 0.4], [0.6, 0.9, 0.3]]
     given = [layer(*HIDDEN), layer(strong, [0, 0, 0])]
     module = pan_rajan.merge(given, 1)
-    same(module, [HIDDEN, ([[0, 0.01, 0], [0.35, 0.05, 0], [0.45, 0.9, 0]], [0, 0, 0])])
+    same(module, [HIDDEN, ([[0, 0.01, 0], [0.35, -0.05, 0], [0.45, 0.9, 0]], [0, 0, 0])])
     same(given, [HIDDEN, (strong, [0, 0, 0])])
 
 
@@ -242,9 +242,9 @@ def stored(tmp_path_factory, data):
     weight = torch.zeros(16, 4)
     for c in range(3):
         weight[4 * c : 4 * c + 4, c] = 255.0 * 255 / 4
-    weight[0, 3] = -1.0  # the last neuron is always idle
+    weight[:, 3], bias = 255.0, torch.tensor([0.0, 0, 0, -16])  # the last is idle, if inputs are scaled twice
     folder = tmp_path_factory.mktemp("stored")
-    write_keras(folder / "toy_fc1.h5", [(weight, torch.zeros(4)), (torch.eye(4)[:, :3].contiguous(), torch.zeros(3))])
+    write_keras(folder / "toy_fc1.h5", [(weight, bias), (torch.eye(4)[:, :3].contiguous(), torch.zeros(3))])
     return folder
 
 
