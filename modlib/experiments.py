@@ -40,7 +40,10 @@ Parents = dict[tuple[str, int, int], nn.Module]
 
 @dataclass(frozen=True)
 class Trial:
-    """One row of a table: data set, model, recipe and seed; the seed is the parent's and the decomposition's."""
+    """One row of a table: data set, model, recipe and seed; the seed is the parent's and the decomposition's.
+
+    `parent`: "own", or "stored" for one of an artefact, which is not trained; the seed is then the decomposition's.
+    """
 
     dataset: str
     model: str
@@ -48,18 +51,23 @@ class Trial:
     recipe: Recipe
     seed: int
     parent_epochs: int
+    parent: str = "own"
 
     @property
     def name(self) -> str:
         """A readable name for files."""
+        model = self.model if self.parent == "own" else f"{self.model}-{self.parent}"
         alpha, vote = f"{self.recipe.alpha:g}", f"{self.recipe.vote:g}"
-        return f"{self.dataset}-{self.model}-{self.recipe_name}-alpha{alpha}-vote{vote}-seed{self.seed}"
+        return f"{self.dataset}-{model}-{self.recipe_name}-alpha{alpha}-vote{vote}-seed{self.seed}"
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Everything that decides the result, and the versions of the code's recipes."""
         versions = {"cotraining_version": cotraining.VERSION, "parent_version": PARENT_VERSION}
-        return {**vars(self), "recipe": chosen(self.recipe), **versions}
+        given = {**vars(self), "recipe": chosen(self.recipe), **versions}
+        if self.parent == "own":
+            del given["parent"]  # the keys of old runs, all of own parents, stay
+        return given
 
 
 def chosen(settings: Recipe | training.Parameters) -> dict[str, Any]:
@@ -101,6 +109,8 @@ def run_trials(
     takes many. Trials that differ in more than k, alpha, share_init and seed go into different populations.
     A trial that diverges is recorded as failed, with the reason; the others are not touched by it.
     """
+    if any(trial.parent != "own" for trial in trials):
+        raise ValueError("trials: own parents only; see trial_modules for others")
     computed: dict[str, Record] = {}
     made: Parents = {}
     waiting = sum(not _done(trial, store) for trial in trials)
@@ -254,9 +264,16 @@ def recipe_label(name: str, vote: float) -> str:
     return f"{name}, with vote loss" if vote > 0 else name
 
 
-def trial_modules(trial: Trial, data: Dataset, store: Store, *, device: str = "auto") -> Modules:
-    """Return the modules of a trial, from the store where they are there, else by running it."""
-    parent = trained_parent(data, trial.model, trial.seed, trial.parent_epochs, store)
+def trial_modules(
+    trial: Trial, data: Dataset, store: Store, *, device: str = "auto", parent: nn.Module | None = None
+) -> Modules:
+    """Return the modules of a trial, from the store where they are there, else by running it.
+
+    `parent`: the trial's, where it is not "own"; an own one is read or trained.
+    """
+    if (parent is None) != (trial.parent == "own"):
+        raise ValueError(f"parent: trial {trial.name} has parent={trial.parent!r}; hand one over unless it is 'own'")
+    parent = parent or trained_parent(data, trial.model, trial.seed, trial.parent_epochs, store)
     path = _modules_path(trial, store)
     if path is not None and path.exists():
         return library.load(path, parent)
@@ -391,7 +408,7 @@ def _columns(trial: Trial) -> dict[str, Any]:
     return {
         "dataset": trial.dataset,
         "model": trial.model,
-        "parent": "own",
+        "parent": trial.parent,
         "method": "module stemming",
         "recipe": trial.recipe_name,
         "k": share,

@@ -20,6 +20,10 @@ COLOURS = {
     "parent": "#000000",
     "module stemming": "#0072b2",
     "no stemming": "#cc79a7",
+    "TI-I": "#e69f00",
+    "TI-SNE": "#56b4e9",
+    "CM-RIE": "#882255",
+    "no idle neurons": "#000000",
 }
 """Colours that stay apart in print and for colour-blind readers (Okabe and Ito)."""
 

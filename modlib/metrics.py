@@ -7,7 +7,9 @@ classes costs only an argmax. Accuracies are shares in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,3 +118,19 @@ def off_diagonal(table: Tensor) -> Tensor:
 def remaining_from_jaccard(k: float, jaccard: float) -> float:
     """Return the remaining parameters of a pair whose masks both keep a share `k`: 2k / (1 + Jaccard index)."""
     return 2 * k / (1 + jaccard)
+
+
+def value_index(weights: Tensor) -> float:
+    """Return Pan and Rajan's index, mean over pairs of modules: u / (2n - u), of `weights` [C modules, n], in [0, 1].
+
+    u counts the distinct *values* that two modules have in common, 0 among them and once; n counts weights, zeros
+    included. It is not the Jaccard index of their edges: two equal modules that keep a share p of distinct weights
+    score about p / (2 - p). The three older methods of the paper's Table 1 are printed with it (Pan and Rajan 2020).
+    """
+    checks.tensor("weights", weights)
+    if weights.ndim != 2 or len(weights) < 2:
+        raise ValueError(f"weights: must be [2 or more modules, weights], got {tuple(weights.shape)}")
+    n = weights.shape[1]
+    values = [np.unique(row) for row in weights.detach().cpu().numpy()]
+    shared = [len(np.intersect1d(a, b, assume_unique=True)) for a, b in combinations(values, 2)]
+    return float(np.mean([u / (2 * n - u) for u in shared]))
