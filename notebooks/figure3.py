@@ -37,7 +37,7 @@ import seaborn as sns
 from IPython.display import Markdown
 
 import modlib
-from modlib import figures, records, tables
+from modlib import claims, figures, records, tables
 from modlib.experiments import last_epochs, published_trials, run_trials
 
 figures.use_style()
@@ -246,6 +246,19 @@ text += (
 if (dataset, "fc1" in models) != ("mnist", True):
     text += " These runs are not of the paper's network and data."
 Markdown(text)
+
+# %% tags=["hide-input"]
+own_network = dataset == "mnist" and "fc1" in models
+judged = claims.Claim(
+    "The accuracy of the model decreased as the remaining parameters increased",
+    "Evaluation of Composability, Figure 3",
+    "no number",
+    f"more parameters, less accuracy: pairs {counted['pair_accuracy', 'α, k or both'][0]} of {counted['pair_accuracy', 'α, k or both'][1]}, all classes "
+    f"{counted['accuracy', 'α, k or both'][0]} of {counted['accuracy', 'α, k or both'][1]} comparisons ({verdict})",
+    ("holds" if verdict == "holds" else "open" if verdict == "open" else "does not hold") if own_network else "open",
+    len(seeds),
+)
+claims.publish(store, "figure3", [judged])
 
 # %% [markdown]
 # **What it means.** $k$ sets how large a module is, $\alpha$ how much of it the modules share; the remaining parameters are

@@ -10,8 +10,8 @@ from torch import nn
 
 import modlib
 from modlib import metrics, recipes
-from modlib.baselines import comparison, pan_rajan
-from modlib.baselines.comparison import Subject, compare
+from modlib.baselines import methods, pan_rajan
+from modlib.baselines.methods import Subject, compare
 from modlib.experiments import Trial, trial_modules
 from modlib.records import Store
 
@@ -285,9 +285,9 @@ def test_an_own_parent_takes_its_own_inputs(data, tmp_path):
 
 
 def test_what_stemming_modules_weigh(modules):
-    weights = comparison.stemming_weights(modules)
+    weights = methods.stemming_weights(modules)
     assert weights.shape == (3, 16 * 6 + 6 * 3)
-    found = comparison.sharing(modules.masks, weights)
+    found = methods.sharing(modules.masks, weights)
     assert found["density"] == pytest.approx((29 + 5) / 114)  # k = 0.3 of 96 and of 18
     assert found["jaccard_index"] == modules.masks.mean_jaccard()
     assert found["value_index"] < found["jaccard_index"]
