@@ -127,3 +127,31 @@ def test_students_interval_by_hand():
     low, high = records.interval([1.0, 2.0, 3.0, 4.0, 5.0], level=0.90)  # standard error sqrt(2.5 / 5), t(4, 95%)
     assert (low, high) == pytest.approx((3 - 2.1318 * 0.5**0.5, 3 + 2.1318 * 0.5**0.5), abs=1e-4)
     assert records.interval([0.3]) == (-math.inf, math.inf)
+
+
+def test_variants_change_one_thing_for_every_seed():
+    base = Trial("toy", "fc1", "ours", recipes.ours(alpha=4.0), seed=7, parent_epochs=9)
+    made = experiments.variants(base, {"base": {}, "short": {"epochs": 2}, "young": {"parent_epochs": 1}}, [0, 1])
+    assert made["base"] == [Trial("toy", "fc1", "ours", base.recipe, seed, 9) for seed in (0, 1)]
+    assert [t.recipe for t in made["short"]] == [recipes.ours(alpha=4.0, epochs=2)] * 2
+    assert [(t.seed, t.parent_epochs, t.recipe) for t in made["young"]] == [(0, 1, base.recipe), (1, 1, base.recipe)]
+    with pytest.raises(ValueError, match=r"changes\['typo'\]: unknown settings \['alhpa'\]"):
+        experiments.variants(base, {"typo": {"alhpa": 1.0}}, [0])
+
+
+def test_variants_are_run_and_named(data, tmp_path):
+    recipe = recipes.ours(k=0.5, epochs=1)
+    base = Trial("toy", "fc1", "ours", recipe, seed=0, parent_epochs=1)
+    trials = experiments.variants(base, {"one": {}, "two": {"k": {"default": 0.5, "3.weight": 0.1}}}, [0])
+    done, rows = experiments.run_variants(trials, data, records.Store.at(tmp_path))
+    assert len(done) == 2
+    assert list(rows["variant"]) == ["one", "one", "two", "two"]  # held-out and test
+    assert list(rows["k"]) == [0.5] * 4
+    assert list(rows["k_by_layer"].fillna("")) == ["", "", '{"3.weight": 0.1}', '{"3.weight": 0.1}']
+
+
+def test_differences_are_paired_by_seed():
+    rows = pd.DataFrame({"variant": ["a", "b", "b", "a"], "seed": [1, 1, 2, 2], "accuracy": [0.5, 0.75, 0.25, 1.0]})
+    found = experiments.differences(rows, "a", "accuracy")
+    assert found["b"].to_dict() == {1: 0.25, 2: -0.75}
+    assert found["a"].to_dict() == {1: 0.0, 2: 0.0}

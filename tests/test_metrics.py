@@ -92,3 +92,17 @@ def test_perfect_modules_by_the_counts_of_classes():
 
 def test_off_the_diagonal_row_by_row():
     assert metrics.off_diagonal(torch.arange(9).view(3, 3)).tolist() == [[1, 2], [3, 5], [6, 7]]
+
+
+def test_calibration_finds_the_scale_and_the_shift_that_were_lost():
+    """Labels are drawn from the softmax of known log-odds; what the modules say of them is scaled and shifted."""
+    draw = torch.Generator().manual_seed(0)
+    true = 2 * torch.randn(20_000, 3, generator=draw, dtype=torch.float64)
+    labels = torch.multinomial(true.softmax(1), 1, generator=draw)[:, 0]
+    scale, shift = torch.tensor([0.5, 2.0, 1.0]), torch.tensor([1.0, 0.0, -3.0])
+    said = ((true - shift) / scale)[:, [2, 0, 1]]
+    found_scale, found_shift = metrics.calibrate(said, torch.tensor([6, 4, 5])[labels], [5, 6, 4])
+    torch.testing.assert_close(found_scale, scale[[2, 0, 1]].double(), rtol=0.05, atol=0.05)
+    # a shift of all modules changes no vote
+    moved = found_shift - found_shift[0] + shift[2]
+    torch.testing.assert_close(moved, shift[[2, 0, 1]].double(), rtol=0.05, atol=0.1)
