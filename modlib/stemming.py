@@ -66,17 +66,10 @@ def stemming_loss(
     return torch.stack(terms).sum()
 
 
-def add_gradient(
-    gradient: Tensor, ranked: Tensor, average: Tensor, factor: Tensor, p: int, out: Tensor | None = None
-) -> None:
+def add_gradient(gradient: Tensor, ranked: Tensor, average: Tensor, factor: Tensor, p: int) -> None:
     """Add the gradient of the stemming loss with respect to what is ranked, in place.
 
     Closed form: factor · sign(S − S_avg) for p = 1 (0 where they are equal), factor · 2 · (S − S_avg) for p = 2.
-    `out`: a buffer of the shape of the scores, to save an allocation.
     """
-    difference = torch.sub(ranked, average, out=out)
-    if p == 1:
-        difference.sign_()
-    else:
-        difference.mul_(2.0)
-    gradient.addcmul_(difference, factor)
+    difference = ranked - average
+    gradient.addcmul_(difference.sign() if p == 1 else 2.0 * difference, factor)

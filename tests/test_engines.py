@@ -206,3 +206,13 @@ def test_compiled_updates_are_the_plain_ones(p, scores):
         torch.testing.assert_close(update.scores, made[0].scores, rtol=0, atol=1e-12)
         torch.testing.assert_close(update.masked, weight * update.mask(), rtol=0, atol=0)
     assert not torch.equal(made[0].mask(), PlainUpdate(start, weight, keep, recipe).mask())
+
+
+def test_parents_in_half_precision_are_decomposed(data):
+    """The compiled loops take float32 and float64; torch does the rest."""
+    net = modlib.parents.fc(1, 16, 6, 3, seed=1).bfloat16()
+    recipe = Recipe(k=0.3, alpha=1.0, epochs=2, batch_size=20, share_init=False)
+    for engine in ENGINES:
+        (done,) = cotrain_population([Run(net, recipe, 0)], data, engine=engine, device="cpu")
+        assert done.scores["1.weight"].dtype == torch.bfloat16
+        assert done.masks.masks["1.weight"].flatten(1).sum(1).tolist() == [29, 29, 29]  # of 96

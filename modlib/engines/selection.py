@@ -35,13 +35,18 @@ class TopK:
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Return the mask of `scores` [R, n]: 0 or 1 in the dtype of the scores, exactly keep[r] ones in row r."""
-        if not scores.is_cpu:
+        if not is_compiled_for(scores):
             return exact_mask(scores, self.keep).to(scores.dtype)
         if self.thresholds is None:
             self.thresholds = no_thresholds(len(self.keep), scores.dtype)
         mask = torch.empty_like(scores, memory_format=torch.contiguous_format)
         _select_rows(scores.contiguous().numpy(), self.keep.numpy(), self.thresholds, mask.numpy())
         return mask
+
+
+def is_compiled_for(scores: Tensor) -> bool:
+    """Return whether the compiled loops take these scores: float32 or float64 on a CPU."""
+    return scores.is_cpu and scores.dtype in (torch.float32, torch.float64)
 
 
 def no_thresholds(rows: int, dtype: torch.dtype) -> np.ndarray:

@@ -23,7 +23,7 @@ from numba.core import config
 from torch import Tensor
 
 from modlib import masking, stemming
-from modlib.engines.selection import BLOCK, CANDIDATES, compare, exact_mask, finish, no_thresholds
+from modlib.engines.selection import BLOCK, CANDIDATES, compare, exact_mask, finish, is_compiled_for, no_thresholds
 from modlib.recipes import Recipe
 
 
@@ -50,7 +50,7 @@ class Update(Protocol):
 
 def make_update(scores: Tensor, weight: Tensor, keep: Tensor, recipe: Recipe) -> Update:
     """Return the update of one layer; `scores` [R, C, out, in], `weight` [R, 1, out, in], `keep` [R · C]."""
-    return (CompiledUpdate if scores.is_cpu else PlainUpdate)(scores, weight, keep, recipe)
+    return (CompiledUpdate if is_compiled_for(scores) else PlainUpdate)(scores, weight, keep, recipe)
 
 
 def nesterov_step(values: Tensor, gradient: Tensor, momentum: Tensor, rate: float, recipe: Recipe) -> None:
