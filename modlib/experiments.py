@@ -111,6 +111,7 @@ def run_trials(
     """
     if any(trial.parent != "own" for trial in trials):
         raise ValueError("trials: own parents only; see trial_modules for others")
+    records.commit()  # of the code as it is loaded now
     computed: dict[str, Record] = {}
     made: Parents = {}
     waiting = sum(not _done(trial, store) for trial in trials)

@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,12 @@ def device_name() -> str:
     return f"CPU ({model}, {os.cpu_count()} cores)"
 
 
+@cache
 def commit() -> str:
-    """Return the commit of the working tree that this package lies in, "+" where it has changes, "" outside one."""
+    """Return the commit of the working tree that this package lies in, "+" where it has changes, "" outside one.
+
+    As it was at the first call of this process: the tree may move on while the code that was loaded still runs.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
