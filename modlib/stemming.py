@@ -22,8 +22,13 @@ REDUCTIONS = ("total", "layer", "scale_free")
 
 
 def average_scores(ranked: Tensor) -> Tensor:
-    """Return S_avg, the mean over modules: `ranked` is [R runs, C modules, ...], the mean [R, 1, ...]."""
-    return ranked.mean(1, keepdim=True)
+    """Return S_avg, the mean over modules: `ranked` is [R runs, C modules, ...], the mean [R, 1, ...].
+
+    Where all modules have the same score it is that score, exactly: a mean that rounds would pull all of them with full
+    strength (p = 1), in a direction that only the rounding decides.
+    """
+    first = ranked[:, :1]
+    return first + (ranked - first).mean(1, keepdim=True)
 
 
 def factors(

@@ -45,6 +45,12 @@ def test_loss_and_gradient_by_hand(p, loss, gradient):
     assert found.tolist() == gradient
 
 
+def test_equal_scores_are_their_average_to_the_last_bit():
+    scores = torch.rand(1, 1, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(stemming.average_scores(scores.expand(1, 10, 1000)), scores)
+    assert not torch.equal(scores.expand(1, 10, 1000).mean(1, keepdim=True), scores), "a plain mean would do"
+
+
 @pytest.mark.parametrize("reduction", stemming.REDUCTIONS)
 @pytest.mark.parametrize("p", [1, 2])
 def test_closed_form_equals_autograd(p, reduction):
