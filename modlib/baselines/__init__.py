@@ -1,0 +1,1 @@
+"""What module stemming is measured against: older methods and controls."""
