@@ -20,7 +20,7 @@ from modlib.baselines import controls
 from modlib.datasets import Dataset
 from modlib.experiments import Trial
 from modlib.modules import Modules
-from modlib.recipes import Recipe, Run
+from modlib.recipes import Recipe
 from modlib.records import Record, Rows, Store
 
 VERSION = 1
@@ -97,7 +97,7 @@ def stemming(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int] = (
 
 def _untrained(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int]) -> Modules:
     parent = parents.make(setup.model, setup.data, seed)
-    return cotraining.cotrain_population([Run(parent, recipe, seed)], setup.data, device="cpu")[0]
+    return controls.shared_mask(parent, setup.data, recipe, seed, classes)
 
 
 def _fixed(kind: str) -> Maker:
@@ -156,7 +156,7 @@ METHODS: dict[str, Method] = {
     "shared mask, as large as the union": Method(_shared_as_union, SCORES),
     "small network from scratch": Method(_small, WEIGHTS),
     "new head": Method(_head, GRAFTING),
-    "untrained parent, modules": Method(_untrained, _rates(0.3, 1.0, 3.0)),
+    "shared mask, untrained parent": Method(_untrained, _rates(0.3, 1.0, 3.0)),
     "mask for the pair": Method(_shared, SCORES, for_pairs=True),
     "small network for the pair": Method(_small, WEIGHTS, for_pairs=True),
     "new head for the pair": Method(_head, GRAFTING, for_pairs=True),
@@ -199,8 +199,7 @@ def run(name: str, setup: Setup, setting: Mapping[str, float], seed: int) -> Rec
 
 def _recipe(name: str, setup: Setup, setting: Mapping[str, float]) -> Recipe:
     """Return module stemming's recipe with the settings of a method, without stemming where all masks are equal."""
-    stemmed = METHODS[name].make in (stemming, _untrained)
-    return replace(setup.recipe, **(({} if stemmed else {"alpha": 0.0}) | dict(setting)))  # type: ignore[arg-type]
+    return replace(setup.recipe, **({"alpha": 0.0} | dict(setting)))  # type: ignore[arg-type]
 
 
 def _rows(name: str, setup: Setup, recipe: Recipe, seed: int) -> Rows:

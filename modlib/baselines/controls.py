@@ -23,7 +23,6 @@ from modlib import checks, masking, parents
 from modlib.cotraining import check_parent, epoch_order
 from modlib.datasets import Dataset
 from modlib.engines import start
-from modlib.engines.selection import exact_mask
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.objective import objective
@@ -84,17 +83,16 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
     grafting layers start as in module stemming.
     """
     check_parent(parent, data, masking.linear_and_convolutional_weights)
+    ours = only(data, classes)
     frozen = start.frozen_copy(parent, next(parent.parameters()).device)
     weights = dict(masking.maskable_parameters(frozen))
     initial = start.starting_scores(Run(frozen, recipe, seed), weights, 0)  # type: ignore[arg-type]
     scores = {name: nn.Parameter(values.to(weights[name].device)) for name, values in initial.items()}
     keep = masking.keep_counts(recipe.k, masking.sizes(weights))
     weight, bias = _initial_grafting(frozen, recipe, seed, classes, data.num_classes)
-    ours = only(data, classes)
 
     def mask(name: str) -> Tensor:
-        mask, _ = exact_mask(scores[name].detach().view(1, -1), torch.tensor([keep[name]]))
-        return mask.view_as(scores[name])
+        return _largest(scores[name].detach().flatten(), keep[name]).view_as(scores[name])
 
     def log_odds(at: Tensor) -> Tensor:
         masked = {n: w * masking.straight_through(mask(n), scores[n]) for n, w in weights.items()}
@@ -167,6 +165,14 @@ def one_pass(modules: Modules) -> Callable[[Tensor], Tensor]:
     network = modules.recompose(modules.classes).network
     weight, bias = (t[:, 1] - t[:, 0] for t in (modules.grafting_weight, modules.grafting_bias))
     return lambda inputs: linear(network(inputs), weight, bias)
+
+
+def _largest(scores: Tensor, keep: int) -> Tensor:
+    """Return `masking.top_k_mask` of one row in the dtype of the scores; a selection is faster than its sort."""
+    mask = scores >= scores.kthvalue(len(scores) - keep + 1).values
+    if int(mask.sum()) > keep:  # equal scores at the threshold: the lower index wins
+        mask = masking.top_k_mask(scores, keep)
+    return mask.to(scores.dtype)
 
 
 def _same_for_all(mask: dict[str, Tensor], classes: Sequence[int]) -> MaskSet:
