@@ -1,8 +1,8 @@
 """Module stemming against its controls: every method by name, its settings, and one record for each run of it.
 
-All are tried alike: three settings each with the first seed; then one of them with every seed. For a control that is the
-one with the best held-out accuracy. Module stemming keeps the alpha of the comparison's recipe: alpha trades accuracy for
-size, and accuracy alone would always take the least stemming. Test images decide nothing.
+All are tried alike: three settings each with the first seed; then one of them with every seed. For a control that is
+the one with the best held-out accuracy. Module stemming keeps the alpha of the comparison's recipe: alpha trades
+accuracy for size, and accuracy alone would always take the least stemming. Test images decide nothing.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ def compare(names: Sequence[str], setup: Setup, seeds: Sequence[int]) -> list[Re
         chosen = method.settings[best_of([record.rows for record in tried])]
         if method.make is stemming:
             chosen = {"alpha": setup.recipe.alpha}
-        done += tried + [run(name, setup, chosen, seed) for seed in seeds[1:]]
+        rest = seeds[1:] if chosen in method.settings else seeds
+        done += tried + [run(name, setup, chosen, seed) for seed in rest]
     return done
 
 
