@@ -1,5 +1,10 @@
-"""What module stemming is compared with: Pan and Rajan's three methods, on their parents and on ours."""
+"""What module stemming is compared with.
 
-from modlib.baselines import methods, pan_rajan
+`pan_rajan`     the three older methods, and `methods`: all methods of Table 1 on one parent
+`controls`      cheaper ways to keep as few edges, and `comparison`: all of them on the same trials
+`single_class`  one module against the parent read one-against-rest
+"""
 
-__all__ = ["methods", "pan_rajan"]
+from modlib.baselines import comparison, controls, methods, pan_rajan, single_class
+
+__all__ = ["comparison", "controls", "methods", "pan_rajan", "single_class"]

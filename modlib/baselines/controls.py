@@ -1,0 +1,243 @@
+"""Controls: what module stemming has to beat to mean anything.
+
+Each is one short function over the same frozen parent, with the objective, the batches, the optimiser and the annealed
+rates of recipe `ours` (`modlib.recipes`); a recipe says how many edges, how many steps, which rates. What is made is
+either `Modules` whose masks are equal, or a plain network with one logit for each class. In both, the logits or
+log-odds of any subset vote by their largest.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import linear
+from tqdm import tqdm
+
+from modlib import checks, masking, parents
+from modlib.cotraining import check_parent, epoch_order
+from modlib.datasets import Dataset
+from modlib.engines import start
+from modlib.masking import MaskSet
+from modlib.modules import Modules
+from modlib.objective import objective
+from modlib.recipes import Recipe, Run
+from modlib.seeds import generator
+
+FIXED = ("dense", "random", "magnitude")
+
+
+def restricted_parent(logits: Tensor) -> Tensor:
+    """Return the parent's own log-odds, read one-against-rest: log p_c / (1 − p_c) of its softmax, [n, N].
+
+    `logits` [n, N]. The largest of any subset is the parent's largest logit among that subset; above 0 is p_c > 1/2.
+    """
+    return torch.stack(
+        [logits[:, c] - logits[:, torch.arange(logits.shape[1]) != c].logsumexp(1) for c in range(logits.shape[1])], 1
+    )
+
+
+def fixed_masks(parent: nn.Module, kind: str, k: float, seed: int, classes: Sequence[int]) -> MaskSet:
+    """Return one mask that nothing was learnt for, the same for every class.
+
+    `dense` keeps every edge, `magnitude` the k largest weights of every layer, `random` the edges that module stemming
+    starts from with this seed.
+    """
+    checks.choice("kind", kind, FIXED)
+    weights = dict(masking.maskable_parameters(parent))
+    values = {name: w.detach().abs() for name, w in weights.items()}
+    if kind == "random":
+        values = start.starting_scores(Run(parent, Recipe(k=k, alpha=0.0, epochs=1), seed), weights, 0)  # type: ignore[arg-type]
+    keep = masking.keep_counts(1.0 if kind == "dense" else k, masking.sizes(weights))
+    return _same_for_all({n: masking.top_k_mask(v.flatten(), keep[n]).view_as(v) for n, v in values.items()}, classes)
+
+
+def grafted(parent: nn.Module, masks: MaskSet, data: Dataset, recipe: Recipe, seed: int, train: bool = True) -> Modules:
+    """Return modules over fixed, equal masks, whose grafting layers alone are trained; the rate is `recipe.lr`.
+
+    The masked parent's logits are computed once. `train` False: the grafting layers as they start.
+    """
+    first = masks.select(masks.classes[:1])
+    if any(bool((mask != first.masks[name]).any()) for name, mask in masks.masks.items()):
+        raise ValueError("masks: must be the same for all classes")
+    check_parent(parent, data, masking.linear_and_convolutional_weights)
+    frozen = start.frozen_copy(parent, next(parent.parameters()).device)
+    weight, bias = _initial_grafting(frozen, recipe, seed, masks.classes, data.num_classes)
+    if train:
+        network = _masked(frozen, {name: mask[0] for name, mask in masks.masks.items()})
+        logits = _outputs(network, data)
+        rates = replace(recipe, grafting_lr=recipe.lr)
+        _descend(lambda at: _log_odds(logits[at], weight, bias), [], [weight, bias], data, masks.classes, rates, seed)
+    return Modules(frozen, masks, weight.detach(), bias.detach())
+
+
+def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, classes: Sequence[int]) -> Modules:
+    """Return modules with one supermask for all of `classes` and a grafting layer each: the limit of a large alpha.
+
+    Only images of `classes` are trained on: with a subset, the mask is trained for the subset itself. Scores and
+    grafting layers start as in module stemming.
+    """
+    check_parent(parent, data, masking.linear_and_convolutional_weights)
+    ours = only(data, classes)
+    frozen = start.frozen_copy(parent, next(parent.parameters()).device)
+    weights = dict(masking.maskable_parameters(frozen))
+    initial = start.starting_scores(Run(frozen, recipe, seed), weights, 0)  # type: ignore[arg-type]
+    scores = {name: nn.Parameter(values.to(weights[name].device)) for name, values in initial.items()}
+    keep = masking.keep_counts(recipe.k, masking.sizes(weights))
+    weight, bias = _initial_grafting(frozen, recipe, seed, classes, data.num_classes)
+
+    def mask(name: str) -> Tensor:
+        return _largest(scores[name].detach().flatten(), keep[name]).view_as(scores[name])
+
+    def log_odds(at: Tensor) -> Tensor:
+        masked = {n: w * masking.straight_through(mask(n), scores[n]) for n, w in weights.items()}
+        return _log_odds(functional_call(frozen, masked, (_inputs(frozen, ours, at),)), weight, bias)
+
+    _descend(log_odds, list(scores.values()), [weight, bias], ours, classes, recipe, seed)
+    final = {name: mask(name).bool().clone() for name in scores}
+    return Modules(frozen, _same_for_all(final, classes), weight.detach(), bias.detach())
+
+
+def small_network(
+    data: Dataset, hidden_layers: int, weights: int, recipe: Recipe, seed: int, classes: Sequence[int]
+) -> nn.Module:
+    """Return a fully connected network for `classes` with about as many `weights`, trained from scratch on them."""
+    ours = only(data, classes)
+    in_features = data.inputs(data.train_images[:1])[0].numel()
+    width = width_for(weights, hidden_layers, in_features, len(classes))
+    network = parents.fc(hidden_layers, in_features, width, max(2, len(classes)), seed=seed)
+    parameters = list(network.parameters())
+    _descend(lambda at: network(_inputs(network, ours, at)).T, parameters, [], ours, classes, recipe, seed)
+    return network.eval().requires_grad_(False)
+
+
+def width_for(weights: int, hidden_layers: int, in_features: int, out_features: int) -> int:
+    """Return the width whose network has the number of weights nearest to `weights`; of two, the narrower."""
+    checks.whole("weights", weights, 1)
+
+    def count(width: int) -> int:
+        sizes = [in_features, *[width] * hidden_layers, out_features]
+        return sum(a * b for a, b in pairwise(sizes))
+
+    width = 1
+    while abs(count(width + 1) - weights) < abs(count(width) - weights):
+        width += 1
+    return width
+
+
+def new_head(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, classes: Sequence[int]) -> nn.Module:
+    """Return the parent, frozen, with a new last layer for `classes`, trained on their images: transfer learning.
+
+    The parent must be an `nn.Sequential` that ends in a linear layer. Its features are computed once.
+    """
+    if not isinstance(parent, nn.Sequential) or not isinstance(parent[-1], nn.Linear):
+        raise TypeError(f"parent must be a Sequential that ends in a linear layer, got {type(parent).__name__}")
+    frozen = start.frozen_copy(parent, next(parent.parameters()).device)
+    ours = only(data, classes)
+    features = _outputs(frozen[:-1], ours)  # type: ignore[index]
+    old = parent[-1].weight
+    bound = old.shape[1] ** -0.5
+    head = nn.Linear(old.shape[1], len(classes), device=old.device, dtype=old.dtype)
+    with torch.no_grad():
+        for values, which in ((head.weight, "weight"), (head.bias, "bias")):
+            drawn = torch.empty_like(values, device="cpu")
+            values.copy_(drawn.uniform_(-bound, bound, generator=generator(seed, "new head", which)))
+    _descend(lambda at: head(features[at]).T, list(head.parameters()), [], ours, classes, recipe, seed)
+    return nn.Sequential(*list(frozen)[:-1], head).eval().requires_grad_(False)  # type: ignore[call-overload]
+
+
+def only(data: Dataset, classes: Iterable[int]) -> Dataset:
+    """Return `data` with the training images of `classes` alone."""
+    asked = checks.subset(classes, range(data.num_classes))
+    inside = torch.isin(data.train_labels, torch.tensor(asked, device=data.train_labels.device))
+    return replace(data, train_images=data.train_images[inside], train_labels=data.train_labels[inside])
+
+
+def one_pass(modules: Modules) -> Callable[[Tensor], Tensor]:
+    """Return what computes the log-odds [B, C] of modules with equal masks in a single pass of the masked parent."""
+    if modules.masks.mean_jaccard() < 1.0:
+        raise ValueError("modules: their masks differ; each needs a pass of its own")
+    network = modules.recompose(modules.classes).network
+    weight, bias = (t[:, 1] - t[:, 0] for t in (modules.grafting_weight, modules.grafting_bias))
+    return lambda inputs: linear(network(inputs), weight, bias)
+
+
+def _largest(scores: Tensor, keep: int) -> Tensor:
+    """Return `masking.top_k_mask` of one row in the dtype of the scores; a selection is faster than its sort."""
+    mask = scores >= scores.kthvalue(len(scores) - keep + 1).values
+    if int(mask.sum()) > keep:  # equal scores at the threshold: the lower index wins
+        mask = masking.top_k_mask(scores, keep)
+    return mask.to(scores.dtype)
+
+
+def _same_for_all(mask: dict[str, Tensor], classes: Sequence[int]) -> MaskSet:
+    return MaskSet({name: m.expand(len(classes), *m.shape).clone() for name, m in mask.items()}, tuple(classes))
+
+
+def _initial_grafting(
+    parent: nn.Module, recipe: Recipe, seed: int, classes: Sequence[int], num_logits: int
+) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return the grafting layers of `classes` as module stemming starts them: [C, 2, N] and [C, 2]."""
+    some = next(parent.parameters())
+    each = [start.starting_grafting(Run(parent, recipe, seed), c, num_logits, some.dtype) for c in classes]
+    weight, bias = (torch.stack(values).to(some.device) for values in zip(*each, strict=True))
+    return nn.Parameter(weight), nn.Parameter(bias)
+
+
+def _log_odds(logits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the log-odds [C, B] of grafting layers that all read the same `logits` [B, N]."""
+    # log-odds are linear in the logits: the difference of a layer's two rows is one vector for each module
+    return linear(logits, weight[:, 1] - weight[:, 0], bias[:, 1] - bias[:, 0]).T
+
+
+def _masked(network: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
+    """Return a copy of `network` in which the weights outside the masks are 0."""
+    masked = copy.deepcopy(network)
+    for name, mask in masks.items():
+        masked.get_parameter(name).mul_(mask)
+    return masked
+
+
+def _inputs(network: nn.Module, data: Dataset, at: Tensor) -> Tensor:
+    some = next(network.parameters())
+    return data.inputs(data.train_images[at]).to(some.device, some.dtype)
+
+
+@torch.no_grad()
+def _outputs(network: nn.Module, data: Dataset, batch_size: int = 10_000) -> Tensor:
+    """Return the outputs of a network on all training images."""
+    every = torch.arange(len(data.train_labels))
+    return torch.cat([network(_inputs(network, data, at)) for at in every.split(batch_size)])
+
+
+def _descend(
+    log_odds: Callable[[Tensor], Tensor],
+    parameters: list[nn.Parameter],
+    grafts: list[nn.Parameter],
+    data: Dataset,
+    classes: Sequence[int],
+    recipe: Recipe,
+    seed: int,
+) -> None:
+    """Train as Algorithm 1 does: its objective, its order of the images, its optimiser and rates.
+
+    `log_odds` maps the positions of a batch's images to log-odds [C, B]. `parameters` step at `recipe.lr`, `grafts` at
+    `recipe.grafting_rate`.
+    """
+    optimiser = start.make_optimiser(recipe, parameters, grafts, fused=True)
+    some = (parameters or grafts)[0]
+    labels, chosen = data.train_labels.to(some.device), torch.tensor(list(classes), device=some.device)
+    for epoch in tqdm(range(recipe.epochs), "control", unit="epoch", disable=None):
+        batches = epoch_order(len(labels), seed, epoch).split(recipe.batch_size)
+        for step, batch in enumerate(batches):
+            at = epoch * len(batches) + step
+            start.set_rates(optimiser, recipe.rate_factor(at, len(batches) * recipe.epochs))
+            loss = objective(log_odds(batch), labels[batch], chosen, recipe.vote)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
