@@ -210,9 +210,9 @@ GOLDEN = {
 }
 """Version -> recipe -> edges of the union, common edges of every pair, and a hash of all masks.
 
-`published` of version 1 had another fingerprint once, which hung on how the mean of equal scores rounds: on this toy some
-hidden neurons are idle, so that the scores of their edges are equal in all modules. On MNIST FC1 the two differ as any two
-roundings of a run do.
+`published` of version 1 had another fingerprint once, which hung on how the mean of equal scores rounds: on this toy
+some hidden neurons are idle, so that the scores of their edges are equal in all modules. On MNIST FC1 the two differ as
+any two roundings of a run do.
 """
 
 

@@ -46,7 +46,9 @@ def stemming_factors(recipe: Recipe, weights: dict[str, Tensor], steps_per_epoch
     )
 
 
-def make_optimiser(recipe: Recipe, scores: list[nn.Parameter], grafts: list[nn.Parameter]) -> torch.optim.SGD:
+def make_optimiser(
+    recipe: Recipe, scores: list[nn.Parameter], grafts: list[nn.Parameter], fused: bool | None = None
+) -> torch.optim.SGD:
     """Return Nesterov SGD with weight decay over scores and grafting layers, each at its own rate."""
     return torch.optim.SGD(
         [
@@ -56,6 +58,7 @@ def make_optimiser(recipe: Recipe, scores: list[nn.Parameter], grafts: list[nn.P
         momentum=recipe.momentum,
         nesterov=recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
+        fused=fused,
     )
 
 
