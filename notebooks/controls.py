@@ -59,7 +59,7 @@ import torch
 from IPython.display import Markdown
 
 import modlib
-from modlib import figures, metrics, recipes, records, tables
+from modlib import claims, figures, metrics, recipes, records, tables
 from modlib.baselines import comparison
 from modlib.baselines.controls import restricted_parent
 from modlib.baselines.single_class import single_class
@@ -330,6 +330,31 @@ Markdown(
     f"with its own layer removed, the masked network loses {compared['module, layer removed, p > 1/2'].mean():.2f} points "
     f"to the module where it is read by p > 1/2."
 )
+
+# %% tags=["hide-input"]
+own_network = (dataset, model) == ("mnist", "fc1")
+recomposing, small = milliseconds["recomposing a pair"] / 1e3, "small network for the pair"
+worse = paired("chosen_pairs_accuracy")[small]
+single_verdict = "holds" if len(holds) == 3 else "partly" if holds else "does not hold"
+judged = [
+    claims.Claim(
+        "A module with its grafting layer outperforms the parent at its own class",
+        "Grafting Layer",
+        "no number",
+        f"module minus parent, all images: {'; '.join(f'{r} {signed(pd.Series(compared[r]))}' for r in readings[:3])} points",
+        single_verdict if own_network else "open",
+        n,
+    ),
+    claims.Claim(
+        "Recomposing is faster than learning a small model from scratch",
+        "Required Properties",
+        "no number",
+        f"a pair: {recomposing:.3f} s against {scratch:.1f} s of training, after the decomposition; the small network is {signed(worse)} points from it",
+        ("holds" if recomposing < scratch else "does not hold") if own_network else "open",
+        n,
+    ),
+]
+claims.publish(store, "controls", judged)
 
 # %% [markdown]
 # **What it means.** Three comparisons decide. Against the *restricted parent*: where it is as accurate, decomposing is
