@@ -30,6 +30,7 @@ goals_pairs: list[float] = [0.02]  # goal of the union of two classes, mean over
 results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["hide-input"]
+import tempfile
 from itertools import combinations
 
 import matplotlib.pyplot as plt
@@ -42,7 +43,8 @@ from modlib import experiments, figures, masking, metrics, parents, recipes, rec
 from modlib.experiments import Trial
 
 figures.use_style()
-store = records.Store.at(results)
+scratch = tempfile.TemporaryDirectory()  # parents and modules of a run that keeps none
+store = records.Store.at(results or scratch.name)
 
 # %% [markdown]
 # ## Running the trials

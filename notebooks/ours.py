@@ -28,6 +28,8 @@ output_k: float = 0.30  # share kept in the output layer, where that is changed
 results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["hide-input"]
+import tempfile
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown
@@ -37,7 +39,8 @@ from modlib import experiments, figures, masking, metrics, parents, recipes, rec
 from modlib.experiments import Trial
 
 figures.use_style()
-store = records.Store.at(results)
+scratch = tempfile.TemporaryDirectory()  # parents and modules of a run that keeps none
+store = records.Store.at(results or scratch.name)
 
 
 # %%

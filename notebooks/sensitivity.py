@@ -28,6 +28,8 @@ tolerance: float = 0.004  # remaining parameters this close to the printed ones 
 results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["hide-input"]
+import tempfile
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown
@@ -38,7 +40,8 @@ from modlib.experiments import Trial
 from modlib.reproduce import Layout
 
 figures.use_style()
-store = records.Store.at(results)
+scratch = tempfile.TemporaryDirectory()  # parents and modules of a run that keeps none
+store = records.Store.at(results or scratch.name)
 data = modlib.datasets.load(dataset)
 
 # %%
