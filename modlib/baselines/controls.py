@@ -52,7 +52,7 @@ def fixed_masks(parent: nn.Module, kind: str, k: float, seed: int, classes: Sequ
     weights = dict(masking.maskable_parameters(parent))
     values = {name: w.detach().abs() for name, w in weights.items()}
     if kind == "random":
-        values = start.starting_scores(Run(parent, Recipe(k=k, alpha=0.0, epochs=1), seed), weights, 0)  # type: ignore[arg-type]
+        values = start.starting_scores(Run(parent, Recipe(k=k, alpha=0.0, epochs=1), seed), weights, 0)
     keep = masking.keep_counts(1.0 if kind == "dense" else k, masking.sizes(weights))
     return _same_for_all({n: masking.top_k_mask(v.flatten(), keep[n]).view_as(v) for n, v in values.items()}, classes)
 
@@ -86,7 +86,7 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
     ours = only(data, classes)
     frozen = start.frozen_copy(parent, next(parent.parameters()).device)
     weights = dict(masking.maskable_parameters(frozen))
-    initial = start.starting_scores(Run(frozen, recipe, seed), weights, 0)  # type: ignore[arg-type]
+    initial = start.starting_scores(Run(frozen, recipe, seed), weights, 0)
     scores = {name: nn.Parameter(values.to(weights[name].device)) for name, values in initial.items()}
     keep = masking.keep_counts(recipe.k, masking.sizes(weights))
     weight, bias = _initial_grafting(frozen, recipe, seed, classes, data.num_classes)

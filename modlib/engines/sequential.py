@@ -6,7 +6,7 @@ through `torch.func.functional_call` with masked weights; it is never changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class _Module:
     """The state of one module of one run: scores, grafting layer, statistics, optimiser."""
 
     def __init__(
-        self, run: Run, c: int, parent: nn.Module, weights: dict[str, Tensor], num_logits: int, device: torch.device
+        self, run: Run, c: int, parent: nn.Module, weights: Mapping[str, Tensor], num_logits: int, device: torch.device
     ) -> None:
         dtype = next(iter(weights.values())).dtype
         initial = start.starting_scores(run, weights, c)
@@ -43,7 +43,7 @@ class _Module:
     def masks(self, reading: str) -> dict[str, Tensor]:
         """Return h(S) by layer: 0 or 1 in the dtype of the scores."""
         return {
-            name: self.top[name](masking.ranked(s.detach(), reading).view(1, -1)).view_as(s).clone()
+            name: self.top[name](masking.ranked(s.detach(), reading).view(1, -1)).view_as(s)
             for name, s in self.scores.items()
         }
 
@@ -58,24 +58,14 @@ def statistics(parent: nn.Module) -> dict[str, Tensor]:
     }
 
 
-class SequentialEngine:
+class SequentialEngine(start.Started):
     """See the module's docstring; the interface is `modlib.engines.Engine`."""
 
     def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
-        self.runs, self.classes, self.data, self.device = runs, classes, data, device
-        self.recipe = runs[0].recipe
-        self.images = data.train_images.to(device)
-        self.labels = data.train_labels.to(device)
-        self.parents = [start.frozen_copy(run.parent, device) for run in runs]
-        self.weights: list[dict[str, Tensor]] = [
-            dict(masking.maskable_parameters(parent, run.policy))
-            for parent, run in zip(self.parents, runs, strict=True)
-        ]
-        self.dtype = next(iter(self.weights[0].values())).dtype
-        self.frequency = objective.class_frequency(self.labels, data.num_classes).to(self.dtype)
+        super().__init__(runs, classes, data, device)
         self.members = [
             [_Module(run, c, parent, weights, data.num_classes, device) for c in classes]
-            for run, parent, weights in zip(runs, self.parents, self.weights, strict=True)
+            for run, parent, weights in zip(runs, self.parents, self.weights_of, strict=True)
         ]
 
     def train_epoch(self, orders: Tensor, epoch: int, average: dict[str, Tensor] | None) -> None:
@@ -94,9 +84,8 @@ class SequentialEngine:
     def _step(self, r: int, batch: Tensor, step: int, per_epoch: int, average: dict[str, Tensor] | None) -> None:
         inputs = self.data.inputs(self.images[batch]).to(self.dtype)
         labels = self.labels[batch]
-        classes = torch.tensor(self.classes, device=self.device)
-        factor = start.stemming_factors(self.runs[r].recipe, self.weights[r], per_epoch)
-        weights = objective.balancing_weights(labels, classes, self.frequency) if self.recipe.balanced else None
+        factor = start.stemming_factors(self.runs[r].recipe, self.weights_of[r], per_epoch)
+        weights = self.balancing_weights(labels)
         others = None
         if self.recipe.vote > 0:
             with torch.no_grad():
@@ -105,30 +94,24 @@ class SequentialEngine:
             start.set_rates(module.optimiser, self.recipe.rate_factor(step, per_epoch * self.recipe.epochs))
             module.optimiser.zero_grad()
             mine = self._log_odds(r, module, inputs, update=True)
-            loss = self._loss(i, mine, others, labels, classes, weights)
+            loss = self._loss(i, mine, others, labels, weights)
             if average is not None:
                 ranked = {name: masking.ranked(s, self.recipe.scores) for name, s in module.scores.items()}
                 loss = loss + stemming.stemming_loss(ranked, average, factor, self.recipe.p)
             loss.backward()
             module.optimiser.step()
 
-    def _loss(
-        self,
-        i: int,
-        mine: Tensor,
-        others: Tensor | None,
-        labels: Tensor,
-        classes: Tensor,
-        weights: Tensor | None,
-    ) -> Tensor:
+    def _loss(self, i: int, mine: Tensor, others: Tensor | None, labels: Tensor, weights: Tensor | None) -> Tensor:
         """The part of the objective that module i's gradient sees: its own CE, and the vote with the others held."""
         w = None if weights is None else weights[i : i + 1]
         if others is None:
-            return objective.objective(mine[None], labels, classes[i : i + 1], 0.0, w)
+            return objective.objective(mine[None], labels, self.class_tensor[i : i + 1], 0.0, w)
         together = others.clone()
         together[i] = mine
-        own = objective.objective(mine[None], labels, classes[i : i + 1], 0.0, w)
-        return (1 - self.recipe.vote) * own + self.recipe.vote * objective.objective(together, labels, classes, 1.0)
+        own = objective.objective(mine[None], labels, self.class_tensor[i : i + 1], 0.0, w)
+        return (1 - self.recipe.vote) * own + self.recipe.vote * objective.objective(
+            together, labels, self.class_tensor, 1.0
+        )
 
     def _log_odds(self, r: int, module: _Module, inputs: Tensor, update: bool) -> Tensor:
         """Return the log-odds [B] of one module; `update` says whether its running statistics follow the batch."""
@@ -136,7 +119,7 @@ class SequentialEngine:
         masks = module.masks(self.recipe.scores)
         masked = {
             name: weight * masking.straight_through(masks[name], values[name])
-            for name, weight in self.weights[r].items()
+            for name, weight in self.weights_of[r].items()
         }
         own = module.statistics if update else {name: s.clone() for name, s in module.statistics.items()}
         logits = functional_call(self.parents[r], {**masked, **own}, (inputs,))
@@ -150,7 +133,7 @@ class SequentialEngine:
                     for members in self.members
                 ]
             )
-            for name in self.weights[0]
+            for name in self.weights_of[0]
         }
 
     def modules(self) -> list[Modules]:
@@ -161,13 +144,13 @@ class SequentialEngine:
         masks = [m.masks(self.recipe.scores) for m in members]
         return Modules(
             parent=self.parents[r],
-            masks=MaskSet({n: torch.stack([m[n] for m in masks]).bool() for n in self.weights[r]}, self.classes),
+            masks=MaskSet({n: torch.stack([m[n] for m in masks]).bool() for n in self.weights_of[r]}, self.classes),
             grafting_weight=torch.stack([m.grafting[0].detach().clone() for m in members]),
             grafting_bias=torch.stack([m.grafting[1].detach().clone() for m in members]),
             statistics={
                 name: torch.stack([m.statistics[name].clone() for m in members]) for name in members[0].statistics
             },
-            scores={n: torch.stack([m.scores[n].detach().clone() for m in members]) for n in self.weights[r]},
+            scores={n: torch.stack([m.scores[n].detach().clone() for m in members]) for n in self.weights_of[r]},
         )
 
     def state(self) -> dict[str, Any]:

@@ -1,15 +1,41 @@
-"""What every engine starts from: scores, grafting layers and rates, functions of the recipe and the seed alone."""
+"""What every engine starts from: data and parents on its device, and scores, grafting layers and rates, which are
+functions of the recipe and the seed alone."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from modlib import grafting, masking, stemming
+from modlib import grafting, masking, objective, stemming
+from modlib.datasets import Dataset
 from modlib.recipes import Recipe, Run
 from modlib.seeds import generator
+
+
+class Started:
+    """What every engine holds: its runs, the training images on its device, and frozen copies of the parents."""
+
+    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
+        self.runs, self.classes, self.data, self.device = runs, classes, data, device
+        self.recipe = runs[0].recipe
+        self.images, self.labels = data.train_images.to(device), data.train_labels.to(device)
+        self.class_tensor = torch.tensor(classes, device=device)
+        self.parents = [frozen_copy(run.parent, device) for run in runs]
+        self.weights_of = [
+            dict(masking.maskable_parameters(parent, run.policy))
+            for parent, run in zip(self.parents, runs, strict=True)
+        ]
+        self.dtype = next(iter(self.weights_of[0].values())).dtype
+        self.frequency = objective.class_frequency(self.labels, data.num_classes).to(self.dtype)
+
+    def balancing_weights(self, labels: Tensor) -> Tensor | None:
+        """Return the weights of `labels` [..., B] in every module's loss, [..., C, B]; None where all are 1."""
+        if not self.recipe.balanced:
+            return None
+        return objective.balancing_weights(labels, self.class_tensor, self.frequency)
 
 
 def frozen_copy(parent: nn.Module, device: torch.device) -> nn.Module:
@@ -17,7 +43,7 @@ def frozen_copy(parent: nn.Module, device: torch.device) -> nn.Module:
     return copy.deepcopy(parent).to(device).eval().requires_grad_(False)
 
 
-def starting_scores(run: Run, weights: dict[str, Tensor], c: int) -> dict[str, Tensor]:
+def starting_scores(run: Run, weights: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:
     """Return the initial scores of the module of class `c` of one run, by layer, on the CPU."""
     recipe = run.recipe
     purpose: tuple[str | int, ...] = ("scores",) if recipe.share_init else ("scores", c)
@@ -34,7 +60,7 @@ def starting_grafting(run: Run, c: int, num_logits: int, dtype: torch.dtype) -> 
     return weight[0], bias[0]
 
 
-def stemming_factors(recipe: Recipe, weights: dict[str, Tensor], steps_per_epoch: int) -> dict[str, float]:
+def stemming_factors(recipe: Recipe, weights: Mapping[str, Tensor], steps_per_epoch: int) -> dict[str, float]:
     """Return the factor of Eq. 1 by layer, for one recipe."""
     return stemming.factors(
         recipe.alpha,

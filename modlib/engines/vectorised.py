@@ -52,29 +52,22 @@ def _in_order(part: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]
         yield from _in_order(module, f"{name}.{child}" if name else child)
 
 
-class VectorisedEngine:
+class VectorisedEngine(start.Started):
     """See the module's docstring; the interface is `modlib.engines.Engine`."""
 
     def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
-        self.runs, self.classes, self.data, self.device = runs, classes, data, device
-        self.recipe = runs[0].recipe
-        self.images = data.train_images.to(device)
-        self.labels = data.train_labels.to(device)
-        self.parents = [start.frozen_copy(run.parent, device) for run in runs]
+        super().__init__(runs, classes, data, device)
         layers = [fully_connected_layers(parent) or [] for parent in self.parents]
         self.names = [f"{name}.weight" for name, _ in layers[0]]
         self.weights = [torch.stack([run[i][1].weight for run in layers])[:, None] for i in range(len(self.names))]
         self.biases = [_biases([run[i][1] for run in layers]) for i in range(len(self.names))]
-        self.dtype = self.weights[0].dtype
-        self.class_tensor = torch.tensor(classes, device=device)
-        self.frequency = objective.class_frequency(self.labels, data.num_classes).to(self.dtype)
         self._start()
 
     def _start(self) -> None:
         r, c = len(self.runs), len(self.classes)
-        by_name = [dict(zip(self.names, (w[i, 0] for w in self.weights), strict=True)) for i in range(r)]
         initial = [
-            [start.starting_scores(run, by_name[i], cl) for cl in self.classes] for i, run in enumerate(self.runs)
+            [start.starting_scores(run, weights, cl) for cl in self.classes]
+            for run, weights in zip(self.runs, self.weights_of, strict=True)
         ]
         scores = [
             torch.stack([torch.stack([s[name] for s in row]) for row in initial]).to(self.device) for name in self.names
@@ -97,7 +90,8 @@ class VectorisedEngine:
     def train_epoch(self, orders: Tensor, epoch: int, average: dict[str, Tensor] | None) -> None:
         batches = orders.to(self.device).split(self.recipe.batch_size, dim=1)
         factors = [
-            start.stemming_factors(run.recipe, self._weights_of(i), len(batches)) for i, run in enumerate(self.runs)
+            start.stemming_factors(run.recipe, weights, len(batches))
+            for run, weights in zip(self.runs, self.weights_of, strict=True)
         ]
         factor = [
             torch.tensor([f[name] for f in factors], dtype=self.dtype, device=self.device)[:, None, None, None]
@@ -108,18 +102,13 @@ class VectorisedEngine:
             rate = self.recipe.rate_factor(epoch * len(batches) + step, steps)
             self._step(batch, average, factor, rate)
 
-    def _weights_of(self, r: int) -> dict[str, Tensor]:
-        return {name: w[r, 0] for name, w in zip(self.names, self.weights, strict=True)}
-
     @torch.no_grad()
     def _step(self, batch: Tensor, average: dict[str, Tensor] | None, factor: list[Tensor], rate: float) -> None:
         flat = batch.reshape(-1)
         inputs = self.data.inputs(self.images[flat]).to(self.dtype).flatten(1).unflatten(0, batch.shape)
         labels = self.labels[flat].view(batch.shape)
         log_odds, activations = self._forward(inputs)
-        weights = None
-        if self.recipe.balanced:
-            weights = objective.balancing_weights(labels, self.class_tensor, self.frequency)
+        weights = self.balancing_weights(labels)
         of_log_odds = objective.gradient(log_odds, labels, self.class_tensor, self.recipe.vote, weights)
         gradients, of_grafting = self._backward(inputs, activations, of_log_odds)
         for name, update, gradient, f in zip(self.names, self.updates, gradients, factor, strict=True):
