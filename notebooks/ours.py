@@ -16,9 +16,7 @@
 # *not the paper's*. Nothing is chosen on test images.
 
 # %% tags=["parameters"]
-columns: list[str] = ["digits fc1"]  # data sets with parents, e.g. "mnist fc1"
-alphas: list[float] = [4.0]  # stemming of our recipe, one value for each column
-seeds: list[int] = [0, 1]  # one trial for each seed
+columns: list[str] = ["digits fc1 4.0 2"]  # data set, parent, stemming of our recipe, number of trials
 k: float = 0.10  # share of the edges kept in every layer
 parent_epochs: int = 50  # epochs of the parent (Table 3: 100)
 short_parent_epochs: int = 10  # epochs of the less trained parent
@@ -62,8 +60,9 @@ def levers(data, model, alpha):
 
 
 done, tables_of_rows, sets, trials = [], [], {}, {}
-for column, alpha in zip(columns, alphas, strict=True):
-    dataset, model = column.split()
+for text in columns:
+    dataset, model, alpha, count = text.split()
+    column, alpha, seeds = f"{dataset} {model}", float(alpha), range(int(count))
     sets[column] = modlib.datasets.load(dataset)
     recipe = recipes.ours(k=k, alpha=alpha, vote=vote, epochs=epochs)
     base = Trial(dataset, model, "ours", recipe, seeds[0], parent_epochs)
@@ -73,7 +72,7 @@ for column, alpha in zip(columns, alphas, strict=True):
     tables_of_rows.append(rows.assign(column=column))
 rows = pd.concat(tables_of_rows, ignore_index=True)
 parameters = {
-    "columns": columns, "alphas": alphas, "seeds": seeds, "k": k, "parent_epochs": parent_epochs, "epochs": epochs,
+    "columns": columns, "k": k, "parent_epochs": parent_epochs, "epochs": epochs,
     "vote": vote, "output_k": output_k, "short_parent_epochs": short_parent_epochs,
 }  # fmt: skip
 records.export(store, "ours", done, parameters)
@@ -82,7 +81,7 @@ last = test[test["epoch"] == test.groupby(["column", "variant", "seed"])["epoch"
 
 # %% tags=["nbval-check-output"]
 names = list(dict.fromkeys(last["variant"]))
-print(len(last) == len(columns) * len(names) * len(seeds), len(names))
+print(len(last) == sum(int(text.split()[3]) for text in columns) * len(names), len(names))
 
 # %% [markdown]
 # ## One thing at a time
@@ -94,7 +93,7 @@ print(len(last) == len(columns) * len(names) * len(seeds), len(names))
 base_name = names[0]
 changes = {}
 lines = []
-for column in columns:
+for column in sets:
     part = last[last["column"] == column]
     change = {q: experiments.differences(part, base_name, q) for q in ("accuracy", "jaccard_index")}
     changes[column] = change
@@ -117,14 +116,14 @@ for column in columns:
         )
 tables.table(
     pd.DataFrame(lines),
-    f"Recipe ours with vote loss (α = {', '.join(f'{a:g}' for a in alphas)}; {epochs} epochs) and one change at a time: last epoch, test images, mean ± standard deviation over n trials.",
+    f"Recipe ours with vote loss (α = {', '.join(text.split()[2] for text in columns)}; {epochs} epochs) and one change at a time: last epoch, test images, mean ± standard deviation over n trials.",
     "tab-ours",
 )
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the accuracy of the vote (points) and of the Jaccard index when one thing of our recipe is changed; one point a trial, paired by seed with the base.", "name": "fig-ours"}, "image": {"alt": "For each change a row of points: left the change of accuracy, right the change of the Jaccard index; points left of zero are losses."}}
 figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 0.32 * len(names) + 0.9), sharey=True)
 palette = [figures.COLOURS["ours, with vote loss"], figures.COLOURS["ours"], figures.COLOURS["published"]]
-for i, column in enumerate(columns):
+for i, column in enumerate(sets):
     for ax, quantity, scale in ((axes[0], "accuracy", 100), (axes[1], "jaccard_index", 1)):
         for y, name in enumerate(names[1:]):
             values = scale * changes[column][quantity][name]
@@ -147,7 +146,6 @@ plt.show()
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 lines, odds = [], {}
 for column, data in sets.items():
-    _, model = column.split()
     for name in names[:2]:
         one = last[(last["column"] == column) & (last["variant"] == name)]
         own, other = [], []
@@ -210,22 +208,23 @@ tables.table(
 
 # %% tags=["hide-input"]
 sentences = []
-for column in columns:
+for column in sets:
     change = 100 * changes[column]["accuracy"].drop(columns=base_name)
-    mean, spread = change.mean(), change.std()
-    clear = mean[(mean.abs() > 2 * spread.fillna(0) / max(len(seeds), 1) ** 0.5) & (mean.abs() >= 0.05)].sort_values()
+    mean, n = change.mean(), len(change)
+    intervals = {name: records.interval(change[name].dropna()) for name in change}
+    clear = mean[[low > 0 or high < 0 for low, high in intervals.values()]].sort_values()
     listed = "; ".join(f"{name} {value:+.2f}" for name, value in clear.items()) or "none"
     rest = sorted(set(mean.index) - set(clear.index))
     sentences.append(
-        f"On {column} (n = {len(seeds)}), changes of accuracy that stand out of their spread (more than twice its standard error, at "
-        f"least 0.05 points), in points: {listed}. Not told apart from zero: {', '.join(rest) or 'none'}. "
-        f"Calibration changes the vote by {100 * sum(gains[column, names[0]]) / len(seeds):+.2f} points with the vote loss, and "
-        f"by {100 * sum(gains[column, names[1]]) / len(seeds):+.2f} without."
+        f"On {column} (n = {n}), changes of accuracy whose 95% interval (Student's, paired) leaves out zero, in points: "
+        f"{listed}. Not told apart from zero: {', '.join(rest) or 'none'}{' (one trial tells no spread)' if n == 1 else ''}. "
+        f"Calibration changes the vote by {100 * sum(gains[column, names[0]]) / n:+.2f} points with the vote loss, and "
+        f"by {100 * sum(gains[column, names[1]]) / n:+.2f} without."
     )
 Markdown("**What came out.** " + "\n\n".join(sentences))
 
 # %% [markdown]
-# **Re-run it:** `modlib reproduce ours -p columns "[fashion_mnist fc1]" -p alphas "[4.0]"`.
+# **Re-run it:** `modlib reproduce ours -p columns "[fashion_mnist fc1 4.0 3]"`.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(done, "tab-from-ours", parameters)
