@@ -149,6 +149,7 @@ def _rates(*rates: float) -> Settings:
 GRAFTING, SCORES, WEIGHTS = _rates(0.01, 0.1, 1.0), _rates(0.03, 0.1, 0.3), _rates(0.001, 0.003, 0.01)
 METHODS: dict[str, Method] = {
     "module stemming": Method(stemming, tuple({"alpha": alpha} for alpha in (2.0, 4.0, 8.0))),
+    "module stemming, without vote loss": Method(stemming, ({"alpha": 1.0, "vote": 0.0},)),
     "parent, restricted": Method(_restricted, ({},)),
     "dense parent + grafting": Method(_fixed("dense"), GRAFTING),
     "random mask + grafting": Method(_fixed("random"), GRAFTING),
@@ -172,7 +173,7 @@ def compare(names: Sequence[str], setup: Setup, seeds: Sequence[int]) -> list[Re
         method = METHODS[name]
         tried = [run(name, setup, setting, seeds[0]) for setting in method.settings]
         chosen = method.settings[best_of([record.rows for record in tried])]
-        if method.make is stemming:
+        if name == "module stemming":
             chosen = {"alpha": setup.recipe.alpha}
         rest = seeds[1:] if chosen in method.settings else seeds
         done += tried + [run(name, setup, chosen, seed) for seed in rest]
