@@ -370,18 +370,20 @@ if len(single):
 Markdown("**What came out.** " + "\n\n".join(said))
 
 # %% tags=["hide-input"]
-by_edges, by_values = (int(single[name].sum()) if len(single) else 0 for name in ("_edges", "_values"))
-judged = [
-    claims.Claim(
-        "Module stemming has the higher Jaccard index, by one definition and on the same parents",
-        "Evaluation of Decomposability",
-        f"{int(single['_printed'].sum())} of {len(single)} columns, by two definitions",
-        f"above the lowest of the three rules: {by_edges} of {len(single)} by edges, {by_values} by their index",
-        "holds" if by_edges == by_values == len(single) else "partly" if by_edges + by_values else "does not hold",
-        len(single),
-    )
-]
-claims.publish(store, "baselines", judged if len(single) else [])
+judged = []
+if len(single):
+    printed, by_edges, by_values = (int(single[name].sum()) for name in ("_printed", "_edges", "_values"))
+    judged = [
+        claims.Claim(
+            "Module stemming has the higher Jaccard index, by one definition and on the same parents",
+            "Evaluation of Decomposability",
+            f"{printed} of {len(single)} columns, by two definitions",
+            f"above the lowest of the three rules: {by_edges} of {len(single)} by edges, {by_values} by their index",
+            "holds" if by_edges == by_values == len(single) else "partly" if by_edges + by_values else "does not hold",
+            len(single),
+        )
+    ]
+claims.publish(store, "baselines", judged)
 
 # %% [markdown]
 # **What it means.** The sentence "outperforms the conventional method in terms of JI" rests on two definitions. By either one
