@@ -47,10 +47,9 @@ data = modlib.datasets.load(dataset)
 # %%
 READINGS = {
     "as published": [{"alpha": 1.0}, {"alpha": 0.0}],
-    "weight decay 0.5 on the scores": [{"alpha": 1.0, "weight_decay": 0.5}, {"alpha": 0.0, "weight_decay": 0.5}],
+    "weight decay 0.5 on the scores": [{"alpha": 1.0, "weight_decay": 0.5}],
     "Eq. 1 by layer": [{"alpha": 1.0, "reduction": "layer"}],
-    "Eq. 1 scale-free (ours)": [{"alpha": 1.0, "reduction": "scale_free"}],
-    "ranked by absolute value": [{"alpha": 1.0, "scores": "absolute"}, {"alpha": 0.0, "scores": "absolute"}],
+    "ranked by absolute value": [{"alpha": 1.0, "scores": "absolute"}],
     "balanced loss": [{"alpha": 1.0, "balanced": True}],
     "annealed rates": [{"alpha": 1.0, "schedule": "cosine"}],
 }
