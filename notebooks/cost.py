@@ -30,6 +30,7 @@ steps: int = 10  # steps in one measurement
 repeats: int = 3  # measurements of each program, in turns
 threads: int = 1  # threads of both programs
 device: str = "cpu"  # where both run: cpu or cuda
+results: str = ""  # folder that the measurements are written to; empty: nowhere
 
 # %%
 import time
@@ -43,7 +44,7 @@ from IPython.display import Markdown
 from torch import nn
 
 import modlib
-from modlib import figures, recipes, tables
+from modlib import figures, recipes, records, tables
 from modlib.cotraining import epoch_order
 from modlib.engines import make_engine
 
@@ -173,6 +174,8 @@ for model in models:
         measured = in_turns({"obvious way": obvious_way(parent, every, batch), "ours": ours([parent], every, batch)})
         rows.append(measured.assign(model=model, batch=batch))
 speed = pd.concat(rows)
+if results:
+    records.write(records.Store.at(results).folder / "cost.csv", speed.to_csv(index=False))
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 middle = speed.groupby(["model", "batch", "program"])["ms"].median().unstack()
