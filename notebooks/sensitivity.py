@@ -89,7 +89,7 @@ for name, change in changes.items():
         continue
     remaining = part["remaining_parameters"].mean()
     target = printed.get(change["alpha"] > 0)
-    agree[name] = None if target is None else abs(remaining - target) <= tolerance
+    agree[name] = None if target is None else bool(abs(remaining - target) <= tolerance)
     lines.append(
         {
             "reading": name,

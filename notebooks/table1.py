@@ -427,9 +427,9 @@ Markdown("**What came out.** " + "\n\n".join(sentences))
 # Table 1 used; nor can an $\alpha$ be carried from one recipe to another, because batch size, rates and vote loss change
 # what the pull works against ([deviations](../deviations.md)). Read accuracy and index together.
 #
-# The published recipe on the other columns is one command away: `modlib reproduce table1 --published -p models "[fc1, fc2,
-# fc3, fc4]" -p datasets "[mnist, fashion_mnist]"`. The baselines TI-I, TI-SNE and CM-RIE are not run yet; the paper copied their
-# numbers from {cite:t}`pan2020`.
+# The published recipe at the paper's scale is one command away: `modlib reproduce table1 --published -p models "[fc1, fc2,
+# fc3, fc4]" -p datasets "[mnist, fashion_mnist]" -p published_epochs 50`. Which readings of the paper give its lower
+# index is asked in [sensitivity](sensitivity.ipynb).
 #
 # **Re-run it:** `modlib reproduce table1 -p published_alphas "[0.5]"`.
 
