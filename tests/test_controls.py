@@ -11,6 +11,7 @@ from torch import nn
 import modlib
 from modlib import masking, metrics, recipes
 from modlib.baselines import comparison, controls, single_class
+from modlib.engines.selection import TopK
 from modlib.modules import Modules
 from modlib.records import Store
 
@@ -86,7 +87,7 @@ def test_a_shared_mask_is_one_mask_of_the_asked_size(parent, data):
 
 def test_equal_scores_at_the_threshold_keep_the_exact_count():
     for scores, keep in ((torch.tensor([2.0, 1.0, 1.0, 1.0, 0.0]), 3), (torch.tensor([2.0, 1.0, 3.0, 0.5]), 2)):
-        assert torch.equal(controls._largest(scores, keep).bool(), masking.top_k_mask(scores, keep))
+        assert torch.equal(TopK(torch.tensor([keep]))(scores[None])[0].bool(), masking.top_k_mask(scores, keep))
 
 
 def test_one_module_with_a_shared_mask_is_a_module_without_others(parent, data, decompose):

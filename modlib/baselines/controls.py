@@ -23,6 +23,7 @@ from modlib import checks, masking, parents
 from modlib.cotraining import check_parent, epoch_order
 from modlib.datasets import Dataset
 from modlib.engines import start
+from modlib.engines.selection import TopK
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.objective import objective
@@ -89,17 +90,18 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
     initial = start.starting_scores(Run(frozen, recipe, seed), weights, 0)
     scores = {name: nn.Parameter(values.to(weights[name].device)) for name, values in initial.items()}
     keep = masking.keep_counts(recipe.k, masking.sizes(weights))
+    top = {name: TopK(torch.tensor([count])) for name, count in keep.items()}
     weight, bias = _initial_grafting(frozen, recipe, seed, classes, data.num_classes)
 
     def mask(name: str) -> Tensor:
-        return _largest(scores[name].detach().flatten(), keep[name]).view_as(scores[name])
+        return top[name](scores[name].detach().view(1, -1)).view_as(scores[name])
 
     def log_odds(at: Tensor) -> Tensor:
         masked = {n: w * masking.straight_through(mask(n), scores[n]) for n, w in weights.items()}
         return _log_odds(functional_call(frozen, masked, (_inputs(frozen, ours, at),)), weight, bias)
 
     _descend(log_odds, list(scores.values()), [weight, bias], ours, classes, recipe, seed)
-    final = {name: mask(name).bool().clone() for name in scores}
+    final = {name: mask(name).bool() for name in scores}
     return Modules(frozen, _same_for_all(final, classes), weight.detach(), bias.detach())
 
 
@@ -165,14 +167,6 @@ def one_pass(modules: Modules) -> Callable[[Tensor], Tensor]:
     network = modules.recompose(modules.classes).network
     weight, bias = (t[:, 1] - t[:, 0] for t in (modules.grafting_weight, modules.grafting_bias))
     return lambda inputs: linear(network(inputs), weight, bias)
-
-
-def _largest(scores: Tensor, keep: int) -> Tensor:
-    """Return `masking.top_k_mask` of one row in the dtype of the scores; a selection is faster than its sort."""
-    mask = scores >= scores.kthvalue(len(scores) - keep + 1).values
-    if int(mask.sum()) > keep:  # equal scores at the threshold: the lower index wins
-        mask = masking.top_k_mask(scores, keep)
-    return mask.to(scores.dtype)
 
 
 def _same_for_all(mask: dict[str, Tensor], classes: Sequence[int]) -> MaskSet:
