@@ -195,10 +195,13 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def last_epochs(rows: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """Return the row of every trial's last epoch on one split."""
+def last_epochs(rows: pd.DataFrame, split: str = "test", by: Sequence[str] = SETTINGS) -> pd.DataFrame:
+    """Return the row of every trial's last epoch on one split.
+
+    `by`: the columns that, with `seed`, tell one trial from another; variants of one setting need their own.
+    """
     measured = rows[rows["split"] == split]
-    last = measured.groupby([*SETTINGS, "seed"])["epoch"].transform("max")
+    last = measured.groupby([*by, "seed"])["epoch"].transform("max")
     return measured[measured["epoch"] == last]
 
 

@@ -252,6 +252,21 @@ def test_every_method_has_its_records(setup, name):
     assert [r.provenance for r in again] == [r.provenance for r in records], "what is there is read"
 
 
+def test_a_mask_as_large_as_the_union_has_its_size_in_every_layer(setup):
+    recipe = replace(setup.recipe, k={"default": 0.05, "3.weight": 0.4}, alpha=0.0)
+    ours = replace(setup, recipe=recipe, pairs=(), modules={})
+    record = comparison.run("shared mask, as large as the union", ours, {"lr": 0.1}, 0)
+    union = comparison.stemming(ours, recipe, 0).masks.remaining_by_layer()
+    assert union["3.weight"] > 0.4 > 0.1 > union["1.weight"] > 0.05, "without stemming every union is larger than k"
+    made = comparison.METHODS["shared mask, as large as the union"].make(ours, recipe, 0, ours.classes)
+    assert made.masks.remaining_by_layer([0]) == union
+    assert made.masks.mean_jaccard() == 1.0
+    row = record.rows[1]
+    assert row["remaining_parameters_all"] == pytest.approx(made.remaining(), abs=1e-6)
+    assert (row["k"], row["k_by_layer"]) == (0.05, '{"3.weight": 0.4}')
+    assert "chosen_pairs_accuracy" not in row
+
+
 def test_time_and_single_class_have_their_records(setup):
     kinds = [row["kind"] for row in comparison.time_in_use(setup, 0, 50, 2).rows]
     assert {"parent", "one mask", "a mask for every class", "small network", "recomposing a pair"} <= set(kinds)

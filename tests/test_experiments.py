@@ -97,6 +97,14 @@ def test_the_last_epoch_of_every_trial():
     assert list(experiments.last_epochs(pd.DataFrame(rows), "held_out")["epoch"]) == [2]
 
 
+def test_the_last_epoch_of_variants_that_share_their_settings():
+    rows = [row(e, "test", variant=v) for v, epochs in (("short", 1), ("long", 3)) for e in range(1, epochs + 1)]
+    table = pd.DataFrame(rows)
+    last = experiments.last_epochs(table, by=["variant"])
+    assert list(zip(last["variant"], last["epoch"], strict=True)) == [("short", 1), ("long", 3)]
+    assert list(experiments.last_epochs(table)["variant"]) == ["long"]  # by settings they are one trial
+
+
 def modules_measured():
     """Two modules, three epochs. On test the first is best in epoch 1, on held-out images in 2 and, as good, in 3."""
     held_out, test = ((0.1, 0.9), (0.7, 0.8), (0.7, 0.8)), ((0.6, 0.5), (0.4, 0.2), (0.3, 0.1))

@@ -7,6 +7,7 @@ accuracy for size, and accuracy alone would always take the least stemming. Test
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from modlib.datasets import Dataset
 from modlib.experiments import Trial
 from modlib.modules import Modules
 from modlib.recipes import Recipe
-from modlib.records import Record, Rows, Store
+from modlib.records import Record, Rows, Store, key
 
 VERSION = 1
 """Raised when a control of the same parameters and seed gives another result."""
@@ -39,9 +40,9 @@ class Setup:
     recipe: Recipe
     """Module stemming's; a method's settings change it."""
     pairs: Sequence[tuple[int, int]]
-    """The pairs of classes that are also trained for by themselves."""
+    """The pairs of classes that are also trained for by themselves; may be none."""
     parents: dict[int, nn.Module] = field(default_factory=dict)
-    modules: dict[Trial, Modules] = field(default_factory=dict)
+    modules: dict[str, Modules] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -89,11 +90,12 @@ class Method:
 def stemming(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int] = ()) -> Modules:
     """Return the modules of module stemming, from its trial; always for all classes."""
     trial = setup.trial(seed, recipe)
-    if trial not in setup.modules:
+    which = key(trial.parameters)
+    if which not in setup.modules:
         if setup.store.folder is not None:
             experiments.run_trials([trial], setup.data, setup.store, device="cpu")
-        setup.modules[trial] = experiments.trial_modules(trial, setup.data, setup.store, device="cpu")
-    return setup.modules[trial]
+        setup.modules[which] = experiments.trial_modules(trial, setup.data, setup.store, device="cpu")
+    return setup.modules[which]
 
 
 def _untrained(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int]) -> Modules:
@@ -120,6 +122,10 @@ def _union(setup: Setup, seed: int, classes: Sequence[int]) -> float:
 
 
 def _shared_as_union(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int]) -> Modules:
+    """One mask with as many edges as the union; where `k` is given by layer, with as many in every layer."""
+    if isinstance(setup.recipe.k, Mapping):
+        k = stemming(setup, setup.recipe, seed, setup.classes).masks.remaining_by_layer(classes)
+        return _shared(setup, replace(recipe, k=k), seed, classes)
     return _shared(setup, replace(recipe, k=_union(setup, seed, classes)), seed, classes)
 
 
@@ -140,6 +146,14 @@ def _restricted(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int])
 def _share(recipe: Recipe) -> float:
     assert isinstance(recipe.k, float)
     return recipe.k
+
+
+def _shares(recipe: Recipe) -> dict[str, Any]:
+    """Return `k` for the columns of a row: one number, and beside it what differs by layer."""
+    if not isinstance(recipe.k, Mapping):
+        return {"k": recipe.k}
+    by_layer = dict(recipe.k)
+    return {"k": by_layer.pop("default", None), "k_by_layer": json.dumps(by_layer)}
 
 
 def _rates(*rates: float) -> Settings:
@@ -223,7 +237,7 @@ def _rows(name: str, setup: Setup, recipe: Recipe, seed: int) -> Rows:
         "method": name,
         "recipe": "ours",
     }
-    common |= {"k": recipe.k, "alpha": recipe.alpha, "lr": recipe.lr, "vote": recipe.vote, "seed": seed}
+    common |= _shares(recipe) | {"alpha": recipe.alpha, "lr": recipe.lr, "vote": recipe.vote, "seed": seed}
     common |= {"training_seconds": seconds} | cost(first)
     rows = []
     for split in experiments.SPLITS:
@@ -244,7 +258,7 @@ def _accuracies(made: Mapping[tuple[int, ...], Modules | nn.Module], setup: Setu
         )
         for pair in setup.pairs
     ]
-    row: dict[str, Any] = {"chosen_pairs_accuracy": statistics.mean(pairs)}
+    row: dict[str, Any] = {"chosen_pairs_accuracy": statistics.mean(pairs)} if pairs else {}
     if every is not None:
         table = metrics.accuracy_of_pairs(every, labels, setup.classes)
         row |= {
