@@ -9,17 +9,22 @@ The objective is `modlib.objective`, what a recipe holds `modlib.recipes`, how s
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from tqdm import tqdm
 
-from modlib import checks, library, masking, stemming
+from modlib import checkpoints, checks, library, masking
 from modlib.datasets import Dataset
 from modlib.engines import Engine, make_engine
+from modlib.logits import with_logits
 from modlib.modules import Modules
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 from modlib.seeds import generator
@@ -62,7 +67,11 @@ def cotrain(
     schedule: str = "constant",
     balanced: bool = False,
     grafting_init: str = "random",
-    policy: masking.Policy = masking.linear_and_convolutional_weights,
+    images_per_epoch: int | None = None,
+    augment: str = "none",
+    precision: str = "float32",
+    policy: masking.Policy = masking.default_policy,
+    logits: Callable[[Any], Tensor] | None = None,
     engine: str = "auto",
     device: str | torch.device = "auto",
     callback: Callable[[int, Modules], None] | None = None,
@@ -71,6 +80,7 @@ def cotrain(
 
     Args:
         parent: any `nn.Module`, inputs [B, ...] -> N logits [B, N]; a copy in eval mode is used, yours is untouched.
+            Dropout is off. Weights that are not masked are named in a warning.
         data: the training images, see `modlib.datasets`.
         k: share of the edges that every layer of every module keeps, in (0, 1]; or a share by layer name, with
             "default" for the rest.
@@ -96,8 +106,12 @@ def cotrain(
         schedule: "constant" (the paper) or "cosine", annealed to 0 step by step.
         balanced: whether "this class" and "another" weigh the same in a module's loss.
         grafting_init: "random" or "own_logit"; see `modlib.grafting.initial_grafting`.
+        images_per_epoch: images of an epoch, drawn anew for each; default, all training images.
+        augment: of the training images, see `modlib.augmentation`; all modules see the same ones.
+        precision: of forward and backward passes, "float32" or "bfloat16" (autocast); scores are float32 in both.
         policy: which parameters are masked.
-        engine: "auto", "vectorised" (fully connected parents) or "sequential" (any parent).
+        logits: picks the logits [B, N] out of what the parent returns, where that is a tuple, a dict or the like.
+        engine: "auto", "vectorised" (fully connected parents), "modulewise" or "sequential"; see `modlib.engines`.
         device: "auto" (a GPU where there is one), or a torch device.
         callback: called after every epoch with its number (from 1) and the modules so far.
 
@@ -109,6 +123,7 @@ def cotrain(
             is not N logits, and inputs that are not finite.
         TypeError: before any work, for an argument of another type.
         FloatingPointError: where the scores diverge.
+        WorkerLost: under `torchrun`, where another process has ended.
     """
     recipe = Recipe(
         k=k,
@@ -131,7 +146,11 @@ def cotrain(
         schedule=schedule,
         balanced=balanced,
         grafting_init=grafting_init,
+        images_per_epoch=images_per_epoch,
+        augment=augment,
+        precision=precision,
     )
+    parent = parent if logits is None else with_logits(parent, logits)
     chosen = None if classes is None else tuple(checks.listed(classes, "classes"))
     run = Run(parent, recipe, seed, chosen, policy)
     each = None if callback is None else lambda _, epoch, modules: callback(epoch, modules)
@@ -155,6 +174,8 @@ def cotrain_population(
     """
     device = _device(device)
     classes = _check_population(runs, data)
+    for line in unmasked_lines(runs[0].parent, data, runs[0].policy):
+        warnings.warn(line, stacklevel=3)
     recipe = runs[0].recipe
     if recipe.method == "base":
         return _cotrain_from_base(runs, data, classes, engine, device, callback)
@@ -205,21 +226,23 @@ def _train(
     """
     epochs = runs[0].recipe.epochs
     identity = _identity(runs, data) if checkpoint is not None else ""
-    start = _resume(engine, identity, checkpoint)
+    start = checkpoints.resume(engine, identity, checkpoint)
+    latest = engine.average()
     for epoch in tqdm(range(start, epochs), "co-training", initial=start, total=epochs, unit="epoch", disable=None):
         average = None
         if stemming_from is not None and epoch >= stemming_from:
-            average = target or {name: stemming.average_scores(ranked) for name, ranked in engine.ranked().items()}
+            average = target or latest
         orders = torch.stack([epoch_order(len(data.train_labels), run.seed, epoch) for run in runs])
-        engine.train_epoch(orders, epoch, average)
-        _check_finite(engine, epoch)
+        engine.train_epoch(orders[:, : runs[0].recipe.images_per_epoch], epoch, average)
+        latest = engine.average()
+        _check_finite(latest, epoch)
         if callback is not None:
             for i, modules in enumerate(_described(engine, runs)):
                 callback(i, epoch + 1, modules)
         if checkpoint is not None:
-            _save_checkpoint(engine, identity, checkpoint, epoch + 1)
+            checkpoints.save(engine, identity, checkpoint, epoch + 1)
     if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        checkpoints.remove(checkpoint)
     return _described(engine, runs)
 
 
@@ -231,39 +254,22 @@ def _described(engine: Engine, runs: Sequence[Run]) -> list[Modules]:
     ]
 
 
-def _save_checkpoint(engine: Engine, identity: str, path: Path, epoch: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save({"epoch": epoch, "identity": identity, "engine": engine.state()}, part)
-    part.replace(path)
-
-
-def _resume(engine: Engine, identity: str, path: Path | None) -> int:
-    """Load the checkpoint, if there is one, and return the number of epochs done."""
-    if path is None or not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    if saved["identity"] != identity:
-        raise ValueError(f"checkpoint: {path} is of other runs, parents or data; remove it to start anew")
-    engine.load_state(saved["engine"])
-    return int(saved["epoch"])
-
-
 def _identity(runs: Sequence[Run], data: Dataset) -> str:
     """Return what a checkpoint must agree in to be gone on from: recipes, seeds, classes, parents and data."""
     each = [(asdict(run.recipe), run.seed, run.classes, library.parent_hash(run.parent)) for run in runs]
     return repr((VERSION, data.sha256(), each))
 
 
-def _check_finite(engine: Engine, epoch: int) -> None:
-    for name, ranked in engine.ranked().items():
-        if not bool(torch.isfinite(ranked).all()):
+def _check_finite(average: Mapping[str, Tensor], epoch: int) -> None:
+    """Raise where a score has diverged: then the mean over modules, which is at hand, has too."""
+    for name, mean in average.items():
+        if not bool(torch.isfinite(mean).all()):
             raise FloatingPointError(f"the scores of {name} diverged in epoch {epoch + 1}: lower lr or alpha")
 
 
 def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     try:
         return torch.device(device)
     except RuntimeError as error:
@@ -303,26 +309,65 @@ def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> No
     """Raise unless `parent` maps the inputs of `data` to one finite logit for every class."""
     if not isinstance(parent, nn.Module):
         raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
-    parameters = masking.maskable_parameters(parent, policy)
-    some = next(iter(parameters.values()))
-    inputs = data.inputs(data.train_images[:2]).to(some.device, some.dtype)
+    inputs = _some_inputs(parent, data, policy)
+    with torch.no_grad():
+        logits = _call(parent, {}, inputs)
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (len(inputs), data.num_classes):
+        hint = "" if isinstance(logits, Tensor) else "; pass logits=, a function that picks them"
+        raise ValueError(
+            f"parent: must return logits of shape [batch, {data.num_classes} classes], got {shape} for a batch of "
+            f"{len(inputs)}{hint}"
+        )
+    checks.finite("parent: logits", logits)
+
+
+def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = masking.default_policy) -> list[str]:
+    """Return what a decomposition of `parent` leaves out, a line for each kind: none where every weight is masked.
+
+    Weights that no module can leave edges out of, because the policy does not mask them; and masked weights without
+    any part in the logits (an auxiliary head, or a layer that holds its weights elsewhere), whose masks mean nothing.
+    """
+    lines = []
+    whole = masking.unmasked_parameters(parent, policy)
+    if whole:
+        share = sum(w.numel() for w in whole.values()) / sum(p.numel() for p in parent.parameters())
+        lines.append(
+            f"parent: {len(whole)} weights are not masked and stay whole in every module ({share:.1%} of all "
+            f"parameters): {_shortened(whole)}; pass policy= to mask them"
+        )
+    weights = masking.maskable_parameters(parent, policy)
+    copies = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
+    logits = _call(parent, copies, _some_inputs(parent, data, policy))
+    gradients = torch.autograd.grad(logits.sum(), list(copies.values()), allow_unused=True)
+    idle = [name for name, gradient in zip(copies, gradients, strict=True) if gradient is None]
+    if idle:
+        lines.append(f"parent: {len(idle)} masked weights have no part in the logits: {_shortened(idle)}")
+    return lines
+
+
+def _shortened(names: Iterable[str], shown: int = 4) -> str:
+    first, rest = list(names)[:shown], len(list(names)) - shown
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _some_inputs(parent: nn.Module, data: Dataset, policy: masking.Policy) -> Tensor:
+    some = next(iter(masking.maskable_parameters(parent, policy).values()))
+    return data.inputs(data.train_images[:2]).to(some.device, some.dtype)
+
+
+def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Any:
+    """Call `parent` in eval mode with some parameters replaced; its modes and buffers stay as they are."""
     modes = {module: module.training for module in parent.modules()}
+    buffers = {name: buffer.clone() for name, buffer in parent.named_buffers()}
     try:
         parent.eval()
-        with torch.no_grad():
-            logits = parent(inputs)
+        return functional_call(parent, {**buffers, **parameters}, (inputs,))
     except RuntimeError as error:
         raise ValueError(f"parent: does not take inputs of shape {tuple(inputs.shape)}: {error}") from error
     finally:
         for module, mode in modes.items():
             module.training = mode
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != (len(inputs), data.num_classes):
-        raise ValueError(
-            f"parent: must return logits of shape [batch, {data.num_classes} classes], got {shape} for a batch of "
-            f"{len(inputs)}"
-        )
-    checks.finite("parent: logits", logits)
 
 
 __all__ = ["RECIPES", "Recipe", "Run", "cotrain", "cotrain_population", "ours", "published"]

@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from modlib.logits import with_logits
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 
@@ -79,8 +81,8 @@ def save(modules: Modules, path: str | Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def load(path: str | Path, parent: nn.Module) -> Modules:
-    """Return the modules written to `path`, over `parent`.
+def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | None = None) -> Modules:
+    """Return the modules written to `path`, over `parent`; `logits` picks the logits in its output, as in `cotrain`.
 
     Raises FileNotFoundError where there is no file, and ValueError where it is truncated or not of this format or
     version, or where it belongs to another parent (or to this one before it was trained further).
@@ -103,7 +105,7 @@ def load(path: str | Path, parent: nn.Module) -> Modules:
     device = next(parent.parameters()).device
     tensors = {name: values if name.startswith("mask/") else values.to(device) for name, values in tensors.items()}
     return Modules(
-        parent=copy.deepcopy(parent).eval().requires_grad_(False),
+        parent=(copy.deepcopy(parent) if logits is None else with_logits(parent, logits)).eval().requires_grad_(False),
         masks=MaskSet(
             {name: unpack(tensors[f"mask/{name}"], shape).to(device) for name, shape in shapes.items()},
             tuple(json.loads(header["classes"])),

@@ -10,7 +10,7 @@ never change; the scores S are trained. With h the choice of the top k and ⊙ t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,32 +23,62 @@ Policy = Callable[[nn.Module, str], bool]
 
 SCORES = ("positive", "absolute")
 INITS = ("kaiming", "magnitude")
+COUNTED = 1 << 20
+"""Edges of a layer that are counted at once: what that takes in memory does not grow with the layer."""
 
 
-def linear_and_convolutional_weights(owner: nn.Module, name: str) -> bool:
-    """The default policy: the weights of linear and (transposed) convolutional layers, nothing else."""
+PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+"""The projections of `nn.MultiheadAttention`, which it holds itself instead of in linear layers."""
+
+
+def default_policy(owner: nn.Module, name: str) -> bool:
+    """The weights of linear and (transposed) convolutional layers and the projections of attention, nothing else."""
+    if isinstance(owner, nn.MultiheadAttention):
+        return name in PACKED
     return name == "weight" and isinstance(owner, (nn.Linear, nn.modules.conv._ConvNd))
 
 
-def maskable_parameters(model: nn.Module, policy: Policy = linear_and_convolutional_weights) -> dict[str, nn.Parameter]:
+def maskable_parameters(model: nn.Module, policy: Policy = default_policy) -> dict[str, nn.Parameter]:
     """Return the parameters of `model` that `policy` masks, by qualified name, in the model's own order.
 
     A parameter that two layers share appears once, under its first name: its edges exist once.
-    Raises ValueError where the policy finds nothing to mask.
+    Raises ValueError where the policy finds nothing to mask, and for lazy layers that have no weights yet.
     """
     found: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
-    for path, owner in model.named_modules():
-        for name, parameter in owner.named_parameters(recurse=False):
-            if policy(owner, name) and id(parameter) not in seen:
-                seen.add(id(parameter))
-                found[f"{path}.{name}" if path else name] = parameter
+    for name, parameter, masked in _parameters(model, policy):
+        if masked and id(parameter) not in seen:
+            seen.add(id(parameter))
+            found[name] = parameter
     if not found:
         raise ValueError(
             f"parent: {type(model).__name__} has no maskable layer; the default policy masks the weights of "
-            "linear and convolutional layers, pass policy= to mask others"
+            "linear, convolutional and attention layers, pass policy= to mask others"
         )
     return found
+
+
+def unmasked_parameters(model: nn.Module, policy: Policy = default_policy) -> dict[str, nn.Parameter]:
+    """Return the weights of `model` that `policy` leaves whole: matrices and tensors, by qualified name.
+
+    Vectors (biases, scales and shifts of normalisation, a class token), whatever shape they are written in, are left
+    out: they are not edges. A weight that is masked under another name is masked.
+    """
+    masked = {id(parameter) for parameter in maskable_parameters(model, policy).values()}
+    return {
+        name: parameter
+        for name, parameter, _ in _parameters(model, policy)
+        if id(parameter) not in masked and parameter.numel() > max(parameter.shape, default=1)
+    }
+
+
+def _parameters(model: nn.Module, policy: Policy) -> Iterator[tuple[str, nn.Parameter, bool]]:
+    """Yield every parameter under each of its names, and whether the policy masks it there."""
+    for path, owner in model.named_modules():
+        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
+            if isinstance(parameter, nn.UninitializedParameter):
+                raise ValueError(f"parent: the lazy layer {path!r} has no weights yet; call the parent once before")
+            yield f"{path}.{name}" if path else name, parameter, policy(owner, name)
 
 
 def keep_counts(k: float | Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, int]:
@@ -154,8 +184,9 @@ class MaskSet:
         """Return the number of edges that modules i and j both keep: float64 [N, N]; the diagonal is each one's own."""
         total = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
         for mask in self.masks.values():
-            flat = mask.flatten(1).float()  # counts below 2**24 are exact in float32
-            total += (flat @ flat.T).double().cpu()
+            for part in mask.flatten(1).split(COUNTED, dim=1):
+                flat = part.float()  # counts below 2**24 are exact in float32
+                total += (flat @ flat.T).double().cpu()
         return total
 
     def jaccard(self) -> Tensor:

@@ -16,6 +16,9 @@ from modlib.masking import MaskSet
 if TYPE_CHECKING:
     from modlib.recomposing import Recomposed
 
+AT_ONCE = 8_000_000
+"""Numbers of input in one pass where no batch size is given: 10,000 images of MNIST, 2,600 of CIFAR-10."""
+
 
 @dataclass(frozen=True, eq=False)
 class Modules:
@@ -28,7 +31,7 @@ class Modules:
         grafting_bias: [C, 2].
         statistics: running statistics of batch normalisation, each module's own, buffer name -> [C, shape of the
             buffer]; empty where the parent's are used.
-        scores: final scores, layer -> [C, shape of the weight], of a decomposition just made; not saved.
+        scores: final scores, layer -> [C, shape of the weight], of a decomposition just made in one process; not saved.
         metadata: recipe, seed and whatever else was recorded.
     """
 
@@ -87,17 +90,19 @@ class Modules:
 
         return Recomposed(self, subset)
 
-    def log_odds(self, inputs: Tensor, batch_size: int = 10_000) -> Tensor:
+    def log_odds(self, inputs: Tensor, batch_size: int | None = None, precision: str = "float32") -> Tensor:
         """Return every module's log-odds d of `inputs` [B, ...], computed in parts: [B, C], where the inputs are.
 
-        The vote of any subset is the largest of its columns, so one call serves all subsets.
+        The vote of any subset is the largest of its columns, so one call serves all subsets. `batch_size`: default, as
+        many inputs as are `AT_ONCE` numbers. `precision`: "float32" or "bfloat16" (autocast).
         """
         checks.tensor("inputs", inputs)
         everything = self.recompose(self.classes)
         device = everything.classes.device
-        with torch.no_grad():
-            parts = [everything.log_odds(part.to(device)) for part in inputs.split(batch_size)]
-        return torch.cat(parts).to(inputs.device)
+        parts = inputs.split(batch_size or max(1, min(10_000, AT_ONCE // max(1, inputs.shape[1:].numel()))))
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            odds = [everything.log_odds(part.to(device)).to(self.grafting_weight.dtype) for part in parts]
+        return torch.cat(odds).to(inputs.device)
 
     def extra_parameters(self) -> dict[str, int]:
         """Return what a module holds beside its masked weights: numbers of the grafting layer and of statistics."""

@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from modlib import checks, grafting, masking, stemming
+from modlib import augmentation, checks, grafting, masking, stemming
 
 METHODS = ("average", "base")
 NORMS = ("batch", "frozen")
 SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("float32", "bfloat16")
 
 FREE: dict[str, Any] = {"k": 1.0, "alpha": 0.0, "share_init": True}
 """The settings that may differ between the runs of one population, at a common value."""
@@ -43,6 +44,9 @@ class Recipe:
     schedule: str = "constant"
     balanced: bool = False
     grafting_init: str = "random"
+    images_per_epoch: int | None = None
+    augment: str = "none"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name, share in self.k.items() if isinstance(self.k, Mapping) else [("", self.k)]:
@@ -67,6 +71,10 @@ class Recipe:
         checks.choice("method", self.method, METHODS)
         checks.choice("schedule", self.schedule, SCHEDULES)
         checks.choice("grafting_init", self.grafting_init, grafting.INITS)
+        checks.choice("augment", self.augment, augmentation.POLICIES)
+        checks.choice("precision", self.precision, PRECISIONS)
+        if self.images_per_epoch is not None:
+            checks.whole("images_per_epoch", self.images_per_epoch, 1)
         if self.method == "base" and self.vote > 0:
             raise ValueError(
                 f"vote must be 0 with method='base', got {self.vote}: the base module trains alone, without a vote"
@@ -109,4 +117,4 @@ class Run:
     recipe: Recipe
     seed: int
     classes: tuple[int, ...] | None = None
-    policy: masking.Policy = masking.linear_and_convolutional_weights
+    policy: masking.Policy = masking.default_policy

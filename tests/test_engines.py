@@ -14,9 +14,10 @@ from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.engines import make_engine
 from modlib.engines.update import CompiledUpdate, PlainUpdate
 from modlib.engines.vectorised import fully_connected_layers
+from modlib.logits import with_logits
 
 CPU = torch.device("cpu")
-ENGINES = ("vectorised", "sequential")
+ENGINES = ("vectorised", "sequential", "modulewise")
 STEP = Recipe(
     k=0.3, alpha=2.0, epochs=4, batch_size=60, lr=0.5, grafting_lr=0.25, momentum=0.0, weight_decay=0.0,
     reduction="layer", share_init=False, norm="frozen",
@@ -57,7 +58,10 @@ def one_step_by_hand(before, data, recipe, average, factor):
 )
 @pytest.mark.parametrize(
     ("engine", "kind"),
-    [("vectorised", "parent"), ("sequential", "parent"), ("sequential", "tied_parent"), ("sequential", "conv_parent")],
+    [
+        ("vectorised", "parent"),
+        *((engine, kind) for engine in ENGINES[1:] for kind in ("parent", "tied_parent", "conv_parent")),
+    ],
 )
 def test_one_step_by_hand(engine, kind, changes, data, request):
     """S - lr (dL/dW_eff * W + stemming), dL/dW_eff from a network whose weights are masked in place."""
@@ -96,19 +100,34 @@ def assert_equal_masks(a, b):
     ],
     ids=str,
 )
-def test_both_engines_give_the_same_masks(changes, parent, decompose):
+def test_all_engines_give_the_same_masks(changes, parent, decompose):
+    """With a vote loss, the modulewise engine looks at the others as they were: it has tests of its own."""
     settings = {"epochs": 4, "share_init": False, "batch_size": 7} | changes
-    a, b = (decompose(parent, engine=engine, **settings) for engine in ENGINES)
-    assert_equal_masks(a, b)
+    alike = ENGINES if settings.get("vote", 0) == 0 else ENGINES[:2]
+    a, *others = (decompose(parent, engine=engine, **settings) for engine in alike)
+    for b in others:
+        assert_equal_masks(a, b)
     first = decompose(parent, **settings | {"lr": 1e-30, "alpha": 0.0})
     assert any(not torch.equal(first.masks.masks[n], m) for n, m in a.masks.masks.items()), "nothing was learned"
 
 
-def test_both_engines_on_layers_of_many_kinds(decompose):
+@pytest.mark.parametrize("changes", [{}, {"norm": "frozen", "scores": "absolute", "p": 2, "balanced": True}], ids=str)
+@pytest.mark.parametrize("kind", ["tied_parent", "conv_parent"])
+def test_engines_for_any_network_give_the_same_masks(kind, changes, request, decompose):
+    net = request.getfixturevalue(kind)
+    settings = {"epochs": 3, "share_init": False, "batch_size": 7, "images_per_epoch": 36} | changes
+    a, b = (decompose(net, engine=engine, **settings) for engine in ENGINES[1:])
+    assert_equal_masks(a, b)
+    torch.testing.assert_close(dict(a.statistics), dict(b.statistics))
+
+
+def test_all_engines_on_layers_of_many_kinds(decompose):
     """Nested parts, no bias, dropout; a hidden layer of 4,800 weights, too many for direct selection."""
     hidden = nn.Sequential(nn.Linear(16, 300, bias=False), nn.ReLU(), nn.Dropout(0.9))
     parent = nn.Sequential(nn.Flatten(), hidden, nn.Identity(), nn.Linear(300, 3)).double()
-    assert_equal_masks(*(decompose(parent, engine=engine, epochs=3, share_init=False) for engine in ENGINES))
+    a, *others = (decompose(parent, engine=engine, epochs=3, share_init=False) for engine in ENGINES)
+    for b in others:
+        assert_equal_masks(a, b)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -130,8 +149,10 @@ def test_which_engine_is_taken(parent, conv_parent, data):
         return type(make_engine(name, [Run(net, STEP, 0, **options)], (0,), data, CPU)).__name__
 
     assert made("auto", parent) == "VectorisedEngine"
-    assert made("auto", conv_parent) == made("sequential", parent) == "SequentialEngine"
-    assert made("auto", parent, policy=lambda owner, name: name == "weight") == "SequentialEngine"
+    assert made("sequential", parent) == "SequentialEngine"
+    assert made("auto", conv_parent) == made("modulewise", parent) == "ModulewiseEngine"
+    assert made("auto", parent, policy=lambda owner, name: name == "weight") == "ModulewiseEngine"
+    assert made("auto", with_logits(parent, lambda output: -output)) == "ModulewiseEngine"
     with pytest.raises(ValueError, match="engine: 'vectorised' needs a fully connected parent"):
         made("vectorised", conv_parent)
 
@@ -156,10 +177,11 @@ def test_a_sequence_with_a_forward_of_its_own_is_not_vectorised():
     assert fully_connected_layers(Negated(nn.Flatten(), nn.Linear(16, 3))) is None
 
 
+@pytest.mark.parametrize("engine", ENGINES[1:])
 @pytest.mark.parametrize("vote", [0.0, 0.5])
-def test_batch_normalisation_has_statistics_of_its_own(vote, conv_parent, data, decompose, masked_copy):
+def test_batch_normalisation_has_statistics_of_its_own(engine, vote, conv_parent, data, decompose, masked_copy):
     """Running mean = 0.9 of the parent's + 0.1 of the batch's, under each module's mask; once, with a vote too."""
-    settings = {"epochs": 1, "batch_size": 60, "lr": 1e-30, "share_init": False, "vote": vote}
+    settings = {"epochs": 1, "batch_size": 60, "lr": 1e-30, "share_init": False, "vote": vote, "engine": engine}
     done, frozen = (decompose(conv_parent, norm=norm, **settings) for norm in ("batch", "frozen"))
     for row in range(3):
         net = masked_copy(frozen, row).train()

@@ -1,7 +1,8 @@
 """Engines: how the modules of a population take their training steps. Algorithm 1 itself is `modlib.cotraining`.
 
-`sequential`   one module after another, any `nn.Module`; the reference
 `vectorised`   all modules of fully connected parents in one pass
+`modulewise`   one module after another in every epoch, any `nn.Module`; for large networks, and for many processes
+`sequential`   all modules together in every step, any `nn.Module`; the reference
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from modlib import checks, masking
 from modlib.datasets import Dataset
+from modlib.engines.modulewise import ModulewiseEngine
 from modlib.engines.sequential import SequentialEngine
+from modlib.engines.sharding import Shard
 from modlib.engines.vectorised import VectorisedEngine, fully_connected_layers
 from modlib.modules import Modules
 from modlib.recipes import Run
 
-ENGINES = ("auto", "sequential", "vectorised")
+ENGINES = ("auto", "vectorised", "modulewise", "sequential")
 
 
 class Engine(Protocol):
@@ -27,6 +30,9 @@ class Engine(Protocol):
 
     def train_epoch(self, orders: Tensor, epoch: int, average: dict[str, Tensor] | None) -> None:
         """Train all modules on the images in `orders` [R, images], pulled to `average` (None: no stemming)."""
+
+    def average(self) -> dict[str, Tensor]:
+        """Return S_avg, the mean over modules of what is ranked, by layer: [R, 1, *weight shape]."""
 
     def ranked(self) -> dict[str, Tensor]:
         """Return what is ranked, by layer: [R, C, *weight shape]."""
@@ -44,20 +50,30 @@ class Engine(Protocol):
 def make_engine(
     name: str, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device
 ) -> Engine:
-    """Return the engine `name` for `runs`; "auto" takes the vectorised one where it can.
+    """Return the engine `name` for `runs`; "auto" takes the vectorised one where it can, else `modulewise`.
 
-    Raises ValueError where the vectorised engine is asked for and a parent is not fully connected.
+    Raises ValueError where the vectorised engine is asked for and does not fit, and where there are several processes
+    for an engine that knows one, or more processes than modules.
     """
     checks.choice("engine", name, ENGINES)
-    fits = all(
-        run.policy is masking.linear_and_convolutional_weights and fully_connected_layers(run.parent) is not None
-        for run in runs
-    )
+    processes = Shard.here().size
+    if processes > 1 and name not in ("auto", "modulewise"):
+        raise ValueError(f"engine: {name!r} runs in one process, there are {processes}; use 'modulewise' or 'auto'")
+    if processes > len(classes):
+        raise ValueError(f"classes: {len(classes)} modules for {processes} processes; each needs one at least")
+    fits = all(_is_vectorisable(run) for run in runs)
     if name == "vectorised" and not fits:
         raise ValueError(
             "engine: 'vectorised' needs a fully connected parent (a Sequential of Flatten, Linear, ReLU, Dropout and "
-            "Identity) and the default policy; use 'sequential' or 'auto'"
+            "Identity) without hooks, the default policy, no augmentation and float32; use 'modulewise' or 'auto'"
         )
-    if name == "sequential" or not fits:
+    if name == "sequential":
         return SequentialEngine(runs, classes, data, device)
+    if name == "modulewise" or not fits or processes > 1:
+        return ModulewiseEngine(runs, classes, data, device)
     return VectorisedEngine(runs, classes, data, device)
+
+
+def _is_vectorisable(run: Run) -> bool:
+    plain = run.policy is masking.default_policy and run.recipe.augment == "none" and run.recipe.precision == "float32"
+    return plain and fully_connected_layers(run.parent) is not None

@@ -1,4 +1,4 @@
-"""The reference engine: one module after another in every step, on any `nn.Module`, written as the paper reads.
+"""The reference engine: all modules take every step together, on any `nn.Module`, written as the paper reads.
 
 Autograd does everything: the straight-through gradient, the stemming loss, the grafting layer. The parent is called
 through `torch.func.functional_call` with masked weights; it is never changed.
@@ -21,8 +21,6 @@ from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.recipes import Run
 
-NORMALISATIONS = nn.modules.batchnorm._BatchNorm
-
 
 class _Module:
     """The state of one module of one run: scores, grafting layer, statistics, optimiser."""
@@ -37,7 +35,7 @@ class _Module:
         self.grafting = [nn.Parameter(weight.to(device)), nn.Parameter(bias.to(device))]
         keep = masking.keep_counts(run.recipe.k, masking.sizes(weights))
         self.top = {name: TopK(torch.tensor([count])) for name, count in keep.items()}
-        self.statistics = statistics(parent) if run.recipe.norm == "batch" else {}
+        self.statistics = start.statistics(parent) if run.recipe.norm == "batch" else {}
         self.optimiser = start.make_optimiser(run.recipe, list(self.scores.values()), self.grafting)
 
     def masks(self, reading: str) -> dict[str, Tensor]:
@@ -46,16 +44,6 @@ class _Module:
             name: self.top[name](masking.ranked(s.detach(), reading).view(1, -1)).view_as(s)
             for name, s in self.scores.items()
         }
-
-
-def statistics(parent: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the running statistics of the batch normalisations of `parent`, by qualified buffer name."""
-    return {
-        f"{path}.{name}" if path else name: buffer.clone()
-        for path, owner in parent.named_modules()
-        if isinstance(owner, NORMALISATIONS)
-        for name, buffer in owner.named_buffers(recurse=False)
-    }
 
 
 class SequentialEngine(start.Started):
@@ -71,18 +59,19 @@ class SequentialEngine(start.Started):
     def train_epoch(self, orders: Tensor, epoch: int, average: dict[str, Tensor] | None) -> None:
         for r in range(len(self.runs)):
             pull = None if average is None else {name: values[r, 0] for name, values in average.items()}
-            batches = orders[r].split(self.recipe.batch_size)
-            if self.members[r][0].statistics and len(batches) > 1 and len(batches[-1]) == 1:
-                batches = batches[:-1]  # a batch of one image has no statistics
+            batches = self.batches(orders[r])
+            draw = self.augmentation(r, epoch)
             for parent_module in self.parents[r].modules():
-                if isinstance(parent_module, NORMALISATIONS):
+                if isinstance(parent_module, start.NORMALISATIONS):
                     parent_module.train(self.recipe.norm == "batch")
             for step, batch in enumerate(batches):
-                self._step(r, batch.to(self.device), epoch * len(batches) + step, len(batches), pull)
+                rows = batch.to(self.device)
+                self._step(r, rows, self.inputs(rows, draw), epoch * len(batches) + step, len(batches), pull)
             self.parents[r].eval()
 
-    def _step(self, r: int, batch: Tensor, step: int, per_epoch: int, average: dict[str, Tensor] | None) -> None:
-        inputs = self.data.inputs(self.images[batch]).to(self.dtype)
+    def _step(
+        self, r: int, batch: Tensor, inputs: Tensor, step: int, per_epoch: int, average: dict[str, Tensor] | None
+    ) -> None:
         labels = self.labels[batch]
         factor = start.stemming_factors(self.runs[r].recipe, self.weights_of[r], per_epoch)
         weights = self.balancing_weights(labels)
@@ -122,8 +111,10 @@ class SequentialEngine(start.Started):
             for name, weight in self.weights_of[r].items()
         }
         own = module.statistics if update else {name: s.clone() for name, s in module.statistics.items()}
-        logits = functional_call(self.parents[r], {**masked, **own}, (inputs,))
-        return grafting.log_odds(grafting.graft(logits, *module.grafting))
+        buffers = {n: b.clone() for n, b in self.parents[r].named_buffers() if n not in own}  # a pass may write to them
+        with start.autocast(self.device, self.recipe.precision):
+            logits = functional_call(self.parents[r], {**masked, **buffers, **own}, (inputs,))
+        return grafting.log_odds(grafting.graft(logits.to(self.dtype), *module.grafting))
 
     def ranked(self) -> dict[str, Tensor]:
         return {
@@ -135,6 +126,9 @@ class SequentialEngine(start.Started):
             )
             for name in self.weights_of[0]
         }
+
+    def average(self) -> dict[str, Tensor]:
+        return {name: stemming.average_scores(ranked) for name, ranked in self.ranked().items()}
 
     def modules(self) -> list[Modules]:
         return [self._modules(r) for r in range(len(self.runs))]

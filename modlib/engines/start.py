@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from modlib import grafting, masking, objective, stemming
+from modlib import augmentation, grafting, masking, objective, stemming
 from modlib.datasets import Dataset
 from modlib.recipes import Recipe, Run
 from modlib.seeds import generator
+
+NORMALISATIONS = nn.modules.batchnorm._NormBase
+"""Batch and instance normalisation: the layers that keep running statistics."""
 
 
 class Started:
@@ -30,6 +33,27 @@ class Started:
         ]
         self.dtype = next(iter(self.weights_of[0].values())).dtype
         self.frequency = objective.class_frequency(self.labels, data.num_classes).to(self.dtype)
+        convolutional = any(isinstance(part, nn.Conv2d) for part in self.parents[0].modules())
+        self.layout = torch.channels_last if convolutional else torch.contiguous_format
+
+    def inputs(self, rows: Tensor, draw: torch.Generator | None = None) -> Tensor:
+        """Return what the parents take of the training images `rows`, augmented with the recipe's policy and `draw`."""
+        images = self.images[rows]
+        if draw is not None:
+            images = augmentation.augment(images, self.recipe.augment, draw)
+        inputs = self.data.inputs(images).to(self.dtype)
+        return inputs.contiguous(memory_format=self.layout) if inputs.ndim == 4 else inputs
+
+    def augmentation(self, r: int, epoch: int) -> torch.Generator | None:
+        """Return the generator of an epoch's augmentation of run `r`: all modules see the same images."""
+        return None if self.recipe.augment == "none" else generator(self.runs[r].seed, "augmentation", epoch)
+
+    def batches(self, order: Tensor) -> list[Tensor]:
+        """Return the batches of an epoch; a last one of a single image is left out where it would need statistics."""
+        batches = list(order.split(self.recipe.batch_size))
+        normalised = any(isinstance(part, NORMALISATIONS) for part in self.parents[0].modules())
+        alone = self.recipe.norm == "batch" and len(batches) > 1 and len(batches[-1]) == 1
+        return batches[:-1] if normalised and alone else batches
 
     def balancing_weights(self, labels: Tensor) -> Tensor | None:
         """Return the weights of `labels` [..., B] in every module's loss, [..., C, B]; None where all are 1."""
@@ -41,6 +65,21 @@ class Started:
 def frozen_copy(parent: nn.Module, device: torch.device) -> nn.Module:
     """Return a copy of `parent` on `device`, in eval mode, whose parameters take no gradient."""
     return copy.deepcopy(parent).to(device).eval().requires_grad_(False)
+
+
+def statistics(parent: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the running statistics of the normalisations of `parent`, by qualified buffer name."""
+    return {
+        f"{path}.{name}" if path else name: buffer.clone()
+        for path, owner in parent.named_modules()
+        if isinstance(owner, NORMALISATIONS)
+        for name, buffer in owner.named_buffers(recurse=False)
+    }
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context of a forward pass at the recipe's precision; scores, masks and gradients stay as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def starting_scores(run: Run, weights: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:

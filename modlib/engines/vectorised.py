@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modlib import masking, objective
+from modlib import masking, objective, stemming
 from modlib.datasets import Dataset
 from modlib.engines import start
 from modlib.engines.update import Update, make_update, nesterov_step
@@ -28,6 +28,8 @@ IDLE = (nn.Flatten, nn.Dropout, nn.Identity)
 
 def fully_connected_layers(parent: nn.Module) -> list[tuple[str, nn.Linear]] | None:
     """Return the named linear layers of a parent that is Linear (ReLU, Linear)*, each called once, else None."""
+    if any(part._forward_hooks or part._forward_pre_hooks for part in parent.modules()):
+        return None  # what a hook does is not seen from the layers
     layers: list[tuple[str, nn.Linear]] = []
     previous_is_linear = False
     for name, layer in _in_order(parent):
@@ -153,6 +155,9 @@ class VectorisedEngine(start.Started):
             name: masking.ranked(update.scores, self.recipe.scores)
             for name, update in zip(self.names, self.updates, strict=True)
         }
+
+    def average(self) -> dict[str, Tensor]:
+        return {name: stemming.average_scores(ranked) for name, ranked in self.ranked().items()}
 
     def modules(self) -> list[Modules]:
         masks = {name: update.mask() for name, update in zip(self.names, self.updates, strict=True)}

@@ -1,0 +1,73 @@
+"""Checkpoints of co-training: an engine's state after an epoch, written whole or not at all.
+
+One process writes one file. Of several, each writes its own, with epoch and rank in the name; the one of the epoch
+before is removed when all have written theirs, so that there is always an epoch which every process can go on from.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from modlib.engines import Engine
+from modlib.engines.sharding import Shard
+
+
+def save(engine: Engine, identity: str, path: Path, epoch: int) -> None:
+    """Write the engine's state after `epoch` epochs of the runs that `identity` names."""
+    shard = Shard.here()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = _of_shard(path, shard, epoch)
+    part = target.with_suffix(".part")
+    torch.save({"epoch": epoch, "identity": identity, "engine": engine.state()}, part)
+    part.replace(target)
+    if shard.size > 1:
+        shard.wait()
+        for found, old in _own(path, shard):
+            if found < epoch:
+                old.unlink()
+
+
+def resume(engine: Engine, identity: str, path: Path | None) -> int:
+    """Load the checkpoint, if there is one, and return the number of epochs done.
+
+    Raises ValueError where it is of other runs, parents or data.
+    """
+    if path is None:
+        return 0
+    shard = Shard.here()
+    if shard.size == 1:
+        found = path if path.exists() else None
+    else:
+        epochs = [{epoch for epoch, _ in own} for own in shard.gather(_own(path, shard))]
+        common = set.intersection(*epochs)
+        found = _of_shard(path, shard, max(common)) if common else None
+    if found is None:
+        return 0
+    saved = torch.load(found, weights_only=True)
+    if saved["identity"] != identity:
+        raise ValueError(f"checkpoint: {found} is of other runs, parents or data; remove it to start anew")
+    engine.load_state(saved["engine"])
+    return int(saved["epoch"])
+
+
+def remove(path: Path) -> None:
+    """Remove the checkpoint of this process."""
+    path.unlink(missing_ok=True)
+    for _, own in _own(path, Shard.here()):
+        own.unlink()
+
+
+def _of_shard(path: Path, shard: Shard, epoch: int) -> Path:
+    if shard.size == 1:
+        return path
+    return path.with_name(f"{path.stem}-epoch{epoch}-{shard.rank}of{shard.size}{path.suffix}")
+
+
+def _own(path: Path, shard: Shard) -> list[tuple[int, Path]]:
+    """Return the files of this one of several processes, with their epochs."""
+    pattern = re.compile(re.escape(path.stem) + rf"-epoch(\d+)-{shard.rank}of{shard.size}" + re.escape(path.suffix))
+    named = [(pattern.fullmatch(file.name), file) for file in sorted(path.parent.glob(f"{path.stem}-epoch*"))]
+    return [(int(match[1]), file) for match, file in named if match]

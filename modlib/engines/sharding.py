@@ -1,0 +1,83 @@
+"""Many processes for one decomposition: `torchrun` starts them, each trains its share of the modules.
+
+What they exchange, once an epoch: the sum of their scores, the log-odds that their modules gave to the images, and,
+when modules are asked for, masks and grafting layers. Every process ends up with the same numbers as one process has.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for the others: one of them may be measuring."""
+
+
+class WorkerLost(RuntimeError):
+    """Another process of the same run has ended before its time."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The place of this process among `size` processes; by default it is the only one."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def here(cls) -> Shard:
+        """Return the place that `torchrun` gave to this process; join the others where that is not done yet."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not dist.is_available():
+            return cls()
+        if not dist.is_initialized():
+            with _others_may_be_lost():
+                dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def share(self, items: Sequence[Any]) -> list[Any]:
+        """Return those of `items` that this process works on."""
+        return list(items[self.rank :: self.size])
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up `values` over all processes, in place, and return them."""
+        if self.size > 1:
+            with _others_may_be_lost():
+                dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the `value` of every process, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with _others_may_be_lost():
+            dist.all_gather_object(values, value)
+        return values
+
+    def join(self, shares: Sequence[Sequence[Any]]) -> list[Any]:
+        """Undo `share`: return the items in their first order."""
+        count = sum(len(part) for part in shares)
+        return [shares[i % self.size][i // self.size] for i in range(count)]
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self.gather(None)
+
+
+@contextmanager
+def _others_may_be_lost() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo and NCCL name sockets and ranks, not what to do
+        raise WorkerLost(
+            "a process of this run has ended before its time (see its own message above); records and checkpoints "
+            f"written so far stay, and the same command goes on from them. {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,66 @@
+"""One process of `test_sharding.py`: FOLDER [kill | leave | refused]."""
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import modlib
+from modlib.cotraining import Recipe, Run, cotrain_population
+
+
+def network():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)]
+        return nn.Sequential(*layers).eval()
+
+
+def toy():
+    labels = torch.arange(80) % 5
+    images = torch.randint(0, 128, (80, 4, 4), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
+    images[torch.arange(80), labels % 4] += 100
+    return modlib.datasets.from_arrays(images, labels, name="toy")
+
+
+RECIPE = Recipe(k=0.3, alpha=50.0, epochs=4, batch_size=16, share_init=False)
+
+
+def refused():
+    """Print the errors of an engine for one process, and of fewer modules than processes."""
+    for engine, classes in (("sequential", None), ("auto", (0,))):
+        try:
+            cotrain_population([Run(network(), RECIPE, 0, classes)], toy(), engine=engine, device="cpu")
+        except ValueError as error:
+            print(f"ValueError: {error}")
+
+
+def main(folder, what=""):
+    torch.set_num_threads(1)
+    if what == "refused":
+        return refused()
+    rank = int(os.environ["RANK"])
+    for name, vote in (("plain", 0.0), ("vote", 0.8)):
+        seen = []
+
+        def after_epoch(run, epoch, modules, seen=seen):
+            seen.append(epoch)
+            if epoch == 3 and rank == 1 and what == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if epoch == 3 and rank == 1 and what == "leave":
+                os._exit(0)
+
+        run, checkpoint = Run(network(), replace(RECIPE, vote=vote), 0), folder / f"{name}.pt"
+        options = {"device": "cpu", "callback": after_epoch, "checkpoint": checkpoint}
+        (modules,) = cotrain_population([run], toy(), **options)
+        if rank == 0:
+            print(f"epochs of {name}: {seen}")
+            modules.save(folder / f"{name}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,97 @@
+"""Several processes, started as `torchrun` starts them: the masks of one, resuming, and a process that is killed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import modlib
+from modlib.engines.sharding import Shard
+
+WORKER = Path(__file__).with_name("sharded_worker.py")
+
+
+def run(folder, *extra, processes=2):
+    """Run the worker script under torchrun; return the finished process."""
+    if not torch.distributed.is_available():
+        pytest.skip("this build of torch has no torch.distributed")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    quiet = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [*launch, str(WORKER), str(folder), *extra], capture_output=True, text=True, timeout=300, env=quiet
+    )
+
+
+def test_one_process_shares_with_nobody():
+    shard, values = Shard(), torch.ones(3)
+    assert (shard.share([4, 5, 6]), shard.sum(values).tolist(), shard.gather("a")) == ([4, 5, 6], [1, 1, 1], ["a"])
+    assert Shard.here() == shard
+
+
+def test_what_is_shared_out_comes_back_in_order():
+    items = list(range(7))
+    assert Shard(0, 3).join([Shard(rank, 3).share(items) for rank in range(3)]) == items
+    assert [len(Shard(rank, 3).share(items)) for rank in range(3)] == [3, 2, 2]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process gives: the modules of the worker's decompositions, with and without vote."""
+    folder = tmp_path_factory.mktemp("alone")
+    finished = run(folder, processes=1)
+    assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+def same_files(a, b):
+    """Say whether both folders hold the same modules, bit by bit (the header's order is left to the format)."""
+    for name in ("plain.safetensors", "vote.safetensors"):
+        one, other = load_file(a / name), load_file(b / name)
+        if one.keys() != other.keys() or not all(torch.equal(one[key], other[key]) for key in one):
+            return False
+    return True
+
+
+def test_two_processes_give_the_masks_of_one(alone, tmp_path):
+    """Five modules, so that the shares differ; batch normalisation; a decomposition without vote and one with it."""
+    finished = run(tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert same_files(alone, tmp_path)
+    assert not list(tmp_path.glob("*.pt")), "checkpoints of a finished run are removed"
+
+
+def test_a_killed_process_fails_the_run_and_it_goes_on_later(alone, tmp_path):
+    finished = run(tmp_path, "kill")
+    assert finished.returncode != 0
+    assert "SIGKILL" in finished.stderr, "torchrun names the process that was killed"
+    assert not (tmp_path / "plain.safetensors").exists()
+    assert {path.name for path in tmp_path.glob("*.pt")} >= {"plain-epoch2-0of2.pt", "plain-epoch2-1of2.pt"}
+    finished = run(tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert "epochs of plain: [3, 4]" in finished.stdout, "the two epochs that were done are not done again"
+    assert same_files(alone, tmp_path)
+
+
+def test_a_lost_process_is_named_in_one_line(tmp_path):
+    finished = run(tmp_path, "leave")
+    assert finished.returncode != 0
+    assert "WorkerLost: a process of this run has ended before its time" in finished.stderr
+
+
+def test_what_cannot_be_shared_out_is_refused(tmp_path):
+    finished = run(tmp_path, "refused")
+    assert "ValueError: engine: 'sequential' runs in one process, there are 2" in finished.stdout
+    assert "ValueError: classes: 1 modules for 2 processes" in finished.stdout
+
+
+def test_the_file_is_of_the_network_that_was_decomposed(alone):
+    sys.path.insert(0, str(WORKER.parent))
+    try:
+        from sharded_worker import network
+    finally:
+        sys.path.pop(0)
+    assert modlib.load(alone / "plain.safetensors", network()).classes == (0, 1, 2, 3, 4)
