@@ -18,10 +18,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from modlib import cotraining, library, metrics, parents, recipes, records, training
+from modlib import cotraining, library, metrics, parent_files, parents, recipes, records, training
 from modlib.datasets import Dataset
 from modlib.masking import mean_over_pairs
 from modlib.modules import Modules
@@ -34,8 +33,8 @@ SPLITS = ("held_out", "test")
 SETTINGS = ["dataset", "model", "recipe", "vote", "k", "alpha", "share_init"]
 """The columns of a table of trials that tell one setting from another; with `seed`, one trial from another."""
 
-Parents = dict[tuple[str, int, int], nn.Module]
-"""Parents already trained, by model, seed and epochs: trials of one seed share theirs."""
+Parents = dict[tuple[str, int, int, str], nn.Module]
+"""Parents already trained, by model, seed, epochs and recipe: trials of one seed share theirs."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Trial:
     """One row of a table: data set, model, recipe and seed; the seed is the parent's and the decomposition's.
 
     `parent`: "own", or "stored" for one of an artefact, which is not trained; the seed is then the decomposition's.
+    `parent_recipe`: how an own one is trained, see `modlib.training.recipe`.
     """
 
     dataset: str
@@ -52,6 +52,7 @@ class Trial:
     seed: int
     parent_epochs: int
     parent: str = "own"
+    parent_recipe: str = "published"
 
     @property
     def name(self) -> str:
@@ -65,8 +66,9 @@ class Trial:
         """Everything that decides the result, and the versions of the code's recipes."""
         versions = {"cotraining_version": cotraining.VERSION, "parent_version": PARENT_VERSION}
         given = {**vars(self), "recipe": chosen(self.recipe), **versions}
-        if self.parent == "own":
-            del given["parent"]  # the keys of old runs, all of own parents, stay
+        for name in ("parent", "parent_recipe"):
+            if given[name] == getattr(type(self), name):
+                del given[name]  # a setting added later leaves the keys of old runs alone
         return given
 
 
@@ -75,9 +77,17 @@ def chosen(settings: Recipe | training.Parameters) -> dict[str, Any]:
     return {f.name: getattr(settings, f.name) for f in fields(settings) if getattr(settings, f.name) != f.default}
 
 
-def trained_parent(data: Dataset, model: str, seed: int, epochs: int, store: Store) -> nn.Module:
-    """Return a parent trained with Table 3's parameters, from the store where it is there."""
-    settings = training.table_3(data.name, epochs=epochs)
+def trained_parent(
+    data: Dataset, model: str, seed: int, epochs: int, store: Store, recipe: str = "published"
+) -> nn.Module:
+    """Return a parent trained by a recipe of `modlib.training.recipe`, from the store where it is there.
+
+    Convolutional parents are kept, and used, in half precision (`modlib.parent_files`). A training that was stopped goes
+    on from its last epoch.
+    """
+    half = model in parents.CONVOLUTIONAL
+    precision = "bfloat16" if half and recipe == "ours" else "float32"
+    settings = training.recipe(recipe, data.name, model, epochs=epochs, precision=precision)
     facts = {
         "dataset": data.name,
         "train_images": len(data.train_labels),
@@ -87,16 +97,16 @@ def trained_parent(data: Dataset, model: str, seed: int, epochs: int, store: Sto
         "version": PARENT_VERSION,
     }
     parent = parents.make(model, data, seed)
-    path = store.path("parents", f"{data.name}-{model}-seed{seed}-{key(facts)}", ".safetensors")
-    if path is not None and path.exists():
-        parent.load_state_dict(load_file(path))
+    name = f"{data.name}-{model}-seed{seed}-{key(facts)}"
+    path = store.path("parents", name, ".safetensors")
+    if path is not None and parent_files.load(parent, path):
         return parent.eval()
-    training.train(parent, data, seed=seed, parameters=settings)
+    checkpoint = store.path("checkpoints", f"parent-{name}", ".pt")
+    training.train(parent, data, seed=seed, parameters=settings, checkpoint=checkpoint)
+    if half:
+        parent_files.round_to_half(parent)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        save_file(parent.state_dict(), part)
-        part.replace(path)
+        parent_files.save(parent, path, half)
     return parent
 
 
@@ -277,7 +287,7 @@ def trial_modules(
     """
     if (parent is None) != (trial.parent == "own"):
         raise ValueError(f"parent: trial {trial.name} has parent={trial.parent!r}; hand one over unless it is 'own'")
-    parent = parent or trained_parent(data, trial.model, trial.seed, trial.parent_epochs, store)
+    parent = parent or _own_parent(trial, data, store)
     path = _modules_path(trial, store)
     if path is not None and path.exists():
         return library.load(path, parent)
@@ -317,6 +327,14 @@ def _refuse_empty(**lists: Sequence[Any]) -> None:
     for name, values in lists.items():
         if not values:
             raise ValueError(f"{name}: empty; name at least one")
+
+
+def _parent_of(trial: Trial) -> tuple[str, int, int, str]:
+    return (trial.model, trial.seed, trial.parent_epochs, trial.parent_recipe)
+
+
+def _own_parent(trial: Trial, data: Dataset, store: Store) -> nn.Module:
+    return trained_parent(data, trial.model, trial.seed, trial.parent_epochs, store, trial.parent_recipe)
 
 
 def _id(trial: Trial) -> str:
@@ -361,9 +379,8 @@ def _run_population(
 ) -> dict[str, Record]:
     """Train the trials side by side and return their records, by id; each is written, with its modules."""
     for t in trials:
-        which = (t.model, t.seed, t.parent_epochs)
-        made[which] = made.get(which) or trained_parent(data, *which, store)
-    trained = [made[t.model, t.seed, t.parent_epochs] for t in trials]
+        made[_parent_of(t)] = made.get(_parent_of(t)) or _own_parent(t, data, store)
+    trained = [made[_parent_of(t)] for t in trials]
     shares = [{s: training.accuracy(p, data, s) for s in SPLITS} for p in trained]
     name = key({"trials": [_id(t) for t in trials]})
     checkpoint, so_far = store.path("checkpoints", name, ".pt"), store.path("checkpoints", name, ".json")
