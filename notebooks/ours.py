@@ -76,8 +76,7 @@ parameters = {
     "vote": vote, "output_k": output_k, "short_parent_epochs": short_parent_epochs,
 }  # fmt: skip
 records.export(store, "ours", done, parameters)
-test = rows[rows["split"] == "test"]
-last = test[test["epoch"] == test.groupby(["column", "variant", "seed"])["epoch"].transform("max")]
+last = experiments.last_epochs(rows, by=["column", "variant"])
 
 # %% tags=["nbval-check-output"]
 names = list(dict.fromkeys(last["variant"]))
@@ -144,7 +143,7 @@ plt.show()
 # module's own class (chance 50 %), off it a perfect module has about 44.4 %.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-lines, odds = [], {}
+lines, odds, alone = [], {}, {}
 for column, data in sets.items():
     for name in names[:2]:
         one = last[(last["column"] == column) & (last["variant"] == name)]
@@ -158,6 +157,7 @@ for column, data in sets.items():
             )
             own.append(float(table.diagonal().mean()))
             other.append(float(metrics.off_diagonal(table).mean()))
+        alone[column, name] = pd.DataFrame({"all": one.sort_values("seed")["module_accuracy"].tolist(), "own": own})
         lines.append(
             {
                 "column": column,
@@ -212,12 +212,18 @@ for column in sets:
     change = 100 * changes[column]["accuracy"].drop(columns=base_name)
     mean, n = change.mean(), len(change)
     intervals = {name: records.interval(change[name].dropna()) for name in change}
+    with_vote, without = (100 * alone[column, name] for name in names[:2])
+
+    def cost(which, lost=without - with_vote):
+        return records.mean_and_spread(lost[which], 1)
+
     clear = mean[[low > 0 or high < 0 for low, high in intervals.values()]].sort_values()
     listed = "; ".join(f"{name} {value:+.2f}" for name, value in clear.items()) or "none"
     rest = sorted(set(mean.index) - set(clear.index))
     sentences.append(
         f"On {column} (n = {n}), changes of accuracy whose 95% interval (Student's, paired) leaves out zero, in points: "
         f"{listed}. Not told apart from zero: {', '.join(rest) or 'none'}{' (one trial tells no spread)' if n == 1 else ''}. "
+        f"Single modules lose by the vote loss: {cost('all')} points on all test images, {cost('own')} on their own class, balanced. "
         f"Calibration changes the vote by {100 * sum(gains[column, names[0]]) / n:+.2f} points with the vote loss, and "
         f"by {100 * sum(gains[column, names[1]]) / n:+.2f} without."
     )
