@@ -1,4 +1,4 @@
-"""The command line: `modlib reproduce` and `modlib book`."""
+"""The command line: `modlib reproduce`, `modlib panel` and `modlib book`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from modlib import reproduce as runner
+from modlib import datasets, panels
+from modlib.records import Store
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,13 +28,38 @@ def parser() -> argparse.ArgumentParser:
     )
     which.add_argument("--reference", action="store_true", help="renew the references that the tests replay")
     run.add_argument("--no-book", action="store_true", help="run the notebooks only")
+    panel = commands.add_parser(
+        "panel", help="run what is open of a panel of Figure 4, for as long as it is given; also under torchrun"
+    )
+    panel.add_argument("dataset", help="e.g. cifar10")
+    panel.add_argument("model", help="e.g. vgg16")
+    panel.add_argument("--results", default="book/results", help="folder of records and parents (book/results)")
+    panel.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     commands.add_parser("book", help="build the published book at _build/html")
     return top
+
+
+def run_panel(dataset: str, model: str, results: str, device: str) -> int:
+    """Run what is open of a panel; return the exit status."""
+    try:
+        panel = panels.named(dataset, model)
+        store, data = Store.at(results), datasets.load(dataset)
+        print(panels.describe(panel, store), flush=True)
+        panels.run(panel, data, store, device)
+        print(panels.describe(panel, store), flush=True)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        print(f"modlib: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     asked = parser().parse_args(arguments)
+    if asked.command == "panel":
+        return run_panel(asked.dataset, asked.model, asked.results, asked.device)
+    from modlib import reproduce as runner  # notebooks and the book need more packages than a panel does
+
     try:
         layout = runner.Layout.here()
         if asked.command == "book":

@@ -12,16 +12,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modlib import cotraining, library, metrics, parent_files, parents, recipes, records, training
 from modlib.datasets import Dataset
+from modlib.engines.sharding import Shard
 from modlib.masking import mean_over_pairs
 from modlib.modules import Modules
 from modlib.recipes import FREE, Recipe, Run
@@ -42,7 +44,8 @@ class Trial:
     """One row of a table: data set, model, recipe and seed; the seed is the parent's and the decomposition's.
 
     `parent`: "own", or "stored" for one of an artefact, which is not trained; the seed is then the decomposition's.
-    `parent_recipe`: how an own one is trained, see `modlib.training.recipe`.
+    `parent_recipe`: how an own one is trained, see `modlib.training.recipe`. `measured_images`, `final_images`: how
+    many images of a split are measured after an epoch, and after the last one; default, all.
     """
 
     dataset: str
@@ -53,6 +56,8 @@ class Trial:
     parent_epochs: int
     parent: str = "own"
     parent_recipe: str = "published"
+    measured_images: int | None = None
+    final_images: int | None = None
 
     @property
     def name(self) -> str:
@@ -66,7 +71,7 @@ class Trial:
         """Everything that decides the result, and the versions of the code's recipes."""
         versions = {"cotraining_version": cotraining.VERSION, "parent_version": PARENT_VERSION}
         given = {**vars(self), "recipe": chosen(self.recipe), **versions}
-        for name in ("parent", "parent_recipe"):
+        for name in ("parent", "parent_recipe", "measured_images", "final_images"):
             if given[name] == getattr(type(self), name):
                 del given[name]  # a setting added later leaves the keys of old runs alone
         return given
@@ -82,8 +87,8 @@ def trained_parent(
 ) -> nn.Module:
     """Return a parent trained by a recipe of `modlib.training.recipe`, from the store where it is there.
 
-    Convolutional parents are kept, and used, in half precision (`modlib.parent_files`). A training that was stopped goes
-    on from its last epoch.
+    Convolutional parents are kept, and used, in half precision (`modlib.parent_files`). A training that was stopped
+    goes on from its last epoch.
     """
     half = model in parents.CONVOLUTIONAL
     precision = "bfloat16" if half and recipe == "ours" else "float32"
@@ -124,8 +129,8 @@ def run_trials(
     records.commit()  # of the code as it is loaded now
     computed: dict[str, Record] = {}
     made: Parents = {}
-    waiting = sum(not _done(trial, store) for trial in trials)
-    for group in _populations([trial for trial in trials if not _done(trial, store)], population):
+    waiting = sum(not is_done(trial, store) for trial in trials)
+    for group in _populations([trial for trial in trials if not is_done(trial, store)], population):
         computed |= _run_or_report(group, data, store, device, made)
         print(f"{len(computed)} of {waiting} trials computed, the last {group[-1].name}", file=sys.stderr, flush=True)
     return [computed[_id(t)] if _id(t) in computed else _record(t, data, store, None) for t in trials]
@@ -298,10 +303,24 @@ def trial_modules(
     return modules
 
 
-def measure(modules: Modules, data: Dataset, split: str) -> dict[str, Any]:
-    """Return what a page shows of modules on one split: accuracies, Jaccard index, remaining parameters."""
-    images, labels = data.split(split)
-    log_odds = torch.cat([modules.log_odds(data.inputs(part)) for part in images.split(10_000)])
+def measure(
+    modules: Modules, data: Dataset, split: str, images: int | None = None, precision: str = "float32"
+) -> dict[str, Any]:
+    """Return what a page shows of modules on one split: accuracies, Jaccard index, remaining parameters.
+
+    `images`: how many, the first ones; default, all. `precision`: of the forward passes.
+    """
+    return _measure(modules, *_log_odds(modules, data, split, images, precision))
+
+
+def _log_odds(modules: Modules, data: Dataset, split: str, images: int | None, precision: str) -> tuple[Tensor, Tensor]:
+    """Return the modules' log-odds [n, C] of the first `images` of a split (None: all), and the labels [n]."""
+    taken, labels = (values[:images] for values in data.split(split))
+    parts = [modules.log_odds(data.inputs(part), precision=precision) for part in taken.split(10_000)]
+    return torch.cat(parts), labels
+
+
+def _measure(modules: Modules, log_odds: Tensor, labels: Tensor) -> dict[str, Any]:
     each = metrics.module_accuracies(log_odds, labels, modules.classes)
     row: dict[str, Any] = {
         "accuracy": metrics.recomposed_accuracy(log_odds, labels, modules.classes),
@@ -334,14 +353,16 @@ def _parent_of(trial: Trial) -> tuple[str, int, int, str]:
 
 
 def _own_parent(trial: Trial, data: Dataset, store: Store) -> nn.Module:
-    return trained_parent(data, trial.model, trial.seed, trial.parent_epochs, store, trial.parent_recipe)
+    which = (trial.model, trial.seed, trial.parent_epochs)
+    return Shard.here().first_alone(partial(trained_parent, data, *which, store, trial.parent_recipe))
 
 
 def _id(trial: Trial) -> str:
     return key(trial.parameters)
 
 
-def _done(trial: Trial, store: Store) -> bool:
+def is_done(trial: Trial, store: Store) -> bool:
+    """Return whether the record of a trial is in the store."""
     path = store.path("trials", f"{trial.name}-{_id(trial)}", ".json")
     return path is not None and path.exists()
 
@@ -381,7 +402,8 @@ def _run_population(
     for t in trials:
         made[_parent_of(t)] = made.get(_parent_of(t)) or _own_parent(t, data, store)
     trained = [made[_parent_of(t)] for t in trials]
-    shares = [{s: training.accuracy(p, data, s) for s in SPLITS} for p in trained]
+    shares = [{s: training.accuracy(p, data, s, trials[0].recipe.precision) for s in SPLITS} for p in trained]
+    shard = Shard.here()
     name = key({"trials": [_id(t) for t in trials]})
     checkpoint, so_far = store.path("checkpoints", name, ".pt"), store.path("checkpoints", name, ".json")
     before = time.perf_counter()
@@ -390,11 +412,13 @@ def _run_population(
     earlier = kept.get("seconds", 0.0)
 
     def after_epoch(i: int, epoch: int, modules: Modules) -> None:
+        if shard.rank > 0:
+            return  # of several processes, the first measures
         common = _columns(trials[i]) | {"epoch": epoch}
         rows[i] = [row for row in rows[i] if row["epoch"] < epoch]  # measured, but stopped before its checkpoint
         for split in SPLITS:
-            accuracy = {"parent_accuracy": shares[i][split]}
-            rows[i].append(common | {"split": split} | accuracy | measure(modules, data, split))
+            measured = _measure_trial(trials[i], epoch, modules, data, split)
+            rows[i].append(common | {"split": split, "parent_accuracy": shares[i][split]} | measured)
         if so_far is not None and i == len(trials) - 1:
             seconds = earlier + time.perf_counter() - before
             write(so_far, json.dumps({"rows": rows, "seconds": seconds}))
@@ -405,12 +429,25 @@ def _run_population(
     records = {}
     for trial, modules, measured in zip(trials, done, rows, strict=True):
         path = _modules_path(trial, store)
-        if path is not None:
+        if path is not None and shard.rank == 0:
             modules.save(path)
-        records[_id(trial)] = _record(trial, data, store, measured, seconds)
-    if so_far is not None:
+        records[_id(trial)] = shard.first_alone(partial(_record, trial, data, store, measured, seconds))
+    if so_far is not None and shard.rank == 0:
         so_far.unlink(missing_ok=True)
     return records
+
+
+def _measure_trial(trial: Trial, epoch: int, modules: Modules, data: Dataset, split: str) -> dict[str, Any]:
+    """Measure a trial after an epoch: on as many images as it says, and on their number where that is not all."""
+    last, precision = epoch == trial.recipe.epochs, trial.recipe.precision
+    images = trial.final_images if last else trial.measured_images
+    taken = {} if images is None else {"images": images}
+    if not last or split != "test" or trial.model not in parents.CONVOLUTIONAL:
+        return taken | measure(modules, data, split, images, precision)
+    log_odds, labels = _log_odds(modules, data, split, images, precision)
+    logits, _ = training.logits(modules.parent, data, split, precision=precision)
+    subsets = metrics.subset_curve(log_odds, logits[:images], labels, modules.masks, trial.seed)
+    return taken | _measure(modules, log_odds, labels) | {"subsets": subsets}
 
 
 def _record(trial: Trial, data: Dataset, store: Store, rows: Rows | None, seconds: float = 0.0) -> Record:

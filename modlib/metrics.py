@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
+from math import comb
+from statistics import fmean
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modlib import checks
+from modlib.masking import MaskSet
 from modlib.seeds import generator
 
 
@@ -41,6 +44,49 @@ def accuracy_of_pairs(log_odds: Tensor, labels: Tensor, classes: Sequence[int]) 
         for j, b in enumerate(classes[:i]):
             table[i, j] = table[j, i] = recomposed_accuracy(log_odds, labels, classes, (a, b))
     return table
+
+
+SUBSET_SIZES = (*range(2, 11), 20, 30, 50, 100)
+"""Numbers of classes for which `subset_curve` recomposes; and all classes, however many."""
+
+
+def subset_curve(
+    log_odds: Tensor, logits: Tensor, labels: Tensor, masks: MaskSet, seed: int, count: int = 50
+) -> list[dict[str, float]]:
+    """Return accuracy and size of recomposed networks by the number of classes, means over subsets of one size.
+
+    `log_odds` [n, C] of the modules, `logits` [n, N] of the parent, `labels` [n]. Each row: `classes`, `subsets` (at
+    most `count`, drawn by `seed`), `accuracy` of the vote, `parent_accuracy` of the parent restricted to the subset,
+    `union`, the share of the maskable weights. Only images of the subset's classes count.
+    """
+    classes = masks.classes
+    sizes = sorted({k for k in SUBSET_SIZES if k < len(classes)} | {len(classes)} - {1})
+    rows = []
+    for size in sizes:
+        chosen = _subsets(classes, size, count, seed)
+        rows.append(
+            {
+                "classes": size,
+                "subsets": len(chosen),
+                "accuracy": fmean(recomposed_accuracy(log_odds, labels, classes, s) for s in chosen),
+                "parent_accuracy": fmean(
+                    recomposed_accuracy(logits, labels, range(logits.shape[1]), s) for s in chosen
+                ),
+                "union": fmean(masks.remaining(s) for s in chosen),
+            }
+        )
+    return rows
+
+
+def _subsets(classes: Sequence[int], size: int, count: int, seed: int) -> list[tuple[int, ...]]:
+    """Return all subsets of one size, or `count` different ones drawn by `seed` where there are more."""
+    if comb(len(classes), size) <= count:
+        return list(combinations(classes, size))
+    draw, chosen = generator(seed, "subsets", size), dict[tuple[int, ...], None]()
+    while len(chosen) < count:
+        order = torch.randperm(len(classes), generator=draw)[:size].sort().values
+        chosen[tuple(classes[i] for i in order.tolist())] = None
+    return list(chosen)
 
 
 def module_accuracies(log_odds: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:

@@ -88,9 +88,10 @@ def recipe(
     """Return the training parameters of a parent by name, with `changes`.
 
     `name`: "published" (Table 3's; for a convolutional `model` the appendix's augmentation) or "ours" (one cycle up to
-    0.1, batches of 128, smoothed labels, flip and crop; 15 epochs). Digits are cropped, never flipped; fully connected
-    models get no augmentation. `model`: one of `modlib.parents.NAMES`. `epochs`: instead of the recipe's. `precision`:
-    of convolutional models, see `fast_precision`; fully connected ones stay in float32. ValueError for other names.
+    0.1, batches of 128, smoothed labels, flip and crop; 15 epochs). `ours` does not flip digits, the paper does; fully
+    connected models get no augmentation. `model`: one of `modlib.parents.NAMES`. `epochs`: instead of the recipe's.
+    `precision`: of convolutional models, see `fast_precision`; fully connected ones stay in float32. ValueError for
+    other names.
     """
     checks.choice("name", name, ("published", "ours"))
     checks.choice("model", model, parents.NAMES)

@@ -106,3 +106,26 @@ def test_calibration_finds_the_scale_and_the_shift_that_were_lost():
     # a shift of all modules changes no vote
     moved = found_shift - found_shift[0] + shift[2]
     torch.testing.assert_close(moved, shift[[2, 0, 1]].double(), rtol=0.05, atol=0.1)
+
+
+def test_subset_curve_by_hand():
+    """Three modules of four edges, four images; the parent is right where the modules are wrong."""
+    odds = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 4.0], [1.0, 0.0, 2.0], [5.0, 0.0, 1.0]])
+    labels = torch.tensor([0, 1, 2, 2])
+    logits = torch.nn.functional.one_hot(labels, 3).float()
+    edges = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.bool)
+    pairs, every = metrics.subset_curve(odds, logits, labels, MaskSet({"layer": edges}, (0, 1, 2)), seed=0)
+    # votes of {0, 1}: 0, 1; of {0, 2}: 0, 2, 0; of {1, 2}: 2, 2, 2
+    assert pairs["accuracy"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    assert pairs["union"] == pytest.approx((3 / 4 + 2 / 4 + 3 / 4) / 3)
+    assert every == {"classes": 3, "subsets": 1, "accuracy": 0.5, "parent_accuracy": 1.0, "union": 0.75}
+    assert (pairs["classes"], pairs["subsets"], pairs["parent_accuracy"]) == (2, 3, 1.0)
+
+
+def test_subsets_are_all_or_drawn_without_repetition():
+    assert metrics._subsets((4, 5, 6), 2, 3, seed=0) == [(4, 5), (4, 6), (5, 6)]
+    drawn = metrics._subsets(tuple(range(20)), 5, 30, seed=1)
+    assert len(set(drawn)) == 30
+    assert all(len(set(subset)) == 5 and subset == tuple(sorted(subset)) for subset in drawn)
+    assert drawn == metrics._subsets(tuple(range(20)), 5, 30, seed=1)
+    assert drawn != metrics._subsets(tuple(range(20)), 5, 30, seed=2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import modlib
-from modlib import cotraining, experiments, records, training
+from modlib import checkpoints, cotraining, experiments, records, training
 from modlib.experiments import Trial, run_trials
 from modlib.modules import Modules
 from modlib.records import Store
@@ -128,7 +128,7 @@ def test_rows_of_a_trial(uninterrupted, data):
         (experiments, "measure", 1),  # in the first epoch, before any checkpoint
         (experiments, "measure", 6),  # in the second epoch: the first trial half measured
         (experiments, "measure", 8),  # in the second epoch: the second trial half measured
-        (cotraining, "_save_checkpoint", 2),  # rows are measured, their checkpoint is not there
+        (checkpoints, "save", 2),  # rows are measured, their checkpoint is not there
         (Modules, "save", 1),  # trained, nothing recorded
     ],
 )

@@ -210,7 +210,7 @@ def test_recipes_by_name():
     assert published("mnist", "fc1", epochs=3) == training.table_3("mnist", epochs=3)
     assert published("cifar10", "fc2", precision="bfloat16") == training.table_3("cifar10")
     assert published("cifar10", "vgg16") == training.table_3("cifar10", augment="flip_crop")
-    assert published("svhn_10k", "resnet50").augment == published("svhn", "resnet50").augment == "crop"
+    assert published("svhn_10k", "resnet50").augment == published("svhn", "resnet50").augment == "flip_crop"
     assert published("cifar100", "wrn28_10") == training.table_3("cifar100", augment="randaugment")
     modern = Parameters(0.1, batch_size=128, epochs=15, schedule="one_cycle", label_smoothing=0.1)
     assert ours("mnist", "fc1") == ours("mnist", "wrn16_2") == modern

@@ -66,7 +66,7 @@ def grafted(parent: nn.Module, masks: MaskSet, data: Dataset, recipe: Recipe, se
     first = masks.select(masks.classes[:1])
     if any(bool((mask != first.masks[name]).any()) for name, mask in masks.masks.items()):
         raise ValueError("masks: must be the same for all classes")
-    check_parent(parent, data, masking.linear_and_convolutional_weights)
+    check_parent(parent, data, masking.default_policy)
     frozen = start.frozen_copy(parent, next(parent.parameters()).device)
     weight, bias = _initial_grafting(frozen, recipe, seed, masks.classes, data.num_classes)
     if train:
@@ -83,7 +83,7 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
     Only images of `classes` are trained on: with a subset, the mask is trained for the subset itself. Scores and
     grafting layers start as in module stemming.
     """
-    check_parent(parent, data, masking.linear_and_convolutional_weights)
+    check_parent(parent, data, masking.default_policy)
     ours = only(data, classes)
     frozen = start.frozen_copy(parent, next(parent.parameters()).device)
     weights = dict(masking.maskable_parameters(frozen))
@@ -91,6 +91,7 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
     scores = {name: nn.Parameter(values.to(weights[name].device)) for name, values in initial.items()}
     keep = masking.keep_counts(recipe.k, masking.sizes(weights))
     top = {name: TopK(torch.tensor([count])) for name, count in keep.items()}
+    statistics = start.statistics(frozen) if recipe.norm == "batch" else {}
     weight, bias = _initial_grafting(frozen, recipe, seed, classes, data.num_classes)
 
     def mask(name: str) -> Tensor:
@@ -98,11 +99,15 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
 
     def log_odds(at: Tensor) -> Tensor:
         masked = {n: w * masking.straight_through(mask(n), scores[n]) for n, w in weights.items()}
-        return _log_odds(functional_call(frozen, masked, (_inputs(frozen, ours, at),)), weight, bias)
+        with start.autocast(weight.device, recipe.precision):
+            logits = functional_call(frozen, {**masked, **statistics}, (_inputs(frozen, ours, at),))
+        return _log_odds(logits.to(weight.dtype), weight, bias)
 
-    _descend(log_odds, list(scores.values()), [weight, bias], ours, classes, recipe, seed)
+    with start.statistics_of_the_batch(frozen, recipe.norm):
+        _descend(log_odds, list(scores.values()), [weight, bias], ours, classes, recipe, seed)
     final = {name: mask(name).bool() for name in scores}
-    return Modules(frozen, _same_for_all(final, classes), weight.detach(), bias.detach())
+    own = {name: values.expand(len(classes), *values.shape).clone() for name, values in statistics.items()}
+    return Modules(frozen, _same_for_all(final, classes), weight.detach(), bias.detach(), own)
 
 
 def small_network(
@@ -160,13 +165,25 @@ def only(data: Dataset, classes: Iterable[int]) -> Dataset:
     return replace(data, train_images=data.train_images[inside], train_labels=data.train_labels[inside])
 
 
-def one_pass(modules: Modules) -> Callable[[Tensor], Tensor]:
-    """Return what computes the log-odds [B, C] of modules with equal masks in a single pass of the masked parent."""
+def one_pass(modules: Modules, precision: str = "float32") -> Callable[[Tensor], Tensor]:
+    """Return what computes the log-odds [B, C] of modules with equal masks in a single pass of the masked parent.
+
+    `precision`: of that pass, "float32" or "bfloat16" (autocast).
+    """
     if modules.masks.mean_jaccard() < 1.0:
         raise ValueError("modules: their masks differ; each needs a pass of its own")
+    if any(bool((s != s[:1]).any()) for s in modules.statistics.values()):
+        raise ValueError("modules: their statistics differ; each needs a pass of its own")
     network = modules.recompose(modules.classes).network
+    network.load_state_dict({name: s[0] for name, s in modules.statistics.items()}, strict=False)
     weight, bias = (t[:, 1] - t[:, 0] for t in (modules.grafting_weight, modules.grafting_bias))
-    return lambda inputs: linear(network(inputs), weight, bias)
+
+    def log_odds(inputs: Tensor) -> Tensor:
+        with start.autocast(inputs.device, precision):
+            logits = network(inputs)
+        return linear(logits.to(weight.dtype), weight, bias)
+
+    return log_odds
 
 
 def _same_for_all(mask: dict[str, Tensor], classes: Sequence[int]) -> MaskSet:
@@ -227,7 +244,7 @@ def _descend(
     some = (parameters or grafts)[0]
     labels, chosen = data.train_labels.to(some.device), torch.tensor(list(classes), device=some.device)
     for epoch in tqdm(range(recipe.epochs), "control", unit="epoch", disable=None):
-        batches = epoch_order(len(labels), seed, epoch).split(recipe.batch_size)
+        batches = epoch_order(len(labels), seed, epoch)[: recipe.images_per_epoch].split(recipe.batch_size)
         for step, batch in enumerate(batches):
             at = epoch * len(batches) + step
             start.set_rates(optimiser, recipe.rate_factor(at, len(batches) * recipe.epochs))

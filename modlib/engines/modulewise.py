@@ -13,8 +13,7 @@ With `torchrun` every process trains its share of the modules (`modlib.engines.s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +79,7 @@ class ModulewiseEngine(start.Started):
             batches = self.batches(orders[r])
             factor = start.stemming_factors(self.runs[r].recipe, self.weights_of[r], len(batches))
             slot.pull_to(pull, factor)
-            with slot.statistics_of_the_batch():
+            with start.statistics_of_the_batch(slot.parent, self.recipe.norm):
                 if self.recipe.vote:
                     self._look_up(r, orders[r], epoch)
                 written = self.tables[r].log_odds.clone() if self.recipe.vote else None
@@ -261,17 +260,6 @@ class _Slot:
         self.factor = {
             name: update.scores.new_full((1, 1, 1, 1), factor[name]) for name, update in self.updates.items()
         }
-
-    @contextmanager
-    def statistics_of_the_batch(self) -> Iterator[None]:
-        """Normalise by the statistics of the batch, with `norm="batch"`; the running ones are the module's own."""
-        layers = [m for m in self.parent.modules() if isinstance(m, start.NORMALISATIONS)]
-        try:
-            for layer in layers:
-                layer.train(self.recipe.norm == "batch")
-            yield
-        finally:
-            self.parent.eval()
 
     def logits(self, inputs: Tensor, keep_statistics: bool = False) -> Tensor:
         """Return the masked parent's logits [B, N]; its running statistics follow the batch unless they are kept."""

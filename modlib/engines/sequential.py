@@ -61,13 +61,10 @@ class SequentialEngine(start.Started):
             pull = None if average is None else {name: values[r, 0] for name, values in average.items()}
             batches = self.batches(orders[r])
             draw = self.augmentation(r, epoch)
-            for parent_module in self.parents[r].modules():
-                if isinstance(parent_module, start.NORMALISATIONS):
-                    parent_module.train(self.recipe.norm == "batch")
-            for step, batch in enumerate(batches):
-                rows = batch.to(self.device)
-                self._step(r, rows, self.inputs(rows, draw), epoch * len(batches) + step, len(batches), pull)
-            self.parents[r].eval()
+            with start.statistics_of_the_batch(self.parents[r], self.recipe.norm):
+                for step, batch in enumerate(batches):
+                    rows = batch.to(self.device)
+                    self._step(r, rows, self.inputs(rows, draw), epoch * len(batches) + step, len(batches), pull)
 
     def _step(
         self, r: int, batch: Tensor, inputs: Tensor, step: int, per_epoch: int, average: dict[str, Tensor] | None

@@ -7,15 +7,17 @@ when modules are asked for, masks and grafting layers. Every process ends up wit
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for the others: one of them may be measuring."""
@@ -66,6 +68,13 @@ class Shard:
         """Undo `share`: return the items in their first order."""
         count = sum(len(part) for part in shares)
         return [shares[i % self.size][i // self.size] for i in range(count)]
+
+    def first_alone(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns; the first process does it alone, so that the others find what it wrote."""
+        if self.rank == 0:
+            result = work()
+        self.wait()
+        return result if self.rank == 0 else work()
 
     def wait(self) -> None:
         """Return when every process has come here."""

@@ -4,7 +4,8 @@ functions of the recipe and the seed alone."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,21 @@ def statistics(parent: nn.Module) -> dict[str, Tensor]:
         if isinstance(owner, NORMALISATIONS)
         for name, buffer in owner.named_buffers(recurse=False)
     }
+
+
+@contextmanager
+def statistics_of_the_batch(network: nn.Module, norm: str) -> Iterator[None]:
+    """Let the normalisations of `network` take the statistics of the batch, with `norm="batch"`; eval mode afterwards.
+
+    The running ones that they move are those that the call hands over, a module's own.
+    """
+    try:
+        for layer in network.modules():
+            if isinstance(layer, NORMALISATIONS):
+                layer.train(norm == "batch")
+        yield
+    finally:
+        network.eval()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
