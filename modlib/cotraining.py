@@ -24,7 +24,7 @@ from tqdm import tqdm
 from modlib import checkpoints, checks, library, masking
 from modlib.datasets import Dataset
 from modlib.engines import Engine, make_engine
-from modlib.logits import with_logits
+from modlib.logits import NotPicked, copied, with_logits
 from modlib.modules import Modules
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 from modlib.seeds import generator
@@ -306,9 +306,8 @@ def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
 
 
 def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> None:
-    """Raise unless `parent` maps the inputs of `data` to one finite logit for every class."""
-    if not isinstance(parent, nn.Module):
-        raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
+    """Raise unless `parent` can be copied and maps the inputs of `data` to one finite logit for every class."""
+    parent = copied(parent)
     inputs = _some_inputs(parent, data, policy)
     with torch.no_grad():
         logits = _call(parent, {}, inputs)
@@ -339,11 +338,22 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
     weights = masking.maskable_parameters(parent, policy)
     copies = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
     logits = _call(parent, copies, _some_inputs(parent, data, policy))
-    gradients = torch.autograd.grad(logits.sum(), list(copies.values()), allow_unused=True)
-    idle = [name for name, gradient in zip(copies, gradients, strict=True) if gradient is None]
+    idle = [name for name, gradient in zip(copies, _gradients(logits, copies), strict=True) if gradient is None]
+    if len(idle) == len(copies):
+        raise ValueError(f"parent: no masked weight has a part in the logits; masked are {_shortened(copies)}")
     if idle:
         lines.append(f"parent: {len(idle)} masked weights have no part in the logits: {_shortened(idle)}")
     return lines
+
+
+def _gradients(logits: Tensor, weights: Mapping[str, Tensor]) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the sum of `logits` for `weights`; None where a weight has no part in it."""
+    if not logits.requires_grad:
+        return (None,) * len(weights)
+    try:
+        return torch.autograd.grad(logits.sum(), list(weights.values()), allow_unused=True)
+    except RuntimeError as error:  # checkpointed layers run again in the backward pass, then without the masks
+        raise ValueError(f"parent: has no gradient (switch activation checkpointing off): {error}") from error
 
 
 def _shortened(names: Iterable[str], shown: int = 4) -> str:
@@ -363,8 +373,10 @@ def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> A
     try:
         parent.eval()
         return functional_call(parent, {**buffers, **parameters}, (inputs,))
-    except RuntimeError as error:
-        raise ValueError(f"parent: does not take inputs of shape {tuple(inputs.shape)}: {error}") from error
+    except NotPicked:
+        raise
+    except Exception as error:  # it is the user's code: it may raise anything
+        raise ValueError(f"parent: does not take inputs of shape {tuple(inputs.shape)}: {error!r}") from error
     finally:
         for module, mode in modes.items():
             module.training = mode

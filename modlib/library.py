@@ -14,12 +14,11 @@ shape), `parent` (see `parent_hash`), `metadata` (JSON: recipe, seed and what wa
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from modlib.logits import with_logits
+from modlib.logits import copied, with_logits
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 
 VERSION = "1"
+FIELDS = ("format", "version", "classes", "shapes", "parent", "metadata")
+"""What the header of a file holds."""
 
 
 def parent_hash(parent: nn.Module) -> str:
-    """Return the SHA-256 of a parent: of every entry of its state_dict in order, its name, dtype, shape and bytes."""
+    """Return the SHA-256 of a parent: of every entry of its state_dict in order, its name, dtype, shape and bytes.
+
+    Entries that are no tensors, a user's extra state, are left out: masks choose among numbers.
+    """
     digest = hashlib.sha256()
     for name, value in parent.state_dict().items():
+        if not isinstance(value, Tensor):
+            continue
         values = value.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes() if values.numel() else b"")
@@ -85,7 +91,8 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     """Return the modules written to `path`, over `parent`; `logits` picks the logits in its output, as in `cotrain`.
 
     Raises FileNotFoundError where there is no file, and ValueError where it is truncated or not of this format or
-    version, or where it belongs to another parent (or to this one before it was trained further).
+    version, where its parts are missing or do not fit each other or the parent, or where it belongs to another parent
+    (or to this one before it was trained further).
     """
     path = Path(path)
     if not path.exists():
@@ -96,25 +103,79 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
             f"path: {path} has format {header.get('format')!r} version {header.get('version')!r}; "
             f"this package reads 'modlib' version {VERSION!r}"
         )
+    classes, shapes, recorded = _parse(path, header)
     if header["parent"] != parent_hash(parent):
         raise ValueError(
             f"parent: {path} belongs to a parent with hash {header['parent'][:12]}…, "
             f"this one has {parent_hash(parent)[:12]}…; modules fit the parent they were taken from only"
         )
-    shapes = {name: tuple(shape) for name, shape in json.loads(header["shapes"]).items()}
+    _check_tensors(path, tensors, classes, shapes, parent)
     device = next(parent.parameters()).device
     tensors = {name: values if name.startswith("mask/") else values.to(device) for name, values in tensors.items()}
     return Modules(
-        parent=(copy.deepcopy(parent) if logits is None else with_logits(parent, logits)).eval().requires_grad_(False),
+        parent=(copied(parent) if logits is None else with_logits(parent, logits)).eval().requires_grad_(False),
         masks=MaskSet(
-            {name: unpack(tensors[f"mask/{name}"], shape).to(device) for name, shape in shapes.items()},
-            tuple(json.loads(header["classes"])),
+            {name: unpack(tensors[f"mask/{name}"], shape).to(device) for name, shape in shapes.items()}, classes
         ),
         grafting_weight=tensors["grafting/weight"],
         grafting_bias=tensors["grafting/bias"],
         statistics={n.removeprefix("statistics/"): t for n, t in tensors.items() if n.startswith("statistics/")},
-        metadata=json.loads(header["metadata"]),
+        metadata=recorded,
     )
+
+
+def _parse(path: Path, header: Mapping[str, str]) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]], dict[str, Any]]:
+    """Return classes, shapes and metadata of a header; raise ValueError for a field that is missing or of no use."""
+    missing = [name for name in FIELDS if name not in header]
+    if missing:
+        raise ValueError(f"path: {path} has no {', '.join(missing)} in its header")
+    values = {}
+    for name in ("classes", "shapes", "metadata"):
+        try:
+            values[name] = json.loads(header[name])
+        except json.JSONDecodeError as error:
+            raise ValueError(f"path: {path} has {name} in its header that are not JSON: {error}") from error
+    classes, shapes, recorded = values["classes"], values["shapes"], values["metadata"]
+    if not (_wholes(classes) and len(set(classes)) == len(classes)):
+        raise ValueError(f"path: {path} has classes {classes!r} in its header; they must be distinct whole numbers")
+    if not (isinstance(shapes, dict) and shapes and all(map(_wholes, shapes.values()))):
+        raise ValueError(f"path: {path} has shapes {shapes!r} in its header; they must be layer -> weight shape")
+    if not isinstance(recorded, dict):
+        raise ValueError(f"path: {path} has metadata {recorded!r} in its header; they must be an object")
+    return tuple(classes), {name: tuple(shape) for name, shape in shapes.items()}, recorded
+
+
+def _wholes(values: Any) -> bool:
+    return isinstance(values, list) and len(values) > 0 and all(type(v) is int and v >= 0 for v in values)
+
+
+def _check_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    classes: tuple[int, ...],
+    shapes: Mapping[str, tuple[int, ...]],
+    parent: nn.Module,
+) -> None:
+    """Raise ValueError unless the file has just the tensors that its header and the parent ask for, in their shapes."""
+    weights = dict(parent.named_parameters(remove_duplicate=False))
+    buffers = dict(parent.named_buffers(remove_duplicate=False))
+    for name, shape in shapes.items():
+        if name not in weights or weights[name].shape != shape:
+            raise ValueError(f"path: {path} has masks of {name!r} {list(shape)}, the parent has no such weight")
+    count = len(classes)
+    graftings = tensors.get("grafting/weight", torch.empty(0, 0, 0))
+    wanted: dict[str, tuple[int, ...]] = {f"mask/{n}": (count, -(-math.prod(s) // 8)) for n, s in shapes.items()}
+    wanted |= {"grafting/weight": (count, 2, *graftings.shape[2:3]), "grafting/bias": (count, 2)}
+    own = [name.removeprefix("statistics/") for name in tensors if name.startswith("statistics/")]
+    wanted |= {f"statistics/{name}": (count, *buffers[name].shape) for name in own if name in buffers}
+    found = {name: tuple(values.shape) for name, values in tensors.items()}
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if wrong:
+        asked = f"{list(wanted[wrong[0]])}" if wrong[0] in wanted else "none"
+        there = f"{list(found[wrong[0]])}" if wrong[0] in found else "none"
+        raise ValueError(f"path: {path} has {wrong[0]} {there} where its header and the parent ask for {asked}")
+    if any(tensors[f"mask/{name}"].dtype != torch.uint8 for name in shapes):
+        raise ValueError(f"path: {path} has masks that are not uint8")
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

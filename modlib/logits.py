@@ -1,4 +1,4 @@
-"""Parents that return more than their logits: a tuple, a dict, an object with auxiliary outputs."""
+"""Parents as users bring them: copied, and with the logits picked out of whatever they return."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 
+class NotPicked(ValueError):
+    """Raised where the function `logits` fails on what the parent returns."""
+
+
 @dataclass(frozen=True)
 class _Picked:
     """A forward hook that replaces a network's output by the logits in it."""
@@ -17,13 +21,29 @@ class _Picked:
     pick: Callable[[Any], Tensor]
 
     def __call__(self, network: nn.Module, inputs: Any, output: Any) -> Tensor:
-        return self.pick(output)
+        try:
+            return self.pick(output)
+        except Exception as error:  # it is the user's function: it may raise anything
+            raise NotPicked(f"logits: fails on the parent's output, a {type(output).__name__}: {error!r}") from error
 
 
 def with_logits(parent: nn.Module, pick: Callable[[Any], Tensor]) -> nn.Module:
     """Return a copy of `parent` whose output is `pick(output)`, the logits [B, N]; its parameters keep their names."""
     if not callable(pick):
         raise TypeError(f"logits must be a function of what the parent returns, got {pick!r}")
-    network = copy.deepcopy(parent)
+    network = copied(parent)
     network.register_forward_hook(_Picked(pick))
     return network
+
+
+def copied(parent: nn.Module) -> nn.Module:
+    """Return a deep copy of `parent`; raise TypeError where it is no `nn.Module`, ValueError where it has no copy."""
+    if not isinstance(parent, nn.Module):
+        raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
+    try:
+        return copy.deepcopy(parent)
+    except Exception as error:  # torch and users' own __deepcopy__ raise many kinds
+        raise ValueError(
+            f"parent: {type(parent).__name__} cannot be copied: {error}; where weights are made by hooks, call "
+            "torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove first, or take parametrizations"
+        ) from error

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from modlib import checks
 
@@ -42,11 +43,14 @@ def maskable_parameters(model: nn.Module, policy: Policy = default_policy) -> di
     """Return the parameters of `model` that `policy` masks, by qualified name, in the model's own order.
 
     A parameter that two layers share appears once, under its first name: its edges exist once.
-    Raises ValueError where the policy finds nothing to mask, and for lazy layers that have no weights yet.
+    Raises ValueError where the policy finds nothing to mask or masks a single number, and for lazy layers that have no
+    weights yet.
     """
     found: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, parameter, masked in _parameters(model, policy):
+        if masked and parameter.ndim == 0:
+            raise ValueError(f"policy: masks {name!r}, a single number; masks choose among the numbers of a tensor")
         if masked and id(parameter) not in seen:
             seen.add(id(parameter))
             found[name] = parameter
@@ -75,9 +79,9 @@ def unmasked_parameters(model: nn.Module, policy: Policy = default_policy) -> di
 def _parameters(model: nn.Module, policy: Policy) -> Iterator[tuple[str, nn.Parameter, bool]]:
     """Yield every parameter under each of its names, and whether the policy masks it there."""
     for path, owner in model.named_modules():
+        if any(is_lazy(values) for values in (*owner.parameters(recurse=False), *owner.buffers(recurse=False))):
+            raise ValueError(f"parent: the lazy layer {path!r} has no weights yet; call the parent once before")
         for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
-            if isinstance(parameter, nn.UninitializedParameter):
-                raise ValueError(f"parent: the lazy layer {path!r} has no weights yet; call the parent once before")
             yield f"{path}.{name}" if path else name, parameter, policy(owner, name)
 
 

@@ -96,6 +96,92 @@ def test_files_that_are_refused(modules, parent, tmp_path):
         modlib.load(path, parent)
 
 
+def saved(modules, path):
+    modules.save(path)
+    with safe_open(path, framework="pt") as stored:
+        return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
+
+
+@pytest.mark.parametrize("field", library.FIELDS[2:])
+def test_a_header_without_a_field(field, modules, parent, tmp_path):
+    tensors, facts = saved(modules, tmp_path / "m")
+    del facts[field]
+    save_file(tensors, tmp_path / "m", facts)
+    with pytest.raises(ValueError, match=f"path: .* has no {field} in its header"):
+        modlib.load(tmp_path / "m", parent)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("classes", "[0, 1", "classes in its header that are not JSON"),
+        ("classes", "[0, 1, 1]", r"classes \[0, 1, 1\] in its header; they must be distinct whole numbers"),
+        ("classes", "[]", r"classes \[\]"),
+        ("classes", "[0, true, 2]", r"classes \[0, True, 2\]"),
+        ("classes", "[0, 1]", r"grafting/bias \[3, 2\] where its header and the parent ask for \[2, 2\]"),
+        ("shapes", "[6, 16]", r"shapes \[6, 16\] in its header; they must be layer -> weight shape"),
+        ("shapes", '{"1.weight": [6, 16.0]}', "shapes .* in its header"),
+        ("shapes", '{"1.weight": [6, 16]}', r"mask/3.weight \[3, 3\] where its header and the parent ask for none"),
+        ("shapes", '{"1.weight": [16, 6]}', r"masks of '1.weight' \[16, 6\], the parent has no such weight"),
+        ("shapes", '{"9.weight": [6, 16]}', "masks of '9.weight'"),
+        ("metadata", "3", "metadata 3 in its header; they must be an object"),
+    ],
+    ids=range(11),
+)
+def test_a_header_that_does_not_fit(field, value, match, modules, parent, tmp_path):
+    tensors, facts = saved(modules, tmp_path / "m")
+    save_file(tensors, tmp_path / "m", facts | {field: value})
+    with pytest.raises(ValueError, match=f"path: .* has {match}"):
+        modlib.load(tmp_path / "m", parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("mask/3.weight", None, r"mask/3.weight none where .* ask for \[3, 3\]"),
+        ("mask/3.weight", torch.ones(3, 2, dtype=torch.uint8), r"mask/3.weight \[3, 2\] where .* ask for \[3, 3\]"),
+        ("mask/3.weight", torch.ones(3, 3), "masks that are not uint8"),
+        ("grafting/weight", torch.ones(3, 3), r"grafting/weight \[3, 3\] where"),
+        ("grafting/weight", None, r"grafting/weight none where"),
+        ("statistics/1.running_mean", torch.ones(3, 6), r"statistics/1.running_mean \[3, 6\] where .* ask for none"),
+        ("more", torch.ones(1), r"more \[1\] where .* ask for none"),
+    ],
+    ids=range(7),
+)
+def test_tensors_that_do_not_fit(name, value, match, modules, parent, tmp_path):
+    tensors, facts = saved(modules, tmp_path / "m")
+    others = {other: values for other, values in tensors.items() if other != name}
+    save_file(others if value is None else others | {name: value}, tmp_path / "m", facts)
+    with pytest.raises(ValueError, match=f"path: .* has {match}"):
+        modlib.load(tmp_path / "m", parent)
+
+
+def test_statistics_of_another_shape(conv_modules, conv_parent, tmp_path):
+    tensors, facts = saved(conv_modules, tmp_path / "m")
+    save_file(tensors | {"statistics/1.running_mean": torch.ones(2, 5)}, tmp_path / "m", facts)
+    with pytest.raises(ValueError, match=r"statistics/1.running_mean \[2, 5\] where .* ask for \[2, 4\]"):
+        modlib.load(tmp_path / "m", conv_parent)
+
+
+class WithExtraState(torch.nn.Linear):
+    """A layer whose state is more than tensors."""
+
+    def get_extra_state(self):
+        return {"calls": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_extra_state_of_a_parent_is_no_part_of_its_hash(decompose, tmp_path):
+    parent = torch.nn.Sequential(torch.nn.Flatten(), WithExtraState(16, 3))
+    decompose(parent, epochs=1).save(tmp_path / "m")
+    assert modlib.load(tmp_path / "m", parent).classes == (0, 1, 2)
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    plain[1].load_state_dict(parent[1].state_dict(), strict=False)
+    assert library.parent_hash(plain) == library.parent_hash(parent)
+
+
 def test_a_save_that_fails_leaves_the_old_file(modules, tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     modules.save(path)
