@@ -128,6 +128,7 @@ FULL = {
 """The paper's three panels at full size, for a GPU. Rate and epochs are first guesses, not tuned."""
 
 REDUCED_FILE = Path("notebooks") / "params" / "figure4.yml"
+"""The panels that the book shows, from the root of a checkout."""
 
 
 def named(dataset: str, model: str, file: Path = REDUCED_FILE) -> Panel:

@@ -1,0 +1,130 @@
+"""Panels of Figure 4, on a toy: what runs, what is kept, and what goes on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import modlib
+from modlib import __main__ as command_line
+from modlib import experiments, metrics, panels, training
+from modlib.baselines import controls
+from modlib.panels import Panel
+from modlib.records import Store
+
+PANEL = Panel(
+    "digits", "wrn16_2", [0], parent_epochs=1, epochs=1, lr=0.1, images_per_epoch=32, batch_size=16,
+    alphas=[0.0], voting=[0.1], measured_images=9, final_images=12, precision="float32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def three():
+    """The digits 0, 1 and 2: 60 training, 12 held-out and 18 test images."""
+    digits = modlib.datasets.load("digits")
+    images, labels = digits.train_images, digits.train_labels
+    few = torch.cat([(labels == c).nonzero()[:30, 0] for c in range(3)])
+    few = few[torch.randperm(90, generator=torch.Generator().manual_seed(0))]
+    images, labels = images[few], labels[few]
+    return modlib.datasets.from_arrays(images[:72], labels[:72], images[72:], labels[72:], held_out=12, name="digits")
+
+
+@pytest.fixture(scope="module")
+def store(three, tmp_path_factory):
+    """The store of a panel that has been run."""
+    made = Store.at(tmp_path_factory.mktemp("panel"))
+    panels.run(PANEL, three, made, "cpu")
+    return made
+
+
+def test_settings_and_trials():
+    panel = replace(PANEL, alphas=[0, 1], scale_free=[0.5], voting=[0.25], seeds=[3, 4], vote=0.7)
+    recipes = panel.settings()
+    assert list(recipes) == ["α = 0", "α = 1", "α = 0.5, scale-free", "α = 0.25, scale-free, vote"]
+    assert [r.alpha for r in recipes.values()] == [0.0, 1.0, 0.5, 0.25]
+    assert [r.reduction for r in recipes.values()] == ["total", "total", "scale_free", "scale_free"]
+    assert [r.vote for r in recipes.values()] == [0.0, 0.0, 0.0, 0.7]
+    trials = panel.trials()
+    assert {name: [t.seed for t in of_setting] for name, of_setting in trials.items()} == {
+        name: [3, 4] for name in recipes
+    }
+    assert {t.parent_recipe for of_setting in trials.values() for t in of_setting} == {"ours"}
+
+
+def test_a_panel_keeps_its_trials_parent_and_control(store, three):
+    assert panels.describe(PANEL, store).startswith("digits wrn16_2: 2 of 2 trials are there")
+    found = {path.parent.name for path in store.folder.rglob("*") if path.is_file()}
+    assert found == {"trials", "parents", "modules", "panels"}
+    (record,) = experiments.run_trials(PANEL.trials()["α = 0"], three, store)
+    held_out, test = record.rows
+    assert (held_out["split"], held_out["images"], test["split"], test["images"]) == ("held_out", 12, "test", 12)
+    assert [row["classes"] for row in test["subsets"]] == [2, 3]
+    assert "subsets" not in held_out
+
+
+def test_the_curve_of_a_trial_is_that_of_its_modules(store, three):
+    """The last row again, from the kept modules: the first 12 test images."""
+    (trial,) = PANEL.trials()["α = 0.1, scale-free, vote"]
+    (record,) = experiments.run_trials([trial], three, store)
+    modules = experiments.trial_modules(trial, three, store)
+    odds = modules.log_odds(three.inputs(three.test_images[:12]))
+    logits, labels = training.logits(modules.parent, three, "test")
+    curve = metrics.subset_curve(odds, logits[:12], labels[:12], modules.masks, 0)
+    for row, expected in zip(record.rows[-1]["subsets"], curve, strict=True):
+        assert row == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_is_there_is_not_run_again(store, three, monkeypatch):
+    def must_not_run(*args, **options):
+        raise AssertionError
+
+    for owner, name in ((experiments.cotraining, "cotrain_population"), (controls, "shared_mask"), (training, "train")):
+        monkeypatch.setattr(owner, name, must_not_run)
+    panels.run(PANEL, three, store, "cpu")
+    more = replace(PANEL, alphas=[0.0, 1.0], scale_free=[0.2])
+    assert panels.describe(more, store).startswith("digits wrn16_2: 2 of 4")
+    assert len(panels.shared_mask(more, 0, three, store).rows) == 2, "the control does not depend on the settings"
+
+
+def test_the_shared_mask_has_statistics_of_its_own(store, three):
+    (trial,) = PANEL.trials()["α = 0"]
+    parent = experiments.trained_parent(three, trial.model, 0, 1, store, "ours")
+    before = {name: buffer.clone() for name, buffer in parent.named_buffers()}
+    made = controls.shared_mask(parent, three, PANEL.recipe(0.0, vote=0.9), 0, range(3))
+    assert made.masks.mean_jaccard() == 1.0
+    name = next(iter(made.statistics))
+    assert not torch.equal(made.statistics[name][0], before[name])
+    assert all(torch.equal(buffer, before[name]) for name, buffer in parent.named_buffers())
+    inputs = three.inputs(three.test_images)
+    torch.testing.assert_close(controls.one_pass(made)(inputs), made.log_odds(inputs))
+
+
+def test_panels_by_name(tmp_path):
+    file = tmp_path / "figure4.yml"
+    small = "{dataset: digits, model: wrn16_2, seeds: [0], parent_epochs: 1, epochs: 1, lr: 0.1}"
+    file.write_text(f"panels: [{small}]")
+    assert panels.named("digits", "wrn16_2", file).epochs == 1
+    assert panels.named("cifar10", "vgg16", file) == panels.FULL["cifar10 vgg16"]
+    with pytest.raises(ValueError, match="panel: no panel mnist vgg16; there are"):
+        panels.named("mnist", "vgg16", file)
+
+
+def test_bad_panels_are_refused(capsys):
+    with pytest.raises(ValueError, match=r"panels: unknown settings \['rate'\]"):
+        Panel.of({"dataset": "cifar10", "rate": 1})
+    with pytest.raises(ValueError, match="model must be one of"):
+        replace(PANEL, model="fc1")
+    with pytest.raises(ValueError, match="seeds: empty"):
+        replace(PANEL, seeds=[])
+    assert command_line.main(["panel", "cifar10", "lenet"]) == 2
+    assert "no panel cifar10 lenet" in capsys.readouterr().err
+
+
+def test_the_book_shows_what_its_file_says():
+    """The parameter file names panels that can be made, and at most those of the paper are at full size."""
+    file = Path(__file__).parents[1] / panels.REDUCED_FILE
+    for settings in yaml.safe_load(file.read_text())["panels"]:
+        panel = Panel.of(settings)
+        assert bool(panel.reduced) == (panel.name not in panels.FULL)
