@@ -65,7 +65,9 @@ tables.table(
 
 # %% [markdown]
 # The paper does not say how far a crop may move (4 pixels is customary for images of 32 × 32), nor whether RandAugment
-# comes on top of flip and crop.
+# comes on top of flip and crop. `modlib.augmentation` applies all of them to a batch on the device it lies on, each image
+# with a draw of its own, by torchvision's own operations; RandAugment comes on top. The convolutional parents of
+# [Figure 4](figure4.ipynb) are of our recipe: flip and crop, for digits the crop alone.
 #
 # ## The three augmentations
 #

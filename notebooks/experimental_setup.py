@@ -229,7 +229,7 @@ Markdown(
 # that it is cut from, so every table of this book prints the accuracy of the parents beside that of the modules.
 #
 # The paper's other parents are convolutional: VGG16 {cite:p}`simonyan2015`, ResNet50 {cite:p}`he2016` and a wide residual
-# network {cite:p}`zagoruyko2016`. Its baselines do not apply to them, and this page does not train them.
+# network {cite:p}`zagoruyko2016`. Its baselines do not apply to them; they are on the page of [Figure 4](figure4.ipynb).
 #
 # **Re-run it:** `modlib reproduce experimental_setup -p datasets "[mnist, fashion_mnist]"`, or
 # `-p models "[fc4]" -p dataset mnist -p parent_epochs 100`, one to three minutes for each parent and seed.
