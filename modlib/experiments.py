@@ -83,9 +83,15 @@ def chosen(settings: Recipe | training.Parameters) -> dict[str, Any]:
 
 
 def trained_parent(
-    data: Dataset, model: str, seed: int, epochs: int, store: Store, recipe: str = "published"
+    data: Dataset,
+    model: str,
+    seed: int,
+    epochs: int,
+    store: Store,
+    recipe: str = "published",
+    device: str | torch.device = "cpu",
 ) -> nn.Module:
-    """Return a parent trained by a recipe of `modlib.training.recipe`, from the store where it is there.
+    """Return a parent trained by a recipe of `modlib.training.recipe`, on `device`, from the store where it is there.
 
     Convolutional parents are kept, and used, in half precision (`modlib.parent_files`). A training that was stopped
     goes on from its last epoch.
@@ -105,7 +111,8 @@ def trained_parent(
     name = f"{data.name}-{model}-seed{seed}-{key(facts)}"
     path = store.path("parents", name, ".safetensors")
     if path is not None and parent_files.load(parent, path):
-        return parent.eval()
+        return parent.to(device).eval()
+    parent = parent.to(device)
     checkpoint = store.path("checkpoints", f"parent-{name}", ".pt")
     training.train(parent, data, seed=seed, parameters=settings, checkpoint=checkpoint)
     if half:
@@ -292,7 +299,7 @@ def trial_modules(
     """
     if (parent is None) != (trial.parent == "own"):
         raise ValueError(f"parent: trial {trial.name} has parent={trial.parent!r}; hand one over unless it is 'own'")
-    parent = parent or _own_parent(trial, data, store)
+    parent = parent or _own_parent(trial, data, store, device)
     path = _modules_path(trial, store)
     if path is not None and path.exists():
         return library.load(path, parent)
@@ -352,9 +359,11 @@ def _parent_of(trial: Trial) -> tuple[str, int, int, str]:
     return (trial.model, trial.seed, trial.parent_epochs, trial.parent_recipe)
 
 
-def _own_parent(trial: Trial, data: Dataset, store: Store) -> nn.Module:
+def _own_parent(trial: Trial, data: Dataset, store: Store, device: str) -> nn.Module:
     which = (trial.model, trial.seed, trial.parent_epochs)
-    return Shard.here().first_alone(partial(trained_parent, data, *which, store, trial.parent_recipe))
+    # fully connected parents are trained where their results were: on the CPU, in the same minutes
+    where = cotraining.resolve_device(device) if trial.model in parents.CONVOLUTIONAL else "cpu"
+    return Shard.here().first_alone(partial(trained_parent, data, *which, store, trial.parent_recipe, where))
 
 
 def _id(trial: Trial) -> str:
@@ -400,7 +409,7 @@ def _run_population(
 ) -> dict[str, Record]:
     """Train the trials side by side and return their records, by id; each is written, with its modules."""
     for t in trials:
-        made[_parent_of(t)] = made.get(_parent_of(t)) or _own_parent(t, data, store)
+        made[_parent_of(t)] = made.get(_parent_of(t)) or _own_parent(t, data, store, device)
     trained = [made[_parent_of(t)] for t in trials]
     shares = [{s: training.accuracy(p, data, s, trials[0].recipe.precision) for s in SPLITS} for p in trained]
     shard = Shard.here()

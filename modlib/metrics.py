@@ -60,6 +60,7 @@ def subset_curve(
     `union`, the share of the maskable weights. Only images of the subset's classes count.
     """
     classes = masks.classes
+    log_odds, logits = log_odds.to(labels.device), logits.to(labels.device)
     sizes = sorted({k for k in SUBSET_SIZES if k < len(classes)} | {len(classes)} - {1})
     rows = []
     for size in sizes:

@@ -7,7 +7,7 @@ stopped goes on from its last epoch.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from modlib import checks, datasets, experiments, metrics, parents, recipes, training
 from modlib.baselines import controls
+from modlib.cotraining import resolve_device
 from modlib.datasets import Dataset
 from modlib.engines.sharding import Shard
 from modlib.experiments import Trial
@@ -145,10 +146,10 @@ def run(panel: Panel, data: Dataset, store: Store, device: str = "auto") -> None
     trials = panel.trials()
     for i, seed in enumerate(panel.seeds):
         experiments.run_trials([of_setting[i] for of_setting in trials.values()], data, store, device=device)
-        shared_mask(panel, seed, data, store)
+        shared_mask(panel, seed, data, store, device)
 
 
-def shared_mask(panel: Panel, seed: int, data: Dataset, store: Store) -> Record:
+def shared_mask(panel: Panel, seed: int, data: Dataset, store: Store, device: str = "auto") -> Record:
     """Return the record of the control: one supermask for all classes, with the vote loss, as many steps as a module.
 
     Its rows are those of `modlib.metrics.subset_curve`, beside the accuracy on held-out images.
@@ -159,12 +160,14 @@ def shared_mask(panel: Panel, seed: int, data: Dataset, store: Store) -> Record:
         del parameters["panel"][irrelevant]  # type: ignore[attr-defined]
 
     def compute() -> list[dict[str, Any]]:
-        parent = experiments.trained_parent(data, panel.model, seed, panel.parent_epochs, store, panel.parent_recipe)
+        where = resolve_device(device)
+        which = (panel.model, seed, panel.parent_epochs)
+        parent = experiments.trained_parent(data, *which, store, panel.parent_recipe, where)
         classes = range(data.num_classes)
         modules = controls.shared_mask(parent, data, recipe, seed, classes)
         one_pass = controls.one_pass(modules, panel.precision)
-        held, held_labels = _log_odds(one_pass, data, "held_out", panel.final_images)
-        odds, labels = _log_odds(one_pass, data, "test", panel.final_images)
+        held, held_labels = _log_odds(one_pass, data, "held_out", panel.final_images, where)
+        odds, labels = _log_odds(one_pass, data, "test", panel.final_images, where)
         logits, _ = training.logits(parent, data, "test", precision=panel.precision)
         first = MaskSet({n: m[:1] for n, m in modules.masks.masks.items()}, (0,))
         held_out = metrics.recomposed_accuracy(held, held_labels, classes)
@@ -177,9 +180,12 @@ def shared_mask(panel: Panel, seed: int, data: Dataset, store: Store) -> Record:
 
 
 @torch.no_grad()
-def _log_odds(network: Any, data: Dataset, split: str, images: int | None) -> tuple[Tensor, Tensor]:
+def _log_odds(
+    network: Callable[[Tensor], Tensor], data: Dataset, split: str, images: int | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return log-odds [n, C] of the first `images` of a split, and the labels [n], in host memory."""
     taken, labels = (values[:images] for values in data.split(split))
-    return torch.cat([network(data.inputs(part)) for part in taken.split(500)]), labels
+    return torch.cat([network(data.inputs(part.to(device))).cpu() for part in taken.split(500)]), labels
 
 
 def describe(panel: Panel, store: Store) -> str:

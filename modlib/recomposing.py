@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from modlib import checks, grafting
+from modlib.logits import functional_call
 from modlib.modules import Modules
 
 
@@ -38,7 +38,7 @@ class Recomposed(nn.Module):
         self.register_buffer("classes", torch.tensor(chosen.classes, device=device))
         self._layers = list(chosen.masks.masks)
         for i, (name, union) in enumerate(chosen.masks.union().items()):
-            self.network.get_parameter(name).mul_(union)
+            self.network.get_parameter(name).mul_(union.to(device))
             self.register_buffer(f"mask_{i}", chosen.masks.masks[name].to(device))
         self._statistics = list(chosen.statistics)
         for i, values in enumerate(chosen.statistics.values()):
