@@ -18,13 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from tqdm import tqdm
 
 from modlib import checkpoints, checks, library, masking
 from modlib.datasets import Dataset
 from modlib.engines import Engine, make_engine
-from modlib.logits import NotPicked, copied, with_logits
+from modlib.logits import NotPicked, copied, functional_call, with_logits
 from modlib.modules import Modules
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 from modlib.seeds import generator
@@ -172,7 +171,7 @@ def cotrain_population(
     `checkpoint`: a file written after every epoch and removed at the end; where it is there, the population goes on
     from it, to the same result. Otherwise as `cotrain`.
     """
-    device = _device(device)
+    device = resolve_device(device)
     classes = _check_population(runs, data)
     for line in unmasked_lines(runs[0].parent, data, runs[0].policy):
         warnings.warn(line, stacklevel=3)
@@ -267,7 +266,8 @@ def _check_finite(average: Mapping[str, Tensor], epoch: int) -> None:
             raise FloatingPointError(f"the scores of {name} diverged in epoch {epoch + 1}: lower lr or alpha")
 
 
-def _device(device: str | torch.device) -> torch.device:
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device that a name means; "auto": this process's GPU where there is one. ValueError for others."""
     if device == "auto":
         return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     try:
@@ -327,6 +327,7 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
     Weights that no module can leave edges out of, because the policy does not mask them; and masked weights without
     any part in the logits (an auxiliary head, or a layer that holds its weights elsewhere), whose masks mean nothing.
     """
+    parent = copied(parent).requires_grad_(False)  # as the engines have it
     lines = []
     whole = masking.unmasked_parameters(parent, policy)
     if whole:

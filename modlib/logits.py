@@ -1,13 +1,16 @@
-"""Parents as users bring them: copied, and with the logits picked out of whatever they return."""
+"""Parents as users bring them: copied, called with other weights, the logits picked out of whatever they return."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from modlib.masking import check_not_lazy
 
 
 class NotPicked(ValueError):
@@ -40,6 +43,7 @@ def copied(parent: nn.Module) -> nn.Module:
     """Return a deep copy of `parent`; raise TypeError where it is no `nn.Module`, ValueError where it has no copy."""
     if not isinstance(parent, nn.Module):
         raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
+    check_not_lazy(parent)
     try:
         return copy.deepcopy(parent)
     except Exception as error:  # torch and users' own __deepcopy__ raise many kinds
@@ -47,3 +51,21 @@ def copied(parent: nn.Module) -> nn.Module:
             f"parent: {type(parent).__name__} cannot be copied: {error}; where weights are made by hooks, call "
             "torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove first, or take parametrizations"
         ) from error
+
+
+def functional_call(model: nn.Module, replaced: Mapping[str, Tensor], inputs: tuple[Any, ...]) -> Any:
+    """Return `model(*inputs)` with some parameters and buffers replaced, whatever else shares them; `model` stays.
+
+    torch's own function ties names too, but where one layer has two names it leaves the replacement in the model.
+    `replaced`: by the first name of each, as `named_parameters` gives it.
+    """
+    held: dict[str, Tensor] = {}
+    names: dict[int, list[str]] = {}
+    for path, owner in model.named_modules():  # each layer once
+        for name, values in (*owner._parameters.items(), *owner._buffers.items()):
+            if values is not None:
+                full = f"{path}.{name}" if path else name
+                held[full] = values
+                names.setdefault(id(values), []).append(full)
+    every = {same: values for name, values in replaced.items() for same in names[id(held[name])]}
+    return torch.func.functional_call(model, every, inputs, tie_weights=False)

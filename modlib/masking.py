@@ -78,11 +78,17 @@ def unmasked_parameters(model: nn.Module, policy: Policy = default_policy) -> di
 
 def _parameters(model: nn.Module, policy: Policy) -> Iterator[tuple[str, nn.Parameter, bool]]:
     """Yield every parameter under each of its names, and whether the policy masks it there."""
+    check_not_lazy(model)
+    for path, owner in model.named_modules():
+        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
+            yield f"{path}.{name}" if path else name, parameter, policy(owner, name)
+
+
+def check_not_lazy(model: nn.Module) -> None:
+    """Raise ValueError where a layer of `model` takes its sizes from its first inputs and has not seen any."""
     for path, owner in model.named_modules():
         if any(is_lazy(values) for values in (*owner.parameters(recurse=False), *owner.buffers(recurse=False))):
             raise ValueError(f"parent: the lazy layer {path!r} has no weights yet; call the parent once before")
-        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
-            yield f"{path}.{name}" if path else name, parameter, policy(owner, name)
 
 
 def keep_counts(k: float | Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, int]:
