@@ -171,3 +171,17 @@ def test_a_parent_without_anything_left_out_is_not_warned_of(conv_parent, decomp
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decompose(conv_parent, epochs=1)
+
+
+def test_the_device_holds_one_module_whatever_their_number(conv_parent, data):
+    """The parent's weights and one module in the slot; all other modules wait in host memory."""
+
+    def held(classes):
+        engine = make_engine("modulewise", [Run(conv_parent, VOTING, seed=0)], classes, data, CPU)
+        (slot,), (members,) = engine.slots, engine.members
+        assert len(members) == len(classes)
+        own = {id(values.untyped_storage()) for member in members for values in member.values()}
+        assert not own & {id(values.untyped_storage()) for values in slot.tensors().values()}
+        return sum(values.nbytes for values in slot.tensors().values())
+
+    assert held((0,)) == held((0, 1, 2))
