@@ -89,7 +89,7 @@ class ModulewiseEngine(start.Started):
                     slot.store(member)
             if written is not None:
                 self.tables[r].log_odds = self._together(written)
-                self.tables[r].epoch[orders[r].to(self.device)] = epoch
+                self.tables[r].epoch[torch.cat(batches).to(self.device)] = epoch
 
     def _pass(self, r: int, i: int, batches: Sequence[Tensor], epoch: int, written: Tensor | None) -> None:
         """Train module i of run r, the one in the slot, on all batches of an epoch."""
