@@ -1,4 +1,4 @@
-"""One process of `test_sharding.py`: FOLDER [kill | leave | refused]."""
+"""One process of `test_sharding.py`: FOLDER [kill | leave | refused | panel]."""
 
 import os
 import signal
@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 import modlib
+from modlib import panels
 from modlib.cotraining import Recipe, Run, cotrain_population
+from modlib.records import Store
 
 
 def network():
@@ -21,10 +23,11 @@ def network():
 
 
 def toy():
-    labels = torch.arange(80) % 5
-    images = torch.randint(0, 128, (80, 4, 4), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
-    images[torch.arange(80), labels % 4] += 100
-    return modlib.datasets.from_arrays(images, labels, name="toy")
+    """80 training, 10 held-out and 20 test images of 4x4, five classes."""
+    labels = torch.arange(110) % 5
+    images = torch.randint(0, 128, (110, 4, 4), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
+    images[torch.arange(110), labels % 4] += 100
+    return modlib.datasets.from_arrays(images[:90], labels[:90], images[90:], labels[90:], held_out=10, name="toy")
 
 
 RECIPE = Recipe(k=0.3, alpha=50.0, epochs=4, batch_size=16, share_init=False)
@@ -39,10 +42,18 @@ def refused():
             print(f"ValueError: {error}")
 
 
+def panel(folder):
+    """Run a panel of Figure 4 on the toy, with its parent and its control, into `folder`."""
+    shown = panels.Panel(
+        "digits", "wrn16_2", [0], parent_epochs=1, epochs=2, lr=0.1, batch_size=16, alphas=[1.0], precision="float32"
+    )
+    panels.run(shown, toy(), Store.at(folder), "cpu")
+
+
 def main(folder, what=""):
     torch.set_num_threads(1)
-    if what == "refused":
-        return refused()
+    if what in ("refused", "panel"):
+        return refused() if what == "refused" else panel(folder)
     rank = int(os.environ["RANK"])
     for name, vote in (("plain", 0.0), ("vote", 0.8)):
         seen = []

@@ -1,5 +1,6 @@
 """Several processes, started as `torchrun` starts them: the masks of one, resuming, and a process that is killed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -86,6 +87,20 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     finished = run(tmp_path, "refused")
     assert "ValueError: engine: 'sequential' runs in one process, there are 2" in finished.stdout
     assert "ValueError: classes: 1 modules for 2 processes" in finished.stdout
+
+
+def test_two_processes_record_a_panel_as_one_does(tmp_path):
+    """Parent, trials and control: the first process writes, all read the same; only times differ."""
+    folders = [tmp_path / str(processes) for processes in (1, 2)]
+    for processes, folder in zip((1, 2), folders, strict=True):
+        finished = run(folder, "panel", processes=processes)
+        assert finished.returncode == 0, finished.stderr
+    one, two = ({file.relative_to(folder): file for file in folder.rglob("*.*")} for folder in folders)
+    assert one.keys() == two.keys()
+    assert {path.parts[0] for path in one} == {"parents", "trials", "modules", "panels"}
+    for name in one:
+        if name.suffix == ".json":
+            assert json.loads(one[name].read_text())["rows"] == json.loads(two[name].read_text())["rows"]
 
 
 def test_the_file_is_of_the_network_that_was_decomposed(alone):
