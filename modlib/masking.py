@@ -65,14 +65,16 @@ def maskable_parameters(model: nn.Module, policy: Policy = default_policy) -> di
 def unmasked_parameters(model: nn.Module, policy: Policy = default_policy) -> dict[str, nn.Parameter]:
     """Return the weights of `model` that `policy` leaves whole: matrices and tensors, by qualified name.
 
-    Vectors (biases, scales and shifts of normalisation, a class token), whatever shape they are written in, are left
+    Vectors (biases, a class token), whatever shape they are written in, and scales and shifts of normalisation are left
     out: they are not edges. A weight that is masked under another name is masked.
     """
-    masked = {id(parameter) for parameter in maskable_parameters(model, policy).values()}
+    known = {id(parameter) for parameter in maskable_parameters(model, policy).values()}
+    layers = (layer for layer in model.modules() if isinstance(layer, (nn.LayerNorm, nn.RMSNorm)))
+    known |= {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
     return {
         name: parameter
         for name, parameter, _ in _parameters(model, policy)
-        if id(parameter) not in masked and parameter.numel() > max(parameter.shape, default=1)
+        if id(parameter) not in known and parameter.numel() > max(parameter.shape, default=1)
     }
 
 

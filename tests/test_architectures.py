@@ -183,6 +183,7 @@ WRITTEN = {
     "attention with keys and values of other sizes": lambda: attention(3, 2),
     "transformer": encoder,
     "layer norm": lambda: flat(nn.LayerNorm(8)),
+    "layer norm of maps": lambda: after(nn.Conv2d(1, 4, 1), nn.LayerNorm((4, 4)), features=64),
     "RMS norm": lambda: flat(nn.RMSNorm(8)),
     "group norm": lambda: after(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4)),
     "instance norm": lambda: after(nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, affine=True)),
