@@ -89,7 +89,7 @@ def theirs(model, alpha, module):
     return f" ({printed[name]:.2f})" if comparable and name in printed.index else ""
 
 
-columns = list(chosen.groupby(["model", "alpha"], sort=False))
+columns = list(chosen.groupby(["model", "alpha"]))
 lines = []
 for module in sorted(chosen["module"].unique()):
     line = {"module": str(module)}
@@ -122,7 +122,7 @@ worth = chosen.assign(
     over_held_out=chosen["maximum"] - chosen["by_held_out"], over_last=chosen["maximum"] - chosen["last"]
 )
 lines = []
-for (model, alpha), part in means.groupby(["model", "alpha"], sort=False):
+for (model, alpha), part in means.groupby(["model", "alpha"]):
     gained = worth[(worth["model"] == model) & (worth["alpha"] == alpha)]
     lines.append(
         {"network": model.upper(), "α": f"{alpha:g}"}
