@@ -46,7 +46,7 @@ def resume(engine: Engine, identity: str, path: Path | None) -> int:
         found = _of_shard(path, shard, max(common)) if common else None
     if found is None:
         return 0
-    saved = torch.load(found, weights_only=True)
+    saved = torch.load(found, map_location="cpu", weights_only=True)
     if saved["identity"] != identity:
         raise ValueError(f"checkpoint: {found} is of other runs, parents or data; remove it to start anew")
     engine.load_state(saved["engine"])

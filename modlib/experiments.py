@@ -400,7 +400,8 @@ def _run_or_report(
     except FloatingPointError as error:
         if len(trials) == 1:
             failed = [_columns(trials[0]) | {"failed": str(error)}]
-            return {_id(trials[0]): _record(trials[0], data, store, failed)}
+            record = Shard.here().first_alone(partial(_record, trials[0], data, store, failed))
+            return {_id(trials[0]): record}
         return {name: r for t in trials for name, r in _run_or_report([t], data, store, device, made).items()}
 
 

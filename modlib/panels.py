@@ -26,8 +26,6 @@ from modlib.masking import MaskSet
 from modlib.recipes import Recipe
 from modlib.records import Record, Store
 
-READINGS = ("total", "scale_free")
-
 
 @dataclass(frozen=True)
 class Panel:
@@ -135,7 +133,7 @@ REDUCED_FILE = Path("notebooks") / "params" / "figure4.yml"
 def named(dataset: str, model: str, file: Path = REDUCED_FILE) -> Panel:
     """Return a panel: of the page's parameter file where it has it, else the paper's at full size."""
     known = {panel.name: panel for panel in map(Panel.of, yaml.safe_load(file.read_text())["panels"])}
-    found = (known | FULL).get(f"{dataset} {model}")
+    found = (FULL | known).get(f"{dataset} {model}")
     if found is None:
         raise ValueError(f"panel: no panel {dataset} {model}; there are {sorted(known | FULL)}")
     return found

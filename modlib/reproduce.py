@@ -26,7 +26,7 @@ import nbformat
 import papermill
 import yaml
 
-TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool}
+TYPES = {"dict": dict, "int": int, "float": (int, float), "str": str, "bool": bool}
 
 
 @dataclass(frozen=True)

@@ -303,8 +303,9 @@ claims.publish(
 Markdown(text)
 
 # %% [markdown]
-# **What it means.** Use `engine="auto"`. Within one machine the limit stands, as it must: every module is trained. It is a limit of
-# work, not of memory, which the number of classes does not touch, and processes divide it.
+# **What it means.** Use `engine="auto"`. Within one machine the limit stands, as it must: every module is trained. While they train,
+# the device holds one module; the others wait in host memory, which does grow with the number of classes. The times above are of
+# whole decompositions of one epoch, with what is checked and set up around it, and in float32.
 #
 # **Re-run it:** `modlib reproduce engines -p processes "[1, 2]"`.
 

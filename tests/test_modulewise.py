@@ -185,3 +185,23 @@ def test_the_device_holds_one_module_whatever_their_number(conv_parent, data):
         return sum(values.nbytes for values in slot.tensors().values())
 
     assert held((0,)) == held((0, 1, 2))
+
+
+class TwoNames(nn.Module):
+    """One layer under two names, as a container and its shortcut hold it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 16), nn.Linear(16, 3)
+        self.again = self.first
+
+    def forward(self, inputs):
+        return self.last(self.again(self.first(inputs.flatten(1)).relu()).relu())
+
+
+@pytest.mark.parametrize("engine", ["modulewise", "sequential"])
+def test_a_layer_under_two_names_keeps_its_weights_in_the_parent(engine, decompose):
+    net = TwoNames()
+    done = decompose(net, engine=engine)
+    assert modlib.library.parent_hash(done.parent) == modlib.library.parent_hash(net)
+    assert list(done.masks.masks) == ["first.weight", "last.weight"]

@@ -15,7 +15,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import linear
 from tqdm import tqdm
 
@@ -24,6 +23,7 @@ from modlib.cotraining import check_parent, epoch_order
 from modlib.datasets import Dataset
 from modlib.engines import start
 from modlib.engines.selection import TopK
+from modlib.logits import functional_call
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.objective import objective

@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from modlib import masking, objective
 from modlib.datasets import Dataset
 from modlib.engines import start
 from modlib.engines.sharding import Shard
 from modlib.engines.update import make_update, nesterov_step
+from modlib.logits import functional_call
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.recipes import Run
@@ -120,7 +120,7 @@ class ModulewiseEngine(start.Started):
         """Bring the table up to date for those images of `order` that the last epoch left out."""
         table, slot = self.tables[r], self.slots[r]
         rows = order.to(self.device)
-        rows = rows[table.epoch[rows] < epoch - 1].sort().values
+        rows = rows[table.epoch[rows] < epoch - 1]
         together = epoch == 0 and self.runs[r].recipe.share_init  # one masked network with many grafting layers
         groups = [self.members[r]] if together else [[member] for member in self.members[r]]
         columns = iter(self.own)

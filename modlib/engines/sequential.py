@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from modlib import grafting, masking, objective, stemming
 from modlib.datasets import Dataset
 from modlib.engines import start
 from modlib.engines.selection import TopK
+from modlib.logits import functional_call
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.recipes import Run

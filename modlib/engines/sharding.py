@@ -41,7 +41,7 @@ class Shard:
             return cls()
         if not dist.is_initialized():
             with _others_may_be_lost():
-                dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+                dist.init_process_group(_backend(), timeout=PATIENCE)
         return cls(dist.get_rank(), dist.get_world_size())
 
     def share(self, items: Sequence[Any]) -> list[Any]:
@@ -79,6 +79,14 @@ class Shard:
     def wait(self) -> None:
         """Return when every process has come here."""
         self.gather(None)
+
+
+def _backend() -> str:
+    """Return gloo, and NCCL for what lies on a GPU: this process's own, which is set here."""
+    if not torch.cuda.is_available():
+        return "gloo"
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return "cpu:gloo,cuda:nccl"
 
 
 @contextmanager
