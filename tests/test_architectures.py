@@ -219,12 +219,6 @@ OUTPUTS = {
 }
 
 
-# strict: the marks have to go with the defects
-ENGINES_CALL = pytest.mark.xfail(strict=True, reason="engines use torch's functional_call, which leaves masked weights")
-ENGINES_LAYOUT = pytest.mark.xfail(strict=True, reason="engines give every convolutional network channels-last images")
-ENGINES_AVERAGE = pytest.mark.xfail(strict=True, reason="engines go on with the parent's cumulative average")
-
-
 def seeded(make):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
@@ -290,10 +284,7 @@ def test_families_of_torchvision(family, photographs, masked_copy, tmp_path):
         assert mask.flatten(1).sum(1).tolist() == [max(1, int(0.3 * mask[0].numel() + 0.5))] * 2, name
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=ENGINES_CALL) if name == "a layer under two names" else name for name in WRITTEN],
-)
+@pytest.mark.parametrize("name", WRITTEN)
 def test_networks_as_users_write_them(name, data, inputs, masked_copy, tmp_path):
     parent = seeded(WRITTEN[name]).double()
     modules = all_the_way(parent, data, tmp_path / "m", SAID.get(name), batch_size=20)
@@ -358,7 +349,6 @@ def test_statistics_are_those_of_the_layers_that_keep_some(data, tmp_path):
     assert not without.statistics
 
 
-@ENGINES_AVERAGE
 def test_a_cumulative_average_of_a_module_starts_anew(data, inputs):
     """One step over all images: their mean is the average, however many batches the parent has seen."""
     parent = seeded(WRITTEN["batch norm with a cumulative average"]).double().train()
@@ -371,7 +361,6 @@ def test_a_cumulative_average_of_a_module_starts_anew(data, inputs):
     assert modules.statistics["2.num_batches_tracked"].tolist() == [1, 1, 1]
 
 
-@ENGINES_LAYOUT
 def test_a_network_that_views_its_feature_maps(photographs, masked_copy, tmp_path):
     """`view` needs maps that lie channel by channel, which those of channels-last images do not."""
 
