@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -66,9 +67,11 @@ def test_parameters_are_typed_explained_and_published_ones_fit(stem: str) -> Non
     notebook = read_source(LAYOUT.source(stem))
     cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     assert len(cells) == 1
-    for line in cells[0].source.splitlines():
-        assert ": " in line.split("=")[0], f"no type: {line}"
-        assert "  # " in line, f"no comment: {line}"
+    lines = cells[0].source.splitlines()
+    for statement in ast.parse(cells[0].source).body:
+        written = lines[statement.lineno - 1 : statement.end_lineno]
+        assert isinstance(statement, ast.AnnAssign), f"no type: {written[0]}"
+        assert any("  # " in line for line in written), f"no comment: {written[0]}"
     check_parameters(LAYOUT.source(stem), LAYOUT.published_parameters(stem))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modlib import augmentation, grafting, masking, objective, stemming
 from modlib.datasets import Dataset
+from modlib.logits import functional_call
 from modlib.recipes import Recipe, Run
 from modlib.seeds import generator
 
@@ -34,8 +35,22 @@ class Started:
         ]
         self.dtype = next(iter(self.weights_of[0].values())).dtype
         self.frequency = objective.class_frequency(self.labels, data.num_classes).to(self.dtype)
-        convolutional = any(isinstance(part, nn.Conv2d) for part in self.parents[0].modules())
-        self.layout = torch.channels_last if convolutional else torch.contiguous_format
+        self.layout = torch.contiguous_format
+        if self._takes_channels_last():
+            self.layout = torch.channels_last
+
+    @torch.no_grad()
+    def _takes_channels_last(self) -> bool:
+        """Say whether the parents have convolutions, whose fast layout this is, and take images that lie so."""
+        inputs, parent = self.inputs(torch.arange(2, device=self.device) % len(self.labels)), self.parents[0]
+        if inputs.ndim != 4 or not any(isinstance(part, nn.Conv2d) for part in parent.modules()):
+            return False
+        buffers = {name: buffer.clone() for name, buffer in parent.named_buffers()}
+        try:
+            functional_call(parent, buffers, (inputs.contiguous(memory_format=torch.channels_last),))
+        except RuntimeError:  # a network that views its feature maps needs them channel by channel
+            return False
+        return True
 
     def inputs(self, rows: Tensor, draw: torch.Generator | None = None) -> Tensor:
         """Return what the parents take of the training images `rows`, augmented with the recipe's policy and `draw`."""
@@ -69,9 +84,14 @@ def frozen_copy(parent: nn.Module, device: torch.device) -> nn.Module:
 
 
 def statistics(parent: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the running statistics of the normalisations of `parent`, by qualified buffer name."""
+    """Return copies of the running statistics of the normalisations of `parent`, by qualified buffer name.
+
+    A cumulative average (`momentum=None`) starts anew: after the parent's many batches it would not follow a module's.
+    """
     return {
-        f"{path}.{name}" if path else name: buffer.clone()
+        f"{path}.{name}" if path else name: torch.zeros_like(buffer)
+        if name == "num_batches_tracked" and owner.momentum is None
+        else buffer.clone()
         for path, owner in parent.named_modules()
         if isinstance(owner, NORMALISATIONS)
         for name, buffer in owner.named_buffers(recurse=False)
