@@ -364,7 +364,7 @@ def _shortened(names: Iterable[str], shown: int = 4) -> str:
 
 def _some_inputs(parent: nn.Module, data: Dataset, policy: masking.Policy) -> Tensor:
     some = next(iter(masking.maskable_parameters(parent, policy).values()))
-    return data.inputs(data.train_images[:2]).to(some.device, some.dtype)
+    return data.inputs(data.train_images[:2]).to(some.device, some.dtype).contiguous()
 
 
 def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Any:

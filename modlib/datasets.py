@@ -48,7 +48,7 @@ class Scaling:
 
     def __call__(self, images: Tensor) -> Tensor:
         channels_first = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        scaled = channels_first.to(torch.float32).div_(255.0)
+        scaled = channels_first.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
         if self.mean == (0.0,) and self.std == (1.0,):
             return scaled
         mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))

@@ -64,6 +64,8 @@ class Recomposed(nn.Module):
         try:
             return functional_call(self.network, parameters, (inputs,))
         except RuntimeError as error:
+            if not inputs.is_contiguous():  # a network that views its feature maps takes no channels-last images
+                return self._logits(parameters, inputs.contiguous())
             raise ValueError(f"inputs: the network does not take shape {tuple(inputs.shape)}: {error}") from error
 
     def train(self, mode: bool = True) -> Recomposed:

@@ -5,7 +5,7 @@ Weights are random: what is tested is that masks act where they should, and that
 
 import copy
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -368,7 +368,11 @@ def test_a_network_that_views_its_feature_maps(photographs, masked_copy, tmp_pat
         return net.out(net.conv(x).relu().view(x.size(0), -1))
 
     parent = seeded(lambda: Written(call, conv=nn.Conv2d(3, 4, 3, 4), out=nn.Linear(256, 3)))
-    all_the_way(parent, photographs, tmp_path / "m", batch_size=4)
+    own = replace(photographs, preprocess=lambda images: images.permute(0, 3, 1, 2) / 255)
+    assert not own.inputs(own.train_images).is_contiguous(), "a user's own preprocessing may leave the channels last"
+    first = all_the_way(parent, photographs, tmp_path / "m", batch_size=4)
+    again = all_the_way(parent, own, tmp_path / "m", batch_size=4)
+    assert all(torch.equal(mask, again.masks.masks[name]) for name, mask in first.masks.masks.items())
 
 
 def test_a_call_with_other_weights_leaves_the_model_as_it_is():

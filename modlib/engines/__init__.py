@@ -32,10 +32,10 @@ class Engine(Protocol):
         """Train all modules on the images in `orders` [R, images], pulled to `average` (None: no stemming)."""
 
     def average(self) -> dict[str, Tensor]:
-        """Return S_avg, the mean over modules of what is ranked, by layer: [R, 1, *weight shape]."""
+        """Return S_avg, the mean over modules of what is ranked, by layer: `[R, 1, *weight shape]`."""
 
     def ranked(self) -> dict[str, Tensor]:
-        """Return what is ranked, by layer: [R, C, *weight shape]."""
+        """Return what is ranked, by layer: `[R, C, *weight shape]`."""
 
     def modules(self) -> list[Modules]:
         """Return the modules of every run as they are now."""
