@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modlib import checks
 from modlib.masking import MaskSet
+from modlib.precision import autocast
 
 if TYPE_CHECKING:
     from modlib.recomposing import Recomposed
@@ -100,7 +101,7 @@ class Modules:
         everything = self.recompose(self.classes)
         device = everything.classes.device
         parts = inputs.split(batch_size or max(1, min(10_000, AT_ONCE // max(1, inputs.shape[1:].numel()))))
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.no_grad(), autocast(device, precision):
             odds = [everything.log_odds(part.to(device)).to(self.grafting_weight.dtype) for part in parts]
         return torch.cat(odds).to(inputs.device)
 

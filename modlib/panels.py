@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from modlib.cotraining import resolve_device
 from modlib.datasets import Dataset
 from modlib.engines.sharding import Shard
 from modlib.experiments import Trial
-from modlib.masking import MaskSet
 from modlib.recipes import Recipe
 from modlib.records import Record, Store
 
@@ -153,9 +152,9 @@ def shared_mask(panel: Panel, seed: int, data: Dataset, store: Store, device: st
     Its rows are those of `modlib.metrics.subset_curve`, beside the accuracy on held-out images.
     """
     recipe = panel.recipe(0.0, vote=panel.vote)
-    parameters = {"control": "shared mask", "panel": asdict(replace(panel, seeds=(seed,), reduced=""))}
-    for irrelevant in ("alphas", "scale_free", "voting", "reduced", "measured_images"):
-        del parameters["panel"][irrelevant]  # type: ignore[attr-defined]
+    irrelevant = {"alphas", "scale_free", "voting", "reduced", "measured_images"}
+    relevant = {name: v for name, v in vars(panel).items() if name not in irrelevant} | {"seeds": [seed]}
+    parameters = {"control": "shared mask", "panel": relevant}
 
     def compute() -> list[dict[str, Any]]:
         where = resolve_device(device)
@@ -167,10 +166,12 @@ def shared_mask(panel: Panel, seed: int, data: Dataset, store: Store, device: st
         held, held_labels = _log_odds(one_pass, data, "held_out", panel.final_images, where)
         odds, labels = _log_odds(one_pass, data, "test", panel.final_images, where)
         logits, _ = training.logits(parent, data, "test", precision=panel.precision)
-        first = MaskSet({n: m[:1] for n, m in modules.masks.masks.items()}, (0,))
         held_out = metrics.recomposed_accuracy(held, held_labels, classes)
         curve = metrics.subset_curve(odds, logits[: len(labels)], labels, modules.masks, seed)
-        return [{"seed": seed, "held_out_accuracy": held_out, "density": first.remaining()} | row for row in curve]
+        return [
+            {"seed": seed, "held_out_accuracy": held_out, "density": modules.masks.remaining([0])} | row
+            for row in curve
+        ]
 
     name = f"{panel.dataset}-{panel.model}-shared-mask-seed{seed}"
     sha256 = data.sha256()

@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from modlib import augmentation, checks, grafting, masking, stemming
+from modlib.precision import PRECISIONS
 
 METHODS = ("average", "base")
 NORMS = ("batch", "frozen")
 SCHEDULES = ("constant", "cosine")
-PRECISIONS = ("float32", "bfloat16")
 
 FREE: dict[str, Any] = {"k": 1.0, "alpha": 0.0, "share_init": True}
 """The settings that may differ between the runs of one population, at a common value."""

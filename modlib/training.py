@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from modlib import augmentation, checks, library, parents
 from modlib.datasets import Dataset
+from modlib.precision import PRECISIONS, autocast
 from modlib.seeds import generator
 
 SCHEDULES = ("steps", "one_cycle")
-PRECISIONS = ("float32", "bfloat16")
 AT_ONCE = 10_000
 """Images that a fully connected network classifies at once."""
 PIXELS_AT_ONCE = 2**17
@@ -252,7 +252,7 @@ def _predict(model: nn.Module, inputs: Tensor, precision: str) -> Tensor:
         return model(inputs)
     if inputs.ndim == 4 and convolutional(model):
         inputs = inputs.to(memory_format=torch.channels_last)
-    with torch.autocast(inputs.device.type, torch.bfloat16):
+    with autocast(inputs.device, precision):
         return model(inputs).to(inputs.dtype)
 
 

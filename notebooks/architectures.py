@@ -55,6 +55,7 @@ import modlib
 from modlib import claims, figures, masking, recipes, records, tables
 from modlib.engines import make_engine, start
 from modlib.library import parent_hash
+from modlib.precision import autocast
 from modlib.training import convolutional, fast_precision
 
 figures.use_style()
@@ -160,7 +161,7 @@ def plain_step(name, family, data, batch, precision):
     def step(i):
         rows = slice(i * batch, (i + 1) * batch)
         inputs = data.inputs(pixels[rows]).contiguous(memory_format=layout)
-        with start.autocast(torch.device(device), precision):
+        with autocast(torch.device(device), precision):
             logits = net(inputs)
         sgd.zero_grad()
         nn.functional.cross_entropy(logits.float(), labels[rows]).backward()

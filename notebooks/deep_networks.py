@@ -272,6 +272,7 @@ def by_depth(ax, part, x, y, log):
             mean.index, 10**mean if log else mean, color=COLOUR[init], linestyle=LINE[norm], label=f"{init}, {norm}"
         )
         ax.scatter(one[x], 10**values if log else values, color=COLOUR[init], s=5, alpha=0.5)
+    ax.xaxis.set_major_locator(plt.MaxNLocator(5, integer=True))
     if log:
         ax.set_yscale("log")
 
@@ -290,16 +291,17 @@ plt.show()
 
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-def each_layer(part, x, y):
+def each_layer(part, x, y, head="layer"):
     """A table of one quantity, given by its logarithm: layers down, combinations across; geometric mean over seeds."""
     mean = part.dropna(subset=[y]).groupby([x, "init", "norm"])[y].mean()
     shown = {f"{init}, {norm}": mean[:, init, norm].map(lambda v: f"{10**v:.2g}") for init, norm in COMBINATIONS}
-    return pd.DataFrame(shown)
+    table = pd.DataFrame(shown)
+    table.insert(0, head, table.index.astype(int).astype(str))
+    return table
 
 
 signal_table = each_layer(deep_rows, "layer", "log_signal")
-gradient_table = each_layer(deep_rows, "masked_layer", "log_gradient")
-signal_table.insert(0, "layer", signal_table.index.astype(int).astype(str))
+gradient_table = each_layer(deep_rows, "masked_layer", "log_gradient", "masked layer")
 tables.table(
     signal_table,
     f"Signal by layer relative to the parent's before training: {label}, k = {k:.0%}, {probe_images} held-out images, geometric mean (n = {len(seeds)}). Signals near 10⁻⁷ are the rounding of float32.",
@@ -307,7 +309,6 @@ tables.table(
 )
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-gradient_table.insert(0, "masked layer", gradient_table.index.astype(int).astype(str))
 tables.table(
     gradient_table,
     f"Norm of the scores' gradient by masked layer relative to that of the parent without a mask: {label}, modules {classes}, geometric mean (n = {len(seeds)}).",
@@ -492,10 +493,8 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", 
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-signal_after = each_layer(of_chosen, "layer", "log_signal")
-signal_after.insert(0, "layer", signal_after.index.astype(int).astype(str))
 tables.table(
-    signal_after,
+    each_layer(of_chosen, "layer", "log_signal"),
     f"Signal by layer relative to the parent's after the short co-training: {label}, geometric mean (n = {len(seeds)}).",
     "tab-deep-signal-after",
 )
@@ -510,7 +509,7 @@ Markdown(
     f"**What came out** (vote of {len(classes)} classes, n = {len(seeds)}): "
     + "; ".join(f"{names[c]} {records.mean_and_spread(votes[c], digits=1)} %" for c in ordered)
     + f" (chance {100 / len(classes):.1f} %; one standard error of such an accuracy is at most {100 * noise:.1f} points, so rates that differ by less are not told "
-    f"apart). With {names['kaiming', 'frozen']}, the logits still have {still:.1g} of the parent's signal after training."
+    f"apart). With Kaiming scores and frozen statistics the logits still have {still:.1g} of the parent's signal after training."
 )
 
 

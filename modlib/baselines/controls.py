@@ -27,6 +27,7 @@ from modlib.logits import functional_call
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.objective import objective
+from modlib.precision import autocast
 from modlib.recipes import Recipe, Run
 from modlib.seeds import generator
 
@@ -99,7 +100,7 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
 
     def log_odds(at: Tensor) -> Tensor:
         masked = {n: w * masking.straight_through(mask(n), scores[n]) for n, w in weights.items()}
-        with start.autocast(weight.device, recipe.precision):
+        with autocast(weight.device, recipe.precision):
             logits = functional_call(frozen, {**masked, **statistics}, (_inputs(frozen, ours, at),))
         return _log_odds(logits.to(weight.dtype), weight, bias)
 
@@ -179,7 +180,7 @@ def one_pass(modules: Modules, precision: str = "float32") -> Callable[[Tensor],
     weight, bias = (t[:, 1] - t[:, 0] for t in (modules.grafting_weight, modules.grafting_bias))
 
     def log_odds(inputs: Tensor) -> Tensor:
-        with start.autocast(inputs.device, precision):
+        with autocast(inputs.device, precision):
             logits = network(inputs)
         return linear(logits.to(weight.dtype), weight, bias)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from modlib import experiments, metrics
 from modlib.baselines import controls
 from modlib.baselines.comparison import Setup, log_odds, stemming
+from modlib.logits import functional_call
 from modlib.modules import Modules
 from modlib.recipes import Recipe
 from modlib.records import Record, Rows

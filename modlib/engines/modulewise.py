@@ -28,6 +28,7 @@ from modlib.engines.update import make_update, nesterov_step
 from modlib.logits import functional_call
 from modlib.masking import MaskSet
 from modlib.modules import Modules
+from modlib.precision import autocast
 from modlib.recipes import Run
 
 Member = dict[str, Tensor]
@@ -264,7 +265,7 @@ class _Slot:
     def logits(self, inputs: Tensor, keep_statistics: bool = False) -> Tensor:
         """Return the masked parent's logits [B, N]; its running statistics follow the batch unless they are kept."""
         own = {name: s.clone() for name, s in self.statistics.items()} if keep_statistics else self.statistics
-        with start.autocast(inputs.device, self.recipe.precision):
+        with autocast(inputs.device, self.recipe.precision):
             logits = functional_call(self.parent, {**self.masked, **self.buffers, **own}, (inputs,))
         return logits.to(self.grafting.dtype)
 

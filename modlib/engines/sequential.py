@@ -19,6 +19,7 @@ from modlib.engines.selection import TopK
 from modlib.logits import functional_call
 from modlib.masking import MaskSet
 from modlib.modules import Modules
+from modlib.precision import autocast
 from modlib.recipes import Run
 
 
@@ -109,7 +110,7 @@ class SequentialEngine(start.Started):
         }
         own = module.statistics if update else {name: s.clone() for name, s in module.statistics.items()}
         buffers = {n: b.clone() for n, b in self.parents[r].named_buffers() if n not in own}  # a pass may write to them
-        with start.autocast(self.device, self.recipe.precision):
+        with autocast(self.device, self.recipe.precision):
             logits = functional_call(self.parents[r], {**masked, **buffers, **own}, (inputs,))
         return grafting.log_odds(grafting.graft(logits.to(self.dtype), *module.grafting))
 
@@ -123,9 +124,6 @@ class SequentialEngine(start.Started):
             )
             for name in self.weights_of[0]
         }
-
-    def average(self) -> dict[str, Tensor]:
-        return {name: stemming.average_scores(ranked) for name, ranked in self.ranked().items()}
 
     def modules(self) -> list[Modules]:
         return [self._modules(r) for r in range(len(self.runs))]

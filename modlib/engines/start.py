@@ -71,6 +71,14 @@ class Started:
         alone = self.recipe.norm == "batch" and len(batches) > 1 and len(batches[-1]) == 1
         return batches[:-1] if normalised and alone else batches
 
+    def ranked(self) -> dict[str, Tensor]:
+        """Return what is ranked, by layer: `[R, C, *weight shape]`."""
+        raise NotImplementedError
+
+    def average(self) -> dict[str, Tensor]:
+        """Return S_avg, the mean over modules of what is ranked, by layer: `[R, 1, *weight shape]`."""
+        return {name: stemming.average_scores(ranked) for name, ranked in self.ranked().items()}
+
     def balancing_weights(self, labels: Tensor) -> Tensor | None:
         """Return the weights of `labels` [..., B] in every module's loss, [..., C, B]; None where all are 1."""
         if not self.recipe.balanced:
@@ -111,11 +119,6 @@ def statistics_of_the_batch(network: nn.Module, norm: str) -> Iterator[None]:
         yield
     finally:
         network.eval()
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context of a forward pass at the recipe's precision; scores, masks and gradients stay as they are."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def starting_scores(run: Run, weights: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:

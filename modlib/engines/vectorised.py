@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modlib import masking, objective, stemming
+from modlib import masking, objective
 from modlib.datasets import Dataset
 from modlib.engines import start
 from modlib.engines.update import Update, make_update, nesterov_step
@@ -155,9 +155,6 @@ class VectorisedEngine(start.Started):
             name: masking.ranked(update.scores, self.recipe.scores)
             for name, update in zip(self.names, self.updates, strict=True)
         }
-
-    def average(self) -> dict[str, Tensor]:
-        return {name: stemming.average_scores(ranked) for name, ranked in self.ranked().items()}
 
     def modules(self) -> list[Modules]:
         masks = {name: update.mask() for name, update in zip(self.names, self.updates, strict=True)}
