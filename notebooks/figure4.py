@@ -16,9 +16,9 @@
 # doesn't show: how accurate recomposed networks are, beside two controls.
 #
 # Every panel says what was **reduced** of the paper's scale. Initial scores are in the order of the weights' magnitude and
-# batch normalisation is each module's own: with the paper's random scores, or with the parent's statistics, deep modules learn next
-# to nothing ([why](deep_networks.ipynb)). The rate is chosen on held-out images. CIFAR-10 here: 111 of its 60,000 images went through JPEG. `svhn_10k` is 10,000 of
-# SVHN's images, divided by house; its accuracies are not those of SVHN.
+# batch normalisation is each module's own: with the parent's statistics deep modules learn next to nothing, and with the paper's random
+# scores they learn less ([why](deep_networks.ipynb)). The rate is chosen on held-out images. CIFAR-10 here: 111 of its 60,000 images
+# went through JPEG. `svhn_10k` is 10,000 of SVHN's images, divided by house; its accuracies are not those of SVHN.
 
 # %% tags=["parameters"]
 panels: list[dict] = [  # settings of each panel, see modlib.panels.Panel
