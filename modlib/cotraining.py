@@ -69,6 +69,7 @@ def cotrain(
     images_per_epoch: int | None = None,
     augment: str = "none",
     precision: str = "float32",
+    allocation: str = "uniform",
     policy: masking.Policy = masking.default_policy,
     logits: Callable[[Any], Tensor] | None = None,
     engine: str = "auto",
@@ -82,7 +83,7 @@ def cotrain(
             Dropout is off. Weights that are not masked are named in a warning.
         data: the training images, see `modlib.datasets`.
         k: share of the edges that every layer of every module keeps, in (0, 1]; or a share by layer name, with
-            "default" for the rest.
+            "default" for the rest. See `allocation`.
         alpha: weight of the stemming loss, at least 0.
         epochs: passes over the training images.
         seed: of scores, grafting layers and batches.
@@ -108,6 +109,8 @@ def cotrain(
         images_per_epoch: images of an epoch, drawn anew for each; default, all training images.
         augment: of the training images, see `modlib.augmentation`; all modules see the same ones.
         precision: of forward and backward passes, "float32" or "bfloat16" (autocast); scores are float32 in both.
+        allocation: "uniform" (the paper), `k` of every layer, or "lamp" (ours), `k` of all edges, shared out among the
+            layers by the parent's weights; see `modlib.masking.kept_edges`.
         policy: which parameters are masked.
         logits: picks the logits [B, N] out of what the parent returns, where that is a tuple, a dict or the like.
         engine: "auto", "vectorised" (fully connected parents), "modulewise" or "sequential"; see `modlib.engines`.
@@ -148,6 +151,7 @@ def cotrain(
         images_per_epoch=images_per_epoch,
         augment=augment,
         precision=precision,
+        allocation=allocation,
     )
     parent = parent if logits is None else with_logits(parent, logits)
     chosen = None if classes is None else tuple(checks.listed(classes, "classes"))
@@ -298,7 +302,7 @@ def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
     for run in runs:
         check_parent(run.parent, data, run.policy)
         weights = masking.maskable_parameters(run.parent, run.policy)
-        masking.keep_counts(run.recipe.k, masking.sizes(weights))
+        run.recipe.kept_edges(weights)
         shapes.append({name: weight.shape for name, weight in weights.items()})
     if any(other != shapes[0] for other in shapes):
         raise ValueError("runs: the parents of one population must be of one architecture")

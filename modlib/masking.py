@@ -24,6 +24,7 @@ Policy = Callable[[nn.Module, str], bool]
 
 SCORES = ("positive", "absolute")
 INITS = ("kaiming", "magnitude")
+ALLOCATIONS = ("uniform", "lamp")
 COUNTED = 1 << 20
 """Edges of a layer that are counted at once: what that takes in memory does not grow with the layer."""
 
@@ -110,6 +111,33 @@ def keep_counts(k: float | Mapping[str, float], sizes: Mapping[str, int]) -> dic
     return {
         name: max(1, math.floor(shares.get(name, shares.get("default", 0.0)) * n + 0.5)) for name, n in sizes.items()
     }
+
+
+def kept_edges(k: float | Mapping[str, float], weights: Mapping[str, Tensor], allocation: str) -> dict[str, int]:
+    """Return how many edges of every layer a module keeps.
+
+    `allocation`: "uniform" (the paper), the share `k` of every layer, or as `keep_counts` takes it. "lamp" (ours): the
+    share `k` of all edges, shared out among the layers by the parent's weights: as many of each as are among the
+    highest scores of layer-adaptive magnitude pruning, `W_u² / Σ W_v²` over the edges v of the layer that are no
+    smaller than u (Lee et al. 2021, eq. 1). Every layer keeps its largest weight at least. Raises ValueError as
+    `keep_counts`, and for shares by layer with "lamp".
+    """
+    checks.choice("allocation", allocation, ALLOCATIONS)
+    if allocation == "uniform":
+        return keep_counts(k, sizes(weights))
+    if isinstance(k, Mapping):
+        raise ValueError("k: shares by layer go with allocation='uniform'; 'lamp' finds them itself, give one share")
+    checks.share("k", k)
+    scores = [_lamp_scores(weight.detach().cpu().flatten().double()) for weight in weights.values()]
+    total = sum(map(len, scores))
+    kept = top_k_mask(torch.cat(scores), max(len(scores), math.floor(k * total + 0.5)))
+    return {name: int(part.sum()) for name, part in zip(weights, kept.split([len(s) for s in scores]), strict=True)}
+
+
+def _lamp_scores(weights: Tensor) -> Tensor:
+    """Return the scores of layer-adaptive magnitude pruning of one layer [n], the largest first: that one has 1."""
+    squares = weights.square().sort(descending=True).values
+    return (squares / squares.cumsum(0).clamp(min=1e-300)).index_fill_(0, torch.tensor([0]), 1.0)
 
 
 def initial_scores(weight: Tensor, init: str, scores: str, generator: torch.Generator) -> Tensor:

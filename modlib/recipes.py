@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from modlib import augmentation, checks, grafting, masking, stemming
 from modlib.precision import PRECISIONS
@@ -47,6 +47,7 @@ class Recipe:
     images_per_epoch: int | None = None
     augment: str = "none"
     precision: str = "float32"
+    allocation: str = "uniform"
 
     def __post_init__(self) -> None:
         for name, share in self.k.items() if isinstance(self.k, Mapping) else [("", self.k)]:
@@ -73,6 +74,11 @@ class Recipe:
         checks.choice("grafting_init", self.grafting_init, grafting.INITS)
         checks.choice("augment", self.augment, augmentation.POLICIES)
         checks.choice("precision", self.precision, PRECISIONS)
+        checks.choice("allocation", self.allocation, masking.ALLOCATIONS)
+        if self.allocation == "lamp" and isinstance(self.k, Mapping):
+            raise ValueError(
+                "k: shares by layer go with allocation='uniform'; 'lamp' finds them itself, give one share"
+            )
         if self.images_per_epoch is not None:
             checks.whole("images_per_epoch", self.images_per_epoch, 1)
         if self.method == "base" and self.vote > 0:
@@ -89,6 +95,10 @@ class Recipe:
     def grafting_rate(self) -> float:
         """The rate of the grafting layers; the paper says "low", our default is a tenth of the scores' rate."""
         return self.lr / 10 if self.grafting_lr is None else self.grafting_lr
+
+    def kept_edges(self, weights: Mapping[str, Tensor]) -> dict[str, int]:
+        """Return how many edges of every layer a module keeps, see `modlib.masking.kept_edges`."""
+        return masking.kept_edges(self.k, weights, self.allocation)
 
     def rate_factor(self, step: int, steps: int) -> float:
         """Return the factor on both rates in step `step` (from 0) of `steps`."""

@@ -31,6 +31,33 @@ def test_count_for_each_layer_and_the_default():
     assert masking.keep_counts({"a": 0.2, "b": 0.2, "c": 0.2}, sizes) == {"a": 2, "b": 4, "c": 8}
 
 
+def test_lamp_shares_the_edges_out_by_its_definition():
+    weights = {"a": torch.tensor([[3.0, -1.0], [2.0, 0.0]]), "b": torch.tensor([1.0, -1.0, 4.0])}
+
+    def lamp(values):  # equation 1 of Lee et al. 2021, edge by edge, among equals the lower index first
+        order = sorted(range(len(values)), key=lambda u: (-abs(values[u]), u))
+        return [values[u] ** 2 / sum(values[v] ** 2 for v in order[: i + 1]) for i, u in enumerate(order)]
+
+    each = {name: lamp(w.flatten().tolist()) for name, w in weights.items()}
+    for keep in range(2, 8):
+        threshold = sorted(sum(each.values(), []), reverse=True)[keep - 1]
+        expected = {name: sum(score >= threshold for score in scores) for name, scores in each.items()}
+        assert masking.kept_edges(keep / 7, weights, "lamp") == expected
+    assert masking.kept_edges(0.01, weights, "lamp") == {"a": 1, "b": 1}  # the largest of every layer stays
+    assert masking.kept_edges(0.5, weights, "uniform") == masking.keep_counts(0.5, masking.sizes(weights))
+    assert masking.kept_edges(1 / 4, {"a": torch.zeros(2, 2), "b": torch.ones(4)}, "lamp") == {"a": 1, "b": 1}
+
+
+def test_allocations_that_cannot_be():
+    weights = {"a": torch.ones(4)}
+    with pytest.raises(ValueError, match=r"allocation must be one of .*, got 'erk'"):
+        masking.kept_edges(0.5, weights, "erk")
+    with pytest.raises(ValueError, match="k: shares by layer go with allocation='uniform'"):
+        masking.kept_edges({"a": 0.5}, weights, "lamp")
+    with pytest.raises(ValueError, match="k must be in"):
+        masking.kept_edges(1.5, weights, "lamp")
+
+
 @pytest.mark.parametrize(("keep", "expected"), [(1, "00100"), (2, "10100"), (3, "11100"), (4, "11101"), (5, "11111")])
 def test_the_largest_are_kept_and_among_equals_the_lower_index_wins(keep, expected):
     values = torch.tensor([1.0, 1.0, 2.0, 0.0, 1.0])

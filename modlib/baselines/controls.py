@@ -90,7 +90,7 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
     weights = dict(masking.maskable_parameters(frozen))
     initial = start.starting_scores(Run(frozen, recipe, seed), weights, 0)
     scores = {name: nn.Parameter(values.to(weights[name].device)) for name, values in initial.items()}
-    keep = masking.keep_counts(recipe.k, masking.sizes(weights))
+    keep = recipe.kept_edges(weights)
     top = {name: TopK(torch.tensor([count])) for name, count in keep.items()}
     statistics = start.statistics(frozen) if recipe.norm == "batch" else {}
     weight, bias = _initial_grafting(frozen, recipe, seed, classes, data.num_classes)

@@ -213,7 +213,7 @@ class _Slot:
 
     def __init__(self, run: Run, parent: nn.Module, weights: Mapping[str, Tensor], num_logits: int) -> None:
         self.recipe, self.parent, self.weights = run.recipe, parent, weights
-        keep = masking.keep_counts(self.recipe.k, masking.sizes(weights))
+        keep = self.recipe.kept_edges(weights)
         self.updates = {
             name: make_update(torch.zeros_like(_row(w)), _row(w), torch.tensor([keep[name]]), self.recipe)
             for name, w in weights.items()

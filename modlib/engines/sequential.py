@@ -34,7 +34,7 @@ class _Module:
         self.scores = {name: nn.Parameter(values.to(device)) for name, values in initial.items()}
         weight, bias = start.starting_grafting(run, c, num_logits, dtype)
         self.grafting = [nn.Parameter(weight.to(device)), nn.Parameter(bias.to(device))]
-        keep = masking.keep_counts(run.recipe.k, masking.sizes(weights))
+        keep = run.recipe.kept_edges(weights)
         self.top = {name: TopK(torch.tensor([count])) for name, count in keep.items()}
         self.statistics = start.statistics(parent) if run.recipe.norm == "batch" else {}
         self.optimiser = start.make_optimiser(run.recipe, list(self.scores.values()), self.grafting)

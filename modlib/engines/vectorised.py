@@ -74,8 +74,7 @@ class VectorisedEngine(start.Started):
         scores = [
             torch.stack([torch.stack([s[name] for s in row]) for row in initial]).to(self.device) for name in self.names
         ]
-        sizes = {name: w[0, 0].numel() for name, w in zip(self.names, self.weights, strict=True)}
-        keep = [masking.keep_counts(run.recipe.k, sizes) for run in self.runs]
+        keep = [run.recipe.kept_edges(weights) for run, weights in zip(self.runs, self.weights_of, strict=True)]
         self.updates: list[Update] = [
             make_update(s, w, torch.tensor([row[name] for row in keep for _ in self.classes]), self.recipe)
             for name, s, w in zip(self.names, scores, self.weights, strict=True)
