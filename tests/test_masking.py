@@ -40,7 +40,7 @@ def test_lamp_shares_the_edges_out_by_its_definition():
 
     each = {name: lamp(w.flatten().tolist()) for name, w in weights.items()}
     for keep in range(2, 8):
-        threshold = sorted(sum(each.values(), []), reverse=True)[keep - 1]
+        threshold = sorted([score for scores in each.values() for score in scores], reverse=True)[keep - 1]
         expected = {name: sum(score >= threshold for score in scores) for name, scores in each.items()}
         assert masking.kept_edges(keep / 7, weights, "lamp") == expected
     assert masking.kept_edges(0.01, weights, "lamp") == {"a": 1, "b": 1}  # the largest of every layer stays
