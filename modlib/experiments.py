@@ -481,6 +481,7 @@ def _columns(trial: Trial) -> dict[str, Any]:
         "recipe": trial.recipe_name,
         "k": share,
         **({"k_by_layer": json.dumps(by_layer)} if by_layer else {}),
+        **({} if recipe.allocation == "uniform" else {"allocation": recipe.allocation}),
         "alpha": recipe.alpha,
         "vote": recipe.vote,
         "p": recipe.p,

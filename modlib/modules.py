@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,10 @@ from torch import Tensor, nn
 
 from modlib import checks
 from modlib.masking import MaskSet
-from modlib.precision import autocast
+from modlib.precision import at_once, autocast, laid_out
 
 if TYPE_CHECKING:
     from modlib.recomposing import Recomposed
-
-AT_ONCE = 8_000_000
-"""Numbers of input in one pass where no batch size is given: 10,000 images of MNIST, 2,600 of CIFAR-10."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,16 +91,23 @@ class Modules:
     def log_odds(self, inputs: Tensor, batch_size: int | None = None, precision: str = "float32") -> Tensor:
         """Return every module's log-odds d of `inputs` [B, ...], computed in parts: [B, C], where the inputs are.
 
-        The vote of any subset is the largest of its columns, so one call serves all subsets. `batch_size`: default, as
-        many inputs as are `AT_ONCE` numbers. `precision`: "float32" or "bfloat16" (autocast).
+        The vote of any subset is the largest of its columns, so one call serves all subsets. One module lies on the
+        parent's device at a time, so what that takes there does not grow with the number of classes. `batch_size`:
+        default, see `modlib.precision.at_once`. `precision`: "float32" or "bfloat16" (autocast).
         """
         checks.tensor("inputs", inputs)
-        everything = self.recompose(self.classes)
-        device = everything.classes.device
-        parts = inputs.split(batch_size or max(1, min(10_000, AT_ONCE // max(1, inputs.shape[1:].numel()))))
-        with torch.no_grad(), autocast(device, precision):
-            odds = [everything.log_odds(part.to(device)).to(self.grafting_weight.dtype) for part in parts]
-        return torch.cat(odds).to(inputs.device)
+        pixels = inputs.shape[2:].numel() if inputs.ndim > 2 else 1
+        parts = inputs.split(batch_size or at_once(self.parent, inputs.shape[1:], pixels))
+        return torch.cat([self._log_odds_of(c, parts, precision) for c in self.classes], dim=1)
+
+    @torch.no_grad()
+    def _log_odds_of(self, c: int, parts: Sequence[Tensor], precision: str) -> Tensor:
+        """Return the log-odds of the module of class `c`: [B, 1], where the inputs are."""
+        alone = self.recompose([c])
+        device = alone.classes.device
+        with autocast(device, precision):
+            odds = [alone.log_odds(laid_out(self.parent, part.to(device), precision)) for part in parts]
+        return torch.cat([part.to(parts[0].device, self.grafting_weight.dtype) for part in odds])
 
     def extra_parameters(self) -> dict[str, int]:
         """Return what a module holds beside its masked weights: numbers of the grafting layer and of statistics."""

@@ -6,9 +6,10 @@ stopped goes on from its last epoch.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,25 @@ from modlib.experiments import Trial
 from modlib.recipes import Recipe
 from modlib.records import Record, Store
 
+Changes = Mapping[str, Mapping[str, Any]]
+"""Settings by the name that the page shows, each what it changes of a recipe."""
+SHARED = "shared mask"
+"""The control: one supermask for all classes, as large as a module."""
+OF_RECIPE = ("k", "epochs", "batch_size", "lr", "init", "images_per_epoch", "precision")
+"""The settings of a panel that are settings of its recipes."""
+
 
 @dataclass(frozen=True)
 class Panel:
     """A data set, a parent, and the settings under which it is decomposed.
 
     `alphas`: of Eq. 1 as it is written, `scale_free`: of its scale-free reading; `voting`: those of the scale-free
-    reading that are run with the vote loss too. `epochs`, `images_per_epoch`, `batch_size`, `lr`, `init`, `k`,
-    `precision`: see `modlib.cotrain`; recipe `ours` otherwise. `parent_recipe`, `parent_epochs`: see
-    `modlib.training.recipe`. `measured_images`, `final_images`: see `modlib.experiments.Trial`.
-    `reduced`: what is smaller than in the paper, in words; empty: nothing.
+    reading that are run with the vote loss too. `variants`: further settings by the name that the page shows, each what
+    it changes of the recipe at α = 0; `controls`: the same for the control, one supermask for all classes with the vote
+    loss. `epochs`, `images_per_epoch`, `batch_size`, `lr`, `init`, `k`, `precision`: see `modlib.cotrain`; recipe
+    `ours` otherwise. `parent_recipe`, `parent_epochs`: see `modlib.training.recipe`. `measured_images`,
+    `final_images`: see `modlib.experiments.Trial`. `reduced`: what is smaller than in the paper, in words; empty:
+    nothing. ValueError or TypeError for what is out of its range.
     """
 
     dataset: str
@@ -47,6 +57,8 @@ class Panel:
     alphas: Sequence[float] = (0.0, 0.05, 0.1, 1.0)
     scale_free: Sequence[float] = ()
     voting: Sequence[float] = ()
+    variants: Changes = field(default_factory=dict)
+    controls: Changes = field(default_factory=lambda: {SHARED: {}})
     vote: float = 0.9
     k: float = 0.10
     init: str = "magnitude"
@@ -62,6 +74,15 @@ class Panel:
         checks.choice("model", self.model, parents.CONVOLUTIONAL)
         if not self.seeds:
             raise ValueError("seeds: empty; name at least one")
+        for seed in self.seeds:
+            checks.whole("seeds", seed, 0)
+        checks.whole("parent_epochs", self.parent_epochs, 1)
+        for name in ("measured_images", "final_images"):
+            if getattr(self, name) is not None:
+                checks.whole(name, getattr(self, name), 1)
+        for name, made in (*self.settings().items(), *self.control_recipes().items()):
+            if made.method == "base":
+                raise ValueError(f"variants[{name!r}]: method must be 'average' in a panel")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Panel:
@@ -76,26 +97,25 @@ class Panel:
         """Data set and parent."""
         return f"{self.dataset} {self.model}"
 
-    def recipe(self, alpha: float, reduction: str = "total", vote: float = 0.0) -> Recipe:
-        """Return the recipe of one setting."""
-        return recipes.ours(
-            k=self.k,
-            alpha=float(alpha),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            init=self.init,
-            reduction=reduction,
-            vote=vote,
-            images_per_epoch=self.images_per_epoch,
-            precision=self.precision,
-        )
+    def recipe(self, alpha: float, **changes: Any) -> Recipe:
+        """Return the recipe of one setting; ValueError for a change of something that a recipe has not."""
+        unknown = changes.keys() - {f.name for f in fields(Recipe)}
+        if unknown:
+            raise ValueError(f"variants: unknown settings of a recipe {sorted(unknown)}")
+        common = {name: getattr(self, name) for name in OF_RECIPE}
+        return recipes.ours(**common | {"alpha": float(alpha)} | changes)
 
     def settings(self) -> dict[str, Recipe]:
         """Return the recipes of the panel by the name that the page shows; α = 0 is the same in every reading."""
         made = {f"α = {a:g}": self.recipe(a) for a in self.alphas}
-        made |= {f"α = {a:g}, scale-free": self.recipe(a, "scale_free") for a in self.scale_free}
-        return made | {f"α = {a:g}, scale-free, vote": self.recipe(a, "scale_free", self.vote) for a in self.voting}
+        made |= {f"α = {a:g}, scale-free": self.recipe(a, reduction="scale_free") for a in self.scale_free}
+        voting = {a: self.recipe(a, reduction="scale_free", vote=self.vote) for a in self.voting}
+        made |= {f"α = {a:g}, scale-free, vote": recipe for a, recipe in voting.items()}
+        return made | {name: self.recipe(**{"alpha": 0.0, **changes}) for name, changes in self.variants.items()}
+
+    def control_recipes(self) -> dict[str, Recipe]:
+        """Return the recipes of the controls by name."""
+        return {name: self.recipe(**{"alpha": 0.0, "vote": self.vote, **changes}) for name, changes in self.controls.items()}
 
     def trials(self) -> dict[str, list[Trial]]:
         """Return the trials of every setting, one for each seed."""
@@ -118,10 +138,26 @@ class Panel:
         }
 
 
+OURS: Changes = {
+    "LAMP": {"allocation": "lamp"},
+    "LAMP, vote": {"allocation": "lamp", "vote": 0.9},
+    "LAMP 18%, vote": {"allocation": "lamp", "vote": 0.9, "k": 0.18},
+}
+"""Ours: a share of all edges, shared out among the layers by layer-adaptive magnitude; see `masking.kept_edges`."""
+CONTROLS: Changes = {SHARED: {}, "shared mask, LAMP": {"allocation": "lamp"}}
+
+
+def _full(dataset: str, model: str, parent_epochs: int, epochs: int) -> Panel:
+    return Panel(
+        dataset, model, range(5), parent_epochs, epochs, lr=0.1, scale_free=(0.01,), voting=(0.01,), variants=OURS,
+        controls=CONTROLS,
+    )  # fmt: skip
+
+
 FULL = {
-    "cifar10 vgg16": Panel("cifar10", "vgg16", range(5), parent_epochs=60, epochs=30, lr=0.1),
-    "cifar100 wrn28_10": Panel("cifar100", "wrn28_10", range(5), parent_epochs=100, epochs=10, lr=0.1),
-    "svhn resnet50": Panel("svhn", "resnet50", range(5), parent_epochs=30, epochs=20, lr=0.1),
+    "cifar10 vgg16": _full("cifar10", "vgg16", parent_epochs=60, epochs=30),
+    "cifar100 wrn28_10": _full("cifar100", "wrn28_10", parent_epochs=100, epochs=10),
+    "svhn resnet50": _full("svhn", "resnet50", parent_epochs=30, epochs=20),
 }
 """The paper's three panels at full size, for a GPU. Rate and epochs are first guesses, not tuned."""
 
@@ -131,7 +167,8 @@ REDUCED_FILE = Path("notebooks") / "params" / "figure4.yml"
 
 def named(dataset: str, model: str, file: Path = REDUCED_FILE) -> Panel:
     """Return a panel: of the page's parameter file where it has it, else the paper's at full size."""
-    known = {panel.name: panel for panel in map(Panel.of, yaml.safe_load(file.read_text())["panels"])}
+    shown = yaml.safe_load(file.read_text())["panels"] if file.exists() else []  # outside a checkout: the paper's alone
+    known = {panel.name: panel for panel in map(Panel.of, shown)}
     found = (FULL | known).get(f"{dataset} {model}")
     if found is None:
         raise ValueError(f"panel: no panel {dataset} {model}; there are {sorted(known | FULL)}")
@@ -139,22 +176,47 @@ def named(dataset: str, model: str, file: Path = REDUCED_FILE) -> Panel:
 
 
 def run(panel: Panel, data: Dataset, store: Store, device: str = "auto") -> None:
-    """Run what is open of a panel, seed by seed, so that what is there after any time is of use."""
+    """Run what is open of a panel, seed by seed, so that what is there after any time is of use.
+
+    Raises ValueError, before any work, where it asks for more images than there are, or so few that a class has none.
+    """
+    _check_images(panel, data)
     trials = panel.trials()
     for i, seed in enumerate(panel.seeds):
         experiments.run_trials([of_setting[i] for of_setting in trials.values()], data, store, device=device)
-        shared_mask(panel, seed, data, store, device)
+        for control in panel.controls:
+            shared_mask(panel, seed, data, store, device, control)
 
 
-def shared_mask(panel: Panel, seed: int, data: Dataset, store: Store, device: str = "auto") -> Record:
-    """Return the record of the control: one supermask for all classes, with the vote loss, as many steps as a module.
+def _check_images(panel: Panel, data: Dataset) -> None:
+    """Raise ValueError unless the images that a panel trains on and measures are there, some of every class."""
+    if panel.images_per_epoch is not None and panel.images_per_epoch > len(data.train_labels):
+        raise ValueError(f"images_per_epoch: {panel.images_per_epoch}, {data.name} has {len(data.train_labels)}")
+    for split, name in itertools.product(experiments.SPLITS, ("measured_images", "final_images")):
+        asked, labels = getattr(panel, name), data.split(split)[1]
+        if asked is None:
+            continue
+        if asked > len(labels):
+            raise ValueError(f"{name}: {asked}, {data.name} has {len(labels)} images in {split}")
+        missing = set(range(data.num_classes)) - set(labels[:asked].tolist())
+        if missing:
+            raise ValueError(f"{name}: the first {asked} of {split} have none of the classes {sorted(missing)[:5]}")
 
-    Its rows are those of `modlib.metrics.subset_curve`, beside the accuracy on held-out images.
+
+def shared_mask(
+    panel: Panel, seed: int, data: Dataset, store: Store, device: str = "auto", control: str = SHARED
+) -> Record:
+    """Return the record of a control: one supermask for all classes, with the vote loss, as many steps as a module.
+
+    `control`: which of `panel.controls`. The rows are those of `modlib.metrics.subset_curve`, beside the accuracy on
+    held-out images.
     """
-    recipe = panel.recipe(0.0, vote=panel.vote)
-    irrelevant = {"alphas", "scale_free", "voting", "reduced", "measured_images"}
+    recipe = panel.control_recipes()[control]
+    irrelevant = {"alphas", "scale_free", "voting", "variants", "controls", "reduced", "measured_images"}
     relevant = {name: v for name, v in vars(panel).items() if name not in irrelevant} | {"seeds": [seed]}
     parameters = {"control": "shared mask", "panel": relevant}
+    if panel.controls[control]:
+        parameters["changes"] = panel.controls[control]
 
     def compute() -> list[dict[str, Any]]:
         where = resolve_device(device)
@@ -173,7 +235,7 @@ def shared_mask(panel: Panel, seed: int, data: Dataset, store: Store, device: st
             for row in curve
         ]
 
-    name = f"{panel.dataset}-{panel.model}-shared-mask-seed{seed}"
+    name = f"{panel.dataset}-{panel.model}-{control.replace(' ', '-').replace(',', '')}-seed{seed}"
     sha256 = data.sha256()
     return Shard.here().first_alone(lambda: store.record("panels", name, parameters, compute, data_sha256=sha256))
 

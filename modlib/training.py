@@ -15,20 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from tqdm import tqdm
 
 from modlib import augmentation, checks, library, parents
 from modlib.datasets import Dataset
-from modlib.precision import PRECISIONS, autocast
+from modlib.precision import PRECISIONS, at_once, autocast, convolutional, laid_out
 from modlib.seeds import generator
 
 SCHEDULES = ("steps", "one_cycle")
-AT_ONCE = 10_000
-"""Images that a fully connected network classifies at once."""
-PIXELS_AT_ONCE = 2**17
-"""Pixels that a convolutional network classifies at once: 128 images of 32 × 32, half a gigabyte in WRN-28-10."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +114,6 @@ def fast_precision(device: str | torch.device = "cpu") -> str:
     native = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     supported = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "bfloat16" if native and supported else "float32"
-
-
-def convolutional(model: nn.Module) -> bool:
-    """Say whether a network has convolutions."""
-    return any(isinstance(part, _ConvNd) for part in model.modules())
 
 
 def train(
@@ -250,10 +240,8 @@ def _predict(model: nn.Module, inputs: Tensor, precision: str) -> Tensor:
     """Return logits; in bfloat16, images go in channels-last, and the logits come out in the inputs' precision."""
     if precision == "float32":
         return model(inputs)
-    if inputs.ndim == 4 and convolutional(model):
-        inputs = inputs.to(memory_format=torch.channels_last)
     with autocast(inputs.device, precision):
-        return model(inputs).to(inputs.dtype)
+        return model(laid_out(model, inputs, precision)).to(inputs.dtype)
 
 
 @torch.no_grad()
@@ -262,12 +250,12 @@ def logits(
 ) -> tuple[Tensor, Tensor]:
     """Return the logits [n, N] of a parent in eval mode on a split, and the labels [n]; its mode stays what it was.
 
-    `batch_size`: default, 10,000 images, and for a network with convolutions 128 of 32 × 32, or as many pixels.
+    `batch_size`: default, see `modlib.precision.at_once`.
     """
     checks.choice("precision", precision, PRECISIONS)
     images, labels = data.split(split)
     if batch_size is None:
-        batch_size = max(1, PIXELS_AT_ONCE // images.shape[1:3].numel()) if convolutional(model) else AT_ONCE
+        batch_size = at_once(model, images.shape[1:], images.shape[1:3].numel())
     device = next(model.parameters()).device
     modes = {part: part.training for part in model.modules()}
     model.eval()

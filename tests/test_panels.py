@@ -53,6 +53,40 @@ def test_settings_and_trials():
     assert {t.parent_recipe for of_setting in trials.values() for t in of_setting} == {"ours"}
 
 
+def test_variants_and_controls_change_the_recipe_at_alpha_0():
+    lamp = {"allocation": "lamp", "k": 0.2}
+    panel = replace(PANEL, variants={"LAMP": lamp | {"alpha": 2}}, controls={"shared mask": {}, "other": lamp})
+    plain, made = panel.recipe(0.0), panel.settings()["LAMP"]
+    assert made == replace(plain, allocation="lamp", k=0.2, alpha=2)
+    assert panel.control_recipes() == {
+        "shared mask": replace(plain, vote=0.9),
+        "other": replace(plain, vote=0.9, allocation="lamp", k=0.2),
+    }
+
+
+def test_a_control_of_other_settings_is_another_record(store, three):
+    plain = panels.shared_mask(PANEL, 0, three, store)
+    panel = replace(PANEL, controls={"shared mask": {}, "shared mask, LAMP": {"allocation": "lamp", "k": 0.3}})
+    other = panels.shared_mask(panel, 0, three, store, "cpu", "shared mask, LAMP")
+    assert plain == panels.shared_mask(panel, 0, three, store)
+    assert plain.rows[0]["density"] == pytest.approx(0.1, abs=1e-3)
+    assert other.rows[0]["density"] == pytest.approx(0.3, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images_per_epoch": 61}, "images_per_epoch: 61, digits has 60"),
+        ({"final_images": 13}, "final_images: 13, digits has 12 images in held_out"),
+        ({"measured_images": 1}, r"measured_images: the first 1 of held_out have none of the classes"),
+    ],
+)
+def test_images_that_are_not_there_are_refused_before_any_work(three, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        panels.run(replace(PANEL, **changes), three, Store.at(tmp_path), "cpu")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_panel_keeps_its_trials_parent_and_control(store, three):
     assert panels.describe(PANEL, store).startswith("digits wrn16_2: 2 of 2 trials are there")
     found = {path.parent.name for path in store.folder.rglob("*") if path.is_file()}
@@ -109,6 +143,7 @@ def test_panels_by_name(tmp_path):
     assert panels.named("cifar10", "vgg16", file) == panels.FULL["cifar10 vgg16"]
     with pytest.raises(ValueError, match="panel: no panel mnist vgg16; there are"):
         panels.named("mnist", "vgg16", file)
+    assert panels.named("svhn", "resnet50", tmp_path / "not_there.yml") == panels.FULL["svhn resnet50"]
 
 
 def test_bad_panels_are_refused(capsys):
@@ -116,8 +151,16 @@ def test_bad_panels_are_refused(capsys):
         Panel.of({"dataset": "cifar10", "rate": 1})
     with pytest.raises(ValueError, match="model must be one of"):
         replace(PANEL, model="fc1")
-    with pytest.raises(ValueError, match="seeds: empty"):
-        replace(PANEL, seeds=[])
+    for changes, message in [
+        ({"seeds": []}, "seeds: empty"),
+        ({"seeds": [-1]}, "seeds must be at least 0"),
+        ({"parent_epochs": 0}, "parent_epochs must be at least 1"),
+        ({"alphas": [-1.0]}, "alpha must be"),
+        ({"variants": {"a": {"allocation": "erk"}}}, "allocation must be one of"),
+        ({"controls": {"a": {"rate": 1}}}, r"unknown settings of a recipe \['rate'\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            replace(PANEL, **changes)
     assert command_line.main(["panel", "cifar10", "lenet"]) == 2
     assert "no panel cifar10 lenet" in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from modlib import experiments, parents, training
+from modlib import experiments, parents, precision, training
 from modlib.training import Parameters
 
 
@@ -184,7 +184,7 @@ def test_measuring_leaves_a_network_as_it_is(data):
 
 
 def test_convolutional_networks_classify_a_few_images_at_once(data, monkeypatch):
-    monkeypatch.setattr(training, "PIXELS_AT_ONCE", 7 * 16 + 15)
+    monkeypatch.setattr(precision, "PIXELS_AT_ONCE", 7 * 16 + 15)
     sizes = []
     for net in (small_net(), parents.fc(1, 16, 6, 3)):
         net.register_forward_hook(lambda layer, inputs, output: sizes.append(len(output)))
