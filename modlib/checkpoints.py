@@ -33,11 +33,12 @@ def save(engine: Engine, identity: str, path: Path, epoch: int) -> None:
 def resume(engine: Engine, identity: str, path: Path | None) -> int:
     """Load the checkpoint, if there is one, and return the number of epochs done.
 
-    Raises ValueError where it is of other runs, parents or data.
+    Raises ValueError where it is of other runs, parents or data, or of another number of processes.
     """
     if path is None:
         return 0
     shard = Shard.here()
+    _refuse_others(path, shard)
     if shard.size == 1:
         found = path if path.exists() else None
     else:
@@ -60,6 +61,18 @@ def remove(path: Path) -> None:
         own.unlink()
 
 
+def _refuse_others(path: Path, shard: Shard) -> None:
+    """Raise where another number of processes has left its checkpoint: nothing of it would be used, or removed."""
+    found = {int(match[3]): file for match, file in _of_several(path) if int(match[3]) != shard.size}
+    if shard.size > 1 and path.exists():
+        found[1] = path
+    if found:
+        size, file = next(iter(found.items()))
+        raise ValueError(
+            f"checkpoint: {file} is of {size} processes, there are {shard.size}; go on with {size}, or remove it"
+        )
+
+
 def _of_shard(path: Path, shard: Shard, epoch: int) -> Path:
     if shard.size == 1:
         return path
@@ -68,6 +81,12 @@ def _of_shard(path: Path, shard: Shard, epoch: int) -> Path:
 
 def _own(path: Path, shard: Shard) -> list[tuple[int, Path]]:
     """Return the files of this one of several processes, with their epochs."""
-    pattern = re.compile(re.escape(path.stem) + rf"-epoch(\d+)-{shard.rank}of{shard.size}" + re.escape(path.suffix))
+    place = (shard.rank, shard.size)
+    return [(int(match[1]), file) for match, file in _of_several(path) if (int(match[2]), int(match[3])) == place]
+
+
+def _of_several(path: Path) -> list[tuple[re.Match[str], Path]]:
+    """Return the files that several processes wrote, matched: epoch, rank and number of processes."""
+    pattern = re.compile(re.escape(path.stem) + r"-epoch(\d+)-(\d+)of(\d+)" + re.escape(path.suffix))
     named = [(pattern.fullmatch(file.name), file) for file in sorted(path.parent.glob(f"{path.stem}-epoch*"))]
-    return [(int(match[1]), file) for match, file in named if match]
+    return [(match, file) for match, file in named if match]

@@ -463,7 +463,15 @@ def _measure_trial(trial: Trial, epoch: int, modules: Modules, data: Dataset, sp
 def _record(trial: Trial, data: Dataset, store: Store, rows: Rows | None, seconds: float = 0.0) -> Record:
     """Write the record of a trial just measured, or read the one that is there (`rows` None)."""
     facts = {"data_sha256": data.sha256()}
-    record = store.record("trials", trial.name, trial.parameters, lambda: rows or [], seconds=seconds, **facts)
+
+    def measured() -> Rows:
+        if not rows:  # of several processes, the first has written it
+            raise FileNotFoundError(
+                f"results: no record of {trial.name} in {store.folder}; all processes need one folder"
+            )
+        return rows
+
+    record = store.record("trials", trial.name, trial.parameters, measured, seconds=seconds, **facts)
     if record.provenance["data_sha256"] != facts["data_sha256"]:
         raise ValueError(f"data: the record of {trial.name} in {store.folder} was made on other data of this name")
     return record

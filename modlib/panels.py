@@ -17,9 +17,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from modlib import checks, datasets, experiments, metrics, parents, recipes, training
+from modlib import checks, cotraining, datasets, experiments, metrics, parents, recipes, training
 from modlib.baselines import controls
-from modlib.cotraining import resolve_device
 from modlib.datasets import Dataset
 from modlib.engines.sharding import Shard
 from modlib.experiments import Trial
@@ -115,7 +114,9 @@ class Panel:
 
     def control_recipes(self) -> dict[str, Recipe]:
         """Return the recipes of the controls by name."""
-        return {name: self.recipe(**{"alpha": 0.0, "vote": self.vote, **changes}) for name, changes in self.controls.items()}
+        return {
+            name: self.recipe(**{"alpha": 0.0, "vote": self.vote, **changes}) for name, changes in self.controls.items()
+        }
 
     def trials(self) -> dict[str, list[Trial]]:
         """Return the trials of every setting, one for each seed."""
@@ -165,11 +166,11 @@ REDUCED_FILE = Path("notebooks") / "params" / "figure4.yml"
 """The panels that the book shows, from the root of a checkout."""
 
 
-def named(dataset: str, model: str, file: Path = REDUCED_FILE) -> Panel:
-    """Return a panel: of the page's parameter file where it has it, else the paper's at full size."""
+def named(dataset: str, model: str, file: Path = REDUCED_FILE, full: bool = False) -> Panel:
+    """Return a panel: of the page's parameter file where it has it, else, or with `full`, the paper's at full size."""
     shown = yaml.safe_load(file.read_text())["panels"] if file.exists() else []  # outside a checkout: the paper's alone
     known = {panel.name: panel for panel in map(Panel.of, shown)}
-    found = (FULL | known).get(f"{dataset} {model}")
+    found = (known | FULL if full else FULL | known).get(f"{dataset} {model}")
     if found is None:
         raise ValueError(f"panel: no panel {dataset} {model}; there are {sorted(known | FULL)}")
     return found
@@ -214,12 +215,14 @@ def shared_mask(
     recipe = panel.control_recipes()[control]
     irrelevant = {"alphas", "scale_free", "voting", "variants", "controls", "reduced", "measured_images"}
     relevant = {name: v for name, v in vars(panel).items() if name not in irrelevant} | {"seeds": [seed]}
-    parameters = {"control": "shared mask", "panel": relevant}
+    parameters: dict[str, Any] = {"control": "shared mask", "panel": relevant}
     if panel.controls[control]:
         parameters["changes"] = panel.controls[control]
+    versions = {"cotraining_version": cotraining.VERSION, "parent_version": experiments.PARENT_VERSION}
+    parameters |= {name: version for name, version in versions.items() if version > 1}  # the first has no mark
 
     def compute() -> list[dict[str, Any]]:
-        where = resolve_device(device)
+        where = cotraining.resolve_device(device)
         which = (panel.model, seed, panel.parent_epochs)
         parent = experiments.trained_parent(data, *which, store, panel.parent_recipe, where)
         classes = range(data.num_classes)

@@ -34,10 +34,15 @@ RECIPE = Recipe(k=0.3, alpha=50.0, epochs=4, batch_size=16, share_init=False)
 
 
 def refused():
-    """Print the errors of an engine for one process, and of fewer modules than processes."""
-    for engine, classes in (("sequential", None), ("auto", (0,))):
+    """Print the errors of an engine for one process, of fewer modules than processes, and of two that would differ."""
+    voting, connected = replace(RECIPE, vote=0.5), nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    for engine, classes, parent, recipe in (
+        ("sequential", None, network(), RECIPE),
+        ("auto", (0,), network(), RECIPE),
+        ("auto", None, connected, voting),
+    ):
         try:
-            cotrain_population([Run(network(), RECIPE, 0, classes)], toy(), engine=engine, device="cpu")
+            cotrain_population([Run(parent, recipe, 0, classes)], toy(), engine=engine, device="cpu")
         except ValueError as error:
             print(f"ValueError: {error}")
 

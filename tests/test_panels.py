@@ -140,6 +140,11 @@ def test_panels_by_name(tmp_path):
     small = "{dataset: digits, model: wrn16_2, seeds: [0], parent_epochs: 1, epochs: 1, lr: 0.1}"
     file.write_text(f"panels: [{small}]")
     assert panels.named("digits", "wrn16_2", file).epochs == 1
+    smaller = small.replace("digits", "cifar10").replace("wrn16_2", "vgg16")
+    file.write_text(f"panels: [{small}, {smaller}]")
+    assert panels.named("cifar10", "vgg16", file).epochs == 1
+    assert panels.named("cifar10", "vgg16", file, full=True) == panels.FULL["cifar10 vgg16"]
+    file.write_text(f"panels: [{small}]")
     assert panels.named("cifar10", "vgg16", file) == panels.FULL["cifar10 vgg16"]
     with pytest.raises(ValueError, match="panel: no panel mnist vgg16; there are"):
         panels.named("mnist", "vgg16", file)
@@ -170,4 +175,4 @@ def test_the_book_shows_what_its_file_says():
     file = Path(__file__).parents[1] / panels.REDUCED_FILE
     for settings in yaml.safe_load(file.read_text())["panels"]:
         panel = Panel.of(settings)
-        assert bool(panel.reduced) == (panel.name not in panels.FULL)
+        assert bool(panel.reduced) == (panel != panels.FULL.get(panel.name))

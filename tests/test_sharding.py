@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import modlib
-from modlib.engines.sharding import Shard
+from modlib.engines.sharding import Shard, WorkerLost, _others_may_be_lost
 
 WORKER = Path(__file__).with_name("sharded_worker.py")
 
@@ -87,6 +87,26 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     finished = run(tmp_path, "refused")
     assert "ValueError: engine: 'sequential' runs in one process, there are 2" in finished.stdout
     assert "ValueError: classes: 1 modules for 2 processes" in finished.stdout
+    assert "ValueError: engine: with a vote loss 'auto' is 'vectorised' in one process" in finished.stdout
+
+
+def test_the_checkpoint_of_other_processes_is_refused_not_left_lying(tmp_path):
+    finished = run(tmp_path, "kill")
+    assert finished.returncode != 0
+    finished = run(tmp_path, processes=1)
+    assert finished.returncode != 0
+    assert "is of 2 processes, there are 1; go on with 2, or remove it" in finished.stderr
+    for file in tmp_path.glob("*.pt"):
+        file.rename(tmp_path / "plain.pt")
+    finished = run(tmp_path)
+    assert "is of 1 processes, there are 2; go on with 1, or remove it" in finished.stderr
+
+
+def test_only_a_lost_process_is_called_one():
+    with pytest.raises(WorkerLost, match="has ended before its time"), _others_may_be_lost():
+        raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), _others_may_be_lost():
+        raise RuntimeError("out of memory")
 
 
 def test_two_processes_record_a_panel_as_one_does(tmp_path):

@@ -53,7 +53,7 @@ def make_engine(
     """Return the engine `name` for `runs`; "auto" takes the vectorised one where it can, else `modulewise`.
 
     Raises ValueError where the vectorised engine is asked for and does not fit, and where there are several processes
-    for an engine that knows one, or more processes than modules.
+    for an engine that knows one, for "auto" where one process would train otherwise, or more than modules.
     """
     checks.choice("engine", name, ENGINES)
     processes = Shard.here().size
@@ -66,6 +66,11 @@ def make_engine(
         raise ValueError(
             "engine: 'vectorised' needs a fully connected parent (a Sequential of Flatten, Linear, ReLU, Dropout and "
             "Identity) without hooks, the default policy, no augmentation and float32; use 'modulewise' or 'auto'"
+        )
+    if processes > 1 and name == "auto" and fits and runs[0].recipe.vote > 0:
+        raise ValueError(
+            "engine: with a vote loss 'auto' is 'vectorised' in one process, and several would give other modules; "
+            "ask for 'modulewise'"
         )
     if name == "sequential":
         return SequentialEngine(runs, classes, data, device)

@@ -129,10 +129,15 @@ class ModulewiseEngine(start.Started):
             slot.load(group[0])
             grafting = torch.stack([member["grafting"] for member in group]).to(self.device)
             mine = [next(columns) for _ in group]
-            for batch in self.batches(rows):
+            for batch in self._all_of(rows):
                 logits = slot.logits(self.inputs(batch), keep_statistics=True)
                 table.log_odds[batch[:, None], mine] = torch.stack([_log_odds(logits, g) for g in grafting], 1)
         table.log_odds = self._together(table.log_odds)
+
+    def _all_of(self, rows: Tensor) -> list[Tensor]:
+        """Return `rows` in batches; a last one of a single image, which has no statistics, joins the one before."""
+        *batches, last = rows.split(self.recipe.batch_size)
+        return [*batches[:-1], torch.cat([batches[-1], last])] if batches and len(last) == 1 else [*batches, last]
 
     def _together(self, log_odds: Tensor) -> Tensor:
         """Return log-odds [images, modules] whose columns come from the process that trains the module."""

@@ -89,11 +89,19 @@ def _backend() -> str:
     return "cpu:gloo,cuda:nccl"
 
 
+def _tells_of_a_lost_process(error: RuntimeError) -> bool:
+    """Say whether a collective failed because of its partners; gloo's errors have no class of their own."""
+    words = ("gloo", "nccl", "connection", "timed out")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
+
+
 @contextmanager
 def _others_may_be_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo and NCCL name sockets and ranks, not what to do
+        if not _tells_of_a_lost_process(error):
+            raise
         raise WorkerLost(
             "a process of this run has ended before its time (see its own message above); records and checkpoints "
             f"written so far stay, and the same command goes on from them. {type(error).__name__}: {error}"
