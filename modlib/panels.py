@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
-from modlib import checks, cotraining, datasets, experiments, metrics, parents, recipes, training
+from modlib import checks, cotraining, datasets, experiments, masking, metrics, parents, recipes, training
 from modlib.baselines import controls
 from modlib.datasets import Dataset
 from modlib.engines.sharding import Shard
@@ -241,6 +241,50 @@ def shared_mask(
     name = f"{panel.dataset}-{panel.model}-{control.replace(' ', '-').replace(',', '')}-seed{seed}"
     sha256 = data.sha256()
     return Shard.here().first_alone(lambda: store.record("panels", name, parameters, compute, data_sha256=sha256))
+
+
+def before_training(
+    panel: Panel, shares: Sequence[float], data: Dataset, store: Store, images: int = 1000, device: str = "auto"
+) -> Record:
+    """Return the record of what a mask by magnitude leaves of the first seed's parent, before anything is trained.
+
+    One row for every allocation and share k of `shares`, and one for the parent: accuracy on all held-out images with
+    the weights outside the mask 0 and the statistics of batch normalisation taken anew on `images` training images
+    (cumulative averages), and the share that every layer keeps.
+    """
+    seed = panel.seeds[0]
+    which = (panel.model, seed, panel.parent_epochs)
+    parameters = {
+        "control": "before training",
+        "parent": [panel.dataset, *which, panel.parent_recipe],
+        "shares": list(shares),
+        "images": images,
+        "precision": panel.precision,
+    }
+
+    def compute() -> list[dict[str, Any]]:
+        where = cotraining.resolve_device(device)
+        parent = experiments.trained_parent(data, *which, store, panel.parent_recipe, where)
+        cases = [("all", 1.0), *itertools.product(masking.ALLOCATIONS, shares)]
+        return [{"seed": seed} | _before_training(parent, *case, data, images, panel.precision) for case in cases]
+
+    name = f"{panel.dataset}-{panel.model}-before-training-seed{seed}"
+    sha256 = data.sha256()
+    return Shard.here().first_alone(lambda: store.record("panels", name, parameters, compute, data_sha256=sha256))
+
+
+def _before_training(
+    parent: nn.Module, allocation: str, k: float, data: Dataset, images: int, precision: str
+) -> dict[str, Any]:
+    network, kept = parent, {}
+    if allocation != "all":
+        masks = controls.fixed_masks(parent, "magnitude", k, 0, [0], allocation)
+        network, kept = controls.masked(parent, {n: m[0] for n, m in masks.masks.items()}), masks.remaining_by_layer()
+        device = next(network.parameters()).device
+        batches = (data.inputs(part.to(device)) for part in data.train_images[:images].split(100))
+        torch.optim.swa_utils.update_bn(batches, network)
+    accuracy = training.accuracy(network, data, "held_out", precision)
+    return {"allocation": allocation, "k": k, "held_out_accuracy": accuracy, "kept_by_layer": kept}
 
 
 @torch.no_grad()

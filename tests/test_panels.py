@@ -9,7 +9,7 @@ import yaml
 
 import modlib
 from modlib import __main__ as command_line
-from modlib import experiments, metrics, panels, training
+from modlib import experiments, masking, metrics, panels, training
 from modlib.baselines import controls
 from modlib.panels import Panel
 from modlib.records import Store
@@ -71,6 +71,33 @@ def test_a_control_of_other_settings_is_another_record(store, three):
     assert plain == panels.shared_mask(panel, 0, three, store)
     assert plain.rows[0]["density"] == pytest.approx(0.1, abs=1e-3)
     assert other.rows[0]["density"] == pytest.approx(0.3, abs=1e-3)
+
+
+def test_before_training_masks_by_magnitude_and_takes_the_statistics_anew(store, three):
+    record = panels.before_training(PANEL, [0.3, 1.0], three, store, images=50, device="cpu")
+    assert [(r["allocation"], r["k"]) for r in record.rows] == [
+        ("all", 1.0), ("uniform", 0.3), ("uniform", 1.0), ("lamp", 0.3), ("lamp", 1.0),
+    ]  # fmt: skip
+    parent = experiments.trained_parent(three, "wrn16_2", 0, 1, store, "ours")
+    assert record.rows[0]["held_out_accuracy"] == pytest.approx(training.accuracy(parent, three, "held_out"), abs=1e-6)
+    weights = masking.maskable_parameters(parent)
+    expected = masking.kept_edges(0.3, weights, "lamp")
+    assert record.rows[3]["kept_by_layer"] == pytest.approx(
+        {name: expected[name] / weight.numel() for name, weight in weights.items()}, abs=1e-6
+    )
+    network = controls.masked(parent, {name: w.abs() >= w.abs().flatten().sort(descending=True).values[
+        masking.keep_counts(0.3, masking.sizes(weights))[name] - 1] for name, w in weights.items()})  # fmt: skip
+    norms = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None
+        layer.train()
+    with torch.no_grad():
+        network(three.inputs(three.train_images[:50]))
+    assert record.rows[1]["held_out_accuracy"] == pytest.approx(
+        training.accuracy(network.eval(), three, "held_out"), abs=1e-6
+    )
+    assert panels.before_training(PANEL, [0.3, 1.0], three, store, images=50, device="cpu") == record
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ log-odds of any subset vote by their largest.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -44,18 +44,20 @@ def restricted_parent(logits: Tensor) -> Tensor:
     )
 
 
-def fixed_masks(parent: nn.Module, kind: str, k: float, seed: int, classes: Sequence[int]) -> MaskSet:
+def fixed_masks(
+    parent: nn.Module, kind: str, k: float, seed: int, classes: Sequence[int], allocation: str = "uniform"
+) -> MaskSet:
     """Return one mask that nothing was learnt for, the same for every class.
 
-    `dense` keeps every edge, `magnitude` the k largest weights of every layer, `random` the edges that module stemming
-    starts from with this seed.
+    `dense` keeps every edge, `magnitude` the largest weights of every layer, `random` the edges that module stemming
+    starts from with this seed. `allocation`: how many edges each layer keeps, see `modlib.masking.kept_edges`.
     """
     checks.choice("kind", kind, FIXED)
     weights = dict(masking.maskable_parameters(parent))
     values = {name: w.detach().abs() for name, w in weights.items()}
     if kind == "random":
         values = start.starting_scores(Run(parent, Recipe(k=k, alpha=0.0, epochs=1), seed), weights, 0)
-    keep = masking.keep_counts(1.0 if kind == "dense" else k, masking.sizes(weights))
+    keep = masking.kept_edges(1.0 if kind == "dense" else k, weights, allocation)
     return _same_for_all({n: masking.top_k_mask(v.flatten(), keep[n]).view_as(v) for n, v in values.items()}, classes)
 
 
@@ -71,7 +73,7 @@ def grafted(parent: nn.Module, masks: MaskSet, data: Dataset, recipe: Recipe, se
     frozen = start.frozen_copy(parent, next(parent.parameters()).device)
     weight, bias = _initial_grafting(frozen, recipe, seed, masks.classes, data.num_classes)
     if train:
-        network = _masked(frozen, {name: mask[0] for name, mask in masks.masks.items()})
+        network = masked(frozen, {name: mask[0] for name, mask in masks.masks.items()})
         logits = _outputs(network, data)
         rates = replace(recipe, grafting_lr=recipe.lr)
         _descend(lambda at: _log_odds(logits[at], weight, bias), [], [weight, bias], data, masks.classes, rates, seed)
@@ -207,12 +209,13 @@ def _log_odds(logits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return linear(logits, weight[:, 1] - weight[:, 0], bias[:, 1] - bias[:, 0]).T
 
 
-def _masked(network: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
-    """Return a copy of `network` in which the weights outside the masks are 0."""
-    masked = copy.deepcopy(network)
+@torch.no_grad()
+def masked(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of `network` in which the weights outside the masks, by the parameter's name, are 0."""
+    small = copy.deepcopy(network)
     for name, mask in masks.items():
-        masked.get_parameter(name).mul_(mask)
-    return masked
+        small.get_parameter(name).mul_(mask)
+    return small
 
 
 def _inputs(network: nn.Module, data: Dataset, at: Tensor) -> Tensor:
