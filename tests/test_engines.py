@@ -96,6 +96,7 @@ def assert_equal_masks(a, b):
         {"balanced": True, "reduction": "scale_free", "alpha": 0.1, "schedule": "cosine"},
         {"method": "base", "base_class": 2},
         {"init": "magnitude", "grafting_init": "own_logit", "classes": [2, 0], "vote": 0.5},
+        {"allocation": "lamp", "k": 0.2, "init": "magnitude"},
         {"k": {"default": 0.1, "3.weight": 0.6}, "weight_decay": 0.1, "momentum": 0.0, "grafting_lr": 0.3},
     ],
     ids=str,
@@ -109,6 +110,16 @@ def test_all_engines_give_the_same_masks(changes, parent, decompose):
         assert_equal_masks(a, b)
     first = decompose(parent, **settings | {"lr": 1e-30, "alpha": 0.0})
     assert any(not torch.equal(first.masks.masks[n], m) for n, m in a.masks.masks.items()), "nothing was learned"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_module_keeps_what_the_allocation_says(engine, parent, decompose):
+    made = decompose(parent, engine=engine, allocation="lamp", k=0.2, epochs=2)
+    kept = masking.kept_edges(0.2, masking.maskable_parameters(parent), "lamp")
+    assert {name: mask.flatten(1).sum(1).tolist() for name, mask in made.masks.masks.items()} == {
+        name: [count] * 3 for name, count in kept.items()
+    }
+    assert kept != masking.keep_counts(0.2, masking.sizes(masking.maskable_parameters(parent)))
 
 
 @pytest.mark.parametrize("changes", [{}, {"norm": "frozen", "scores": "absolute", "p": 2, "balanced": True}], ids=str)

@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 
 from modlib.masking import MaskSet
 from modlib.modules import Modules
+from modlib.recomposing import Recomposed
 
 
 @pytest.mark.parametrize("subset", [[0, 1, 2], [2, 0], [1], [2, 1, 0]], ids=str)
@@ -97,3 +98,17 @@ def test_a_weight_that_another_part_names_first(decompose, inputs):
             return self.last(x.flatten(1))
 
     assert decompose(Net()).recompose([0, 1])(inputs).shape == (18, 2)
+
+
+def test_log_odds_take_one_module_to_the_device_at_a_time(parent, decompose, inputs, monkeypatch):
+    modules = decompose(parent)
+    expected, seen = modules.recompose(modules.classes).log_odds(inputs), []
+    made = Recomposed.__init__
+
+    def watched(self, some, subset):
+        made(self, some, subset)
+        seen.append(self.classes.tolist())
+
+    monkeypatch.setattr(Recomposed, "__init__", watched)
+    torch.testing.assert_close(modules.log_odds(inputs, batch_size=7), expected)
+    assert seen == [[c] for c in modules.classes]
