@@ -96,7 +96,7 @@ def assert_equal_masks(a, b):
         {"balanced": True, "reduction": "scale_free", "alpha": 0.1, "schedule": "cosine"},
         {"method": "base", "base_class": 2},
         {"init": "magnitude", "grafting_init": "own_logit", "classes": [2, 0], "vote": 0.5},
-        {"allocation": "lamp", "k": 0.2, "init": "magnitude"},
+        {"allocation": "lamp", "k": 0.2},
         {"k": {"default": 0.1, "3.weight": 0.6}, "weight_decay": 0.1, "momentum": 0.0, "grafting_lr": 0.3},
     ],
     ids=str,
