@@ -40,7 +40,8 @@ class Panel:
     `alphas`: of Eq. 1 as it is written, `scale_free`: of its scale-free reading; `voting`: those of the scale-free
     reading that are run with the vote loss too. `variants`: further settings by the name that the page shows, each what
     it changes of the recipe at α = 0; `controls`: the same for the control, one supermask for all classes with the vote
-    loss. `epochs`, `images_per_epoch`, `batch_size`, `lr`, `init`, `k`, `precision`: see `modlib.cotrain`; recipe
+    loss; `tried`: the same for settings that only the first seed tries, such as other rates, to choose on held-out
+    images. `epochs`, `images_per_epoch`, `batch_size`, `lr`, `init`, `k`, `precision`: see `modlib.cotrain`; recipe
     `ours` otherwise. `parent_recipe`, `parent_epochs`: see `modlib.training.recipe`. `measured_images`,
     `final_images`: see `modlib.experiments.Trial`. `reduced`: what is smaller than in the paper, in words; empty:
     nothing. ValueError or TypeError for what is out of its range.
@@ -58,6 +59,7 @@ class Panel:
     voting: Sequence[float] = ()
     variants: Changes = field(default_factory=dict)
     controls: Changes = field(default_factory=lambda: {SHARED: {}})
+    tried: Changes = field(default_factory=dict)
     vote: float = 0.9
     k: float = 0.10
     init: str = "magnitude"
@@ -79,9 +81,9 @@ class Panel:
         for name in ("measured_images", "final_images"):
             if getattr(self, name) is not None:
                 checks.whole(name, getattr(self, name), 1)
-        for name, made in (*self.settings().items(), *self.control_recipes().items()):
-            if made.method == "base":
-                raise ValueError(f"variants[{name!r}]: method must be 'average' in a panel")
+        for made in (self.settings(), self.recipes_of(self.tried), self.control_recipes()):
+            if any(recipe.method == "base" for recipe in made.values()):
+                raise ValueError("variants: method must be 'average' in a panel")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Panel:
@@ -110,33 +112,36 @@ class Panel:
         made |= {f"α = {a:g}, scale-free": self.recipe(a, reduction="scale_free") for a in self.scale_free}
         voting = {a: self.recipe(a, reduction="scale_free", vote=self.vote) for a in self.voting}
         made |= {f"α = {a:g}, scale-free, vote": recipe for a, recipe in voting.items()}
-        return made | {name: self.recipe(**{"alpha": 0.0, **changes}) for name, changes in self.variants.items()}
+        return made | self.recipes_of(self.variants)
+
+    def recipes_of(self, changes: Changes) -> dict[str, Recipe]:
+        """Return the recipe at α = 0 with each of some changes, by name."""
+        return {name: self.recipe(**{"alpha": 0.0, **change}) for name, change in changes.items()}
 
     def control_recipes(self) -> dict[str, Recipe]:
         """Return the recipes of the controls by name."""
-        return {
-            name: self.recipe(**{"alpha": 0.0, "vote": self.vote, **changes}) for name, changes in self.controls.items()
-        }
+        return self.recipes_of({name: {"vote": self.vote, **change} for name, change in self.controls.items()})
 
     def trials(self) -> dict[str, list[Trial]]:
         """Return the trials of every setting, one for each seed."""
-        return {
-            name: [
-                Trial(
-                    self.dataset,
-                    self.model,
-                    "ours",
-                    recipe,
-                    seed,
-                    self.parent_epochs,
-                    parent_recipe=self.parent_recipe,
-                    measured_images=self.measured_images,
-                    final_images=self.final_images,
-                )
-                for seed in self.seeds
-            ]
-            for name, recipe in self.settings().items()
-        }
+        return {name: [self._trial(recipe, seed) for seed in self.seeds] for name, recipe in self.settings().items()}
+
+    def tried_trials(self) -> dict[str, list[Trial]]:
+        """Return the trials of what only the first seed tries, by name."""
+        return {name: [self._trial(recipe, self.seeds[0])] for name, recipe in self.recipes_of(self.tried).items()}
+
+    def _trial(self, recipe: Recipe, seed: int) -> Trial:
+        return Trial(
+            self.dataset,
+            self.model,
+            "ours",
+            recipe,
+            seed,
+            self.parent_epochs,
+            parent_recipe=self.parent_recipe,
+            measured_images=self.measured_images,
+            final_images=self.final_images,
+        )
 
 
 OURS: Changes = {
@@ -146,12 +151,13 @@ OURS: Changes = {
 }
 """Ours: a share of all edges, shared out among the layers by layer-adaptive magnitude; see `masking.kept_edges`."""
 CONTROLS: Changes = {SHARED: {}, "shared mask, LAMP": {"allocation": "lamp"}}
+TRIED: Changes = {f"LAMP, vote, rate {lr:g}": {"allocation": "lamp", "vote": 0.9, "lr": lr} for lr in (0.03, 0.3)}
 
 
 def _full(dataset: str, model: str, parent_epochs: int, epochs: int) -> Panel:
     return Panel(
         dataset, model, range(5), parent_epochs, epochs, lr=0.1, scale_free=(0.01,), voting=(0.01,), variants=OURS,
-        controls=CONTROLS,
+        controls=CONTROLS, tried=TRIED,
     )  # fmt: skip
 
 
@@ -177,12 +183,15 @@ def named(dataset: str, model: str, file: Path = REDUCED_FILE, full: bool = Fals
 
 
 def run(panel: Panel, data: Dataset, store: Store, device: str = "auto") -> None:
-    """Run what is open of a panel, seed by seed, so that what is there after any time is of use.
+    """Run what is open of a panel: what is tried first, then seed by seed, so that what is there is of use at any time.
 
     Raises ValueError, before any work, where it asks for more images than there are, or so few that a class has none.
     """
     _check_images(panel, data)
     trials = panel.trials()
+    experiments.run_trials(
+        [t for of_setting in panel.tried_trials().values() for t in of_setting], data, store, device=device
+    )
     for i, seed in enumerate(panel.seeds):
         experiments.run_trials([of_setting[i] for of_setting in trials.values()], data, store, device=device)
         for control in panel.controls:
@@ -213,7 +222,7 @@ def shared_mask(
     held-out images.
     """
     recipe = panel.control_recipes()[control]
-    irrelevant = {"alphas", "scale_free", "voting", "variants", "controls", "reduced", "measured_images"}
+    irrelevant = {"alphas", "scale_free", "voting", "variants", "controls", "tried", "reduced", "measured_images"}
     relevant = {name: v for name, v in vars(panel).items() if name not in irrelevant} | {"seeds": [seed]}
     parameters: dict[str, Any] = {"control": "shared mask", "panel": relevant}
     if panel.controls[control]:
@@ -298,6 +307,6 @@ def _log_odds(
 
 def describe(panel: Panel, store: Store) -> str:
     """Return one line on how much of a panel is there."""
-    every = [trial for of_setting in panel.trials().values() for trial in of_setting]
+    every = [t for of_setting in (*panel.trials().values(), *panel.tried_trials().values()) for t in of_setting]
     done = sum(experiments.is_done(trial, store) for trial in every)
     return f"{panel.name}: {done} of {len(every)} trials are there ({time.strftime('%H:%M')})"

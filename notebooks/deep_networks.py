@@ -901,7 +901,8 @@ Markdown(f'**One claim of the paper.** "{text}" ({where}): {found}. Verdict: **{
 # must follow the module, and are then a part of it: numbers to keep for every module, few beside its mask. And the first mask
 # should keep what carries the signal: a random one with statistics of the batch has a scale but little content, and its
 # scores have to find a network before they can find a class. Both are options of `modlib.cotrain`: `norm="batch"` is the
-# default; `init="magnitude"` is not, because the paper starts from Kaiming scores.
+# default; `init="magnitude"` is not, because the paper starts from Kaiming scores. All of this page keeps the same share of
+# every layer, as the paper does; how the edges are shared out among the layers [matters as much](figure4.ipynb).
 #
 # **What was cut.** The modules of a few classes, a few epochs of few images, a short list of rates, tuned with one seed and
 # judged on the images that chose them; a reduced network. Nothing here says where long runs end; the test images are not read.

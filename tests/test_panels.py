@@ -58,6 +58,9 @@ def test_variants_and_controls_change_the_recipe_at_alpha_0():
     panel = replace(PANEL, variants={"LAMP": lamp | {"alpha": 2}}, controls={"shared mask": {}, "other": lamp})
     plain, made = panel.recipe(0.0), panel.settings()["LAMP"]
     assert made == replace(plain, allocation="lamp", k=0.2, alpha=2)
+    assert replace(panel, tried={"slow": {"lr": 0.01}}, seeds=[3, 4]).tried_trials() == {
+        "slow": [replace(panel.trials()["α = 0"][0], seed=3, recipe=replace(plain, lr=0.01))]
+    }
     assert panel.control_recipes() == {
         "shared mask": replace(plain, vote=0.9),
         "other": replace(plain, vote=0.9, allocation="lamp", k=0.2),
@@ -198,8 +201,11 @@ def test_bad_panels_are_refused(capsys):
 
 
 def test_the_book_shows_what_its_file_says():
-    """The parameter file names panels that can be made, and at most those of the paper are at full size."""
+    """The panels of the parameter file: reduced ones say so, and each trial has its record (a page must not train)."""
+    store = Store.at(Path(__file__).parents[1] / "book" / "results")
     file = Path(__file__).parents[1] / panels.REDUCED_FILE
     for settings in yaml.safe_load(file.read_text())["panels"]:
         panel = Panel.of(settings)
         assert bool(panel.reduced) == (panel != panels.FULL.get(panel.name))
+        trials = [trial for of_setting in (panel.trials() | panel.tried_trials()).values() for trial in of_setting]
+        assert [trial.name for trial in trials if not experiments.is_done(trial, store)] == []
