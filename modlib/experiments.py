@@ -33,7 +33,7 @@ PARENT_VERSION = 1
 """Raised when the same parameters and seed give another parent."""
 SPLITS = ("held_out", "test")
 SETTINGS = ["dataset", "model", "recipe", "vote", "k", "alpha", "share_init"]
-"""The columns of a table of trials that tell one setting from another; with `seed`, one trial from another."""
+"""The columns that tell the settings of the paper's tables apart; with `seed`, their trials."""
 
 Parents = dict[tuple[str, int, int, str], nn.Module]
 """Parents already trained, by model, seed, epochs and recipe: trials of one seed share theirs."""
@@ -474,7 +474,8 @@ def _record(trial: Trial, data: Dataset, store: Store, rows: Rows | None, second
     record = store.record("trials", trial.name, trial.parameters, measured, seconds=seconds, **facts)
     if record.provenance["data_sha256"] != facts["data_sha256"]:
         raise ValueError(f"data: the record of {trial.name} in {store.folder} was made on other data of this name")
-    return record
+    # a setting that got its column after a record was written
+    return replace(record, rows=[_columns(trial) | row for row in record.rows])
 
 
 def _columns(trial: Trial) -> dict[str, Any]:

@@ -119,8 +119,8 @@ def kept_edges(k: float | Mapping[str, float], weights: Mapping[str, Tensor], al
     `allocation`: "uniform" (the paper), the share `k` of every layer, or as `keep_counts` takes it. "lamp" (ours): the
     share `k` of all edges, shared out among the layers by the parent's weights: as many of each as are among the
     highest scores of layer-adaptive magnitude pruning, `W_u² / Σ W_v²` over the edges v of the layer that are no
-    smaller than u (Lee et al. 2021, eq. 1). Every layer keeps its largest weight at least. Raises ValueError as
-    `keep_counts`, and for shares by layer with "lamp".
+    smaller than u, among equals the lower index counting as larger (Lee et al. 2021, eq. 1). Every layer keeps its
+    largest weight at least. Raises ValueError as `keep_counts`, and for shares by layer with "lamp".
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
     if allocation == "uniform":

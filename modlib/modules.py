@@ -96,7 +96,7 @@ class Modules:
         default, see `modlib.precision.at_once`. `precision`: "float32" or "bfloat16" (autocast).
         """
         checks.tensor("inputs", inputs)
-        pixels = inputs.shape[2:].numel() if inputs.ndim > 2 else 1
+        pixels = inputs.shape[2:].numel() if inputs.ndim > 3 else inputs.shape[1:].numel()
         parts = inputs.split(batch_size or at_once(self.parent, inputs.shape[1:], pixels))
         return torch.cat([self._log_odds_of(c, parts, precision) for c in self.classes], dim=1)
 

@@ -41,10 +41,11 @@ class Panel:
     reading that are run with the vote loss too. `variants`: further settings by the name that the page shows, each what
     it changes of the recipe at α = 0; `controls`: the same for the control, one supermask for all classes with the vote
     loss; `tried`: the same for settings that only the first seed tries, such as other rates, to choose on held-out
-    images. `epochs`, `images_per_epoch`, `batch_size`, `lr`, `init`, `k`, `precision`: see `modlib.cotrain`; recipe
-    `ours` otherwise. `parent_recipe`, `parent_epochs`: see `modlib.training.recipe`. `measured_images`,
-    `final_images`: see `modlib.experiments.Trial`. `reduced`: what is smaller than in the paper, in words; empty:
-    nothing. ValueError or TypeError for what is out of its range.
+    images. `shares`: what masks keep that are not trained, see `before_training`. `epochs`, `images_per_epoch`,
+    `batch_size`, `lr`, `init`, `k`, `precision`: see `modlib.cotrain`; recipe `ours` otherwise. `parent_recipe`,
+    `parent_epochs`: see `modlib.training.recipe`. `measured_images`, `final_images`: see `modlib.experiments.Trial`.
+    `reduced`: what is smaller than in the paper, in words; empty: nothing. ValueError or TypeError for what is out of
+    its range.
     """
 
     dataset: str
@@ -60,6 +61,7 @@ class Panel:
     variants: Changes = field(default_factory=dict)
     controls: Changes = field(default_factory=lambda: {SHARED: {}})
     tried: Changes = field(default_factory=dict)
+    shares: Sequence[float] = (0.05, 0.1, 0.2)
     vote: float = 0.9
     k: float = 0.10
     init: str = "magnitude"
@@ -73,17 +75,34 @@ class Panel:
     def __post_init__(self) -> None:
         checks.choice("dataset", self.dataset, datasets.NAMES)
         checks.choice("model", self.model, parents.CONVOLUTIONAL)
+        for name in ("seeds", "alphas", "scale_free", "voting", "shares"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # from a file they are lists
         if not self.seeds:
             raise ValueError("seeds: empty; name at least one")
         for seed in self.seeds:
             checks.whole("seeds", seed, 0)
+        for share in self.shares:
+            checks.share("shares", share)
         checks.whole("parent_epochs", self.parent_epochs, 1)
         for name in ("measured_images", "final_images"):
             if getattr(self, name) is not None:
                 checks.whole(name, getattr(self, name), 1)
-        for made in (self.settings(), self.recipes_of(self.tried), self.control_recipes()):
-            if any(recipe.method == "base" for recipe in made.values()):
-                raise ValueError("variants: method must be 'average' in a panel")
+        self._check_changes()
+
+    def _check_changes(self) -> None:
+        """Raise ValueError for a setting that cannot be, or for two of one name."""
+        every = [*self._of_alphas(), *self.variants, *self.tried]
+        twice = sorted({name for name in every if every.count(name) > 1})
+        if twice:
+            raise ValueError(f"variants: {twice} twice among the settings, variants and tried ones of the panel")
+        for kind in ("variants", "tried", "controls"):
+            for name, change in getattr(self, kind).items():
+                unknown = change.keys() - {f.name for f in fields(Recipe)} | change.keys() & {"epochs", "method"}
+                if unknown:
+                    raise ValueError(f"{kind}[{name!r}]: a panel cannot change {sorted(unknown)}")
+                if "/" in name:
+                    raise ValueError(f"{kind}[{name!r}]: no slash in a name, it is part of a file's")
+                self.recipe(**{"alpha": 0.0, **change})
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Panel:
@@ -99,20 +118,20 @@ class Panel:
         return f"{self.dataset} {self.model}"
 
     def recipe(self, alpha: float, **changes: Any) -> Recipe:
-        """Return the recipe of one setting; ValueError for a change of something that a recipe has not."""
-        unknown = changes.keys() - {f.name for f in fields(Recipe)}
-        if unknown:
-            raise ValueError(f"variants: unknown settings of a recipe {sorted(unknown)}")
+        """Return the recipe of one setting."""
         common = {name: getattr(self, name) for name in OF_RECIPE}
         return recipes.ours(**common | {"alpha": float(alpha)} | changes)
 
     def settings(self) -> dict[str, Recipe]:
-        """Return the recipes of the panel by the name that the page shows; α = 0 is the same in every reading."""
+        """Return the recipes of the panel by the name that the page shows."""
+        return self._of_alphas() | self.recipes_of(self.variants)
+
+    def _of_alphas(self) -> dict[str, Recipe]:
+        """Return the recipes of Eq. 1, as written and scale-free; α = 0 is the same in every reading."""
         made = {f"α = {a:g}": self.recipe(a) for a in self.alphas}
         made |= {f"α = {a:g}, scale-free": self.recipe(a, reduction="scale_free") for a in self.scale_free}
         voting = {a: self.recipe(a, reduction="scale_free", vote=self.vote) for a in self.voting}
-        made |= {f"α = {a:g}, scale-free, vote": recipe for a, recipe in voting.items()}
-        return made | self.recipes_of(self.variants)
+        return made | {f"α = {a:g}, scale-free, vote": recipe for a, recipe in voting.items()}
 
     def recipes_of(self, changes: Changes) -> dict[str, Recipe]:
         """Return the recipe at α = 0 with each of some changes, by name."""
@@ -176,9 +195,12 @@ def named(dataset: str, model: str, file: Path = REDUCED_FILE, full: bool = Fals
     """Return a panel: of the page's parameter file where it has it, else, or with `full`, the paper's at full size."""
     shown = yaml.safe_load(file.read_text())["panels"] if file.exists() else []  # outside a checkout: the paper's alone
     known = {panel.name: panel for panel in map(Panel.of, shown)}
-    found = (known | FULL if full else FULL | known).get(f"{dataset} {model}")
+    there = FULL if full else FULL | known
+    found = there.get(f"{dataset} {model}")
     if found is None:
-        raise ValueError(f"panel: no panel {dataset} {model}; there are {sorted(known | FULL)}")
+        raise ValueError(
+            f"panel: no panel {dataset} {model}{' at full size' if full else ''}; there are {sorted(there)}"
+        )
     return found
 
 
@@ -189,6 +211,7 @@ def run(panel: Panel, data: Dataset, store: Store, device: str = "auto") -> None
     """
     _check_images(panel, data)
     trials = panel.trials()
+    before_training(panel, data, store, device=device)
     experiments.run_trials(
         [t for of_setting in panel.tried_trials().values() for t in of_setting], data, store, device=device
     )
@@ -200,8 +223,12 @@ def run(panel: Panel, data: Dataset, store: Store, device: str = "auto") -> None
 
 def _check_images(panel: Panel, data: Dataset) -> None:
     """Raise ValueError unless the images that a panel trains on and measures are there, some of every class."""
-    if panel.images_per_epoch is not None and panel.images_per_epoch > len(data.train_labels):
-        raise ValueError(f"images_per_epoch: {panel.images_per_epoch}, {data.name} has {len(data.train_labels)}")
+    for recipes_of_kind in (panel.settings(), panel.recipes_of(panel.tried), panel.control_recipes()):
+        for name, recipe in recipes_of_kind.items():
+            if recipe.images_per_epoch is not None and recipe.images_per_epoch > len(data.train_labels):
+                raise ValueError(
+                    f"images_per_epoch: {recipe.images_per_epoch} ({name}), {data.name} has {len(data.train_labels)}"
+                )
     for split, name in itertools.product(experiments.SPLITS, ("measured_images", "final_images")):
         asked, labels = getattr(panel, name), data.split(split)[1]
         if asked is None:
@@ -222,13 +249,22 @@ def shared_mask(
     held-out images.
     """
     recipe = panel.control_recipes()[control]
-    irrelevant = {"alphas", "scale_free", "voting", "variants", "controls", "tried", "reduced", "measured_images"}
+    irrelevant = {
+        "alphas",
+        "scale_free",
+        "voting",
+        "variants",
+        "controls",
+        "tried",
+        "shares",
+        "reduced",
+        "measured_images",
+    }
     relevant = {name: v for name, v in vars(panel).items() if name not in irrelevant} | {"seeds": [seed]}
     parameters: dict[str, Any] = {"control": "shared mask", "panel": relevant}
     if panel.controls[control]:
         parameters["changes"] = panel.controls[control]
-    versions = {"cotraining_version": cotraining.VERSION, "parent_version": experiments.PARENT_VERSION}
-    parameters |= {name: version for name, version in versions.items() if version > 1}  # the first has no mark
+    parameters |= _versions(cotraining=cotraining.VERSION, parent=experiments.PARENT_VERSION)
 
     def compute() -> list[dict[str, Any]]:
         where = cotraining.resolve_device(device)
@@ -252,13 +288,16 @@ def shared_mask(
     return Shard.here().first_alone(lambda: store.record("panels", name, parameters, compute, data_sha256=sha256))
 
 
-def before_training(
-    panel: Panel, shares: Sequence[float], data: Dataset, store: Store, images: int = 1000, device: str = "auto"
-) -> Record:
+def _versions(**versions: int) -> dict[str, int]:
+    """Return the versions that a key must tell apart; the first has no mark."""
+    return {f"{name}_version": version for name, version in versions.items() if version > 1}
+
+
+def before_training(panel: Panel, data: Dataset, store: Store, images: int = 1000, device: str = "auto") -> Record:
     """Return the record of what a mask by magnitude leaves of the first seed's parent, before anything is trained.
 
-    One row for every allocation and share k of `shares`, and one for the parent: accuracy on all held-out images with
-    the weights outside the mask 0 and the statistics of batch normalisation taken anew on `images` training images
+    One row for every allocation and share k of `panel.shares`, and one for the parent: accuracy on all held-out images
+    with the weights outside the mask 0 and the statistics of batch normalisation taken anew on `images` training images
     (cumulative averages), and the share that every layer keeps.
     """
     seed = panel.seeds[0]
@@ -266,15 +305,16 @@ def before_training(
     parameters = {
         "control": "before training",
         "parent": [panel.dataset, *which, panel.parent_recipe],
-        "shares": list(shares),
+        "shares": list(panel.shares),
         "images": images,
         "precision": panel.precision,
+        **_versions(parent=experiments.PARENT_VERSION),
     }
 
     def compute() -> list[dict[str, Any]]:
         where = cotraining.resolve_device(device)
         parent = experiments.trained_parent(data, *which, store, panel.parent_recipe, where)
-        cases = [("all", 1.0), *itertools.product(masking.ALLOCATIONS, shares)]
+        cases = [("all", 1.0), *itertools.product(masking.ALLOCATIONS, panel.shares)]
         return [{"seed": seed} | _before_training(parent, *case, data, images, panel.precision) for case in cases]
 
     name = f"{panel.dataset}-{panel.model}-before-training-seed{seed}"
@@ -306,7 +346,8 @@ def _log_odds(
 
 
 def describe(panel: Panel, store: Store) -> str:
-    """Return one line on how much of a panel is there."""
+    """Return one line on how much of a panel is there, and what it is."""
     every = [t for of_setting in (*panel.trials().values(), *panel.tried_trials().values()) for t in of_setting]
     done = sum(experiments.is_done(trial, store) for trial in every)
-    return f"{panel.name}: {done} of {len(every)} trials are there ({time.strftime('%H:%M')})"
+    size = f"reduced: {panel.reduced}" if panel.reduced else "full size"
+    return f"{panel.name} ({size}): {done} of {len(every)} trials are there ({time.strftime('%H:%M')})"

@@ -10,7 +10,7 @@ PRECISIONS = ("float32", "bfloat16")
 """float32, or bfloat16 where a device computes in it natively."""
 
 AT_ONCE = 10_000
-"""Inputs that a network without convolutions takes at once, and at most `NUMBERS_AT_ONCE` numbers."""
+"""Inputs that a network takes at once at most, and without convolutions at most `NUMBERS_AT_ONCE` numbers."""
 NUMBERS_AT_ONCE = 8_000_000
 PIXELS_AT_ONCE = 2**17
 """Pixels that a convolutional network takes at once: 128 images of 32 × 32, half a gigabyte in WRN-28-10."""
@@ -29,7 +29,7 @@ def convolutional(model: nn.Module) -> bool:
 def at_once(model: nn.Module, shape: torch.Size, pixels: int) -> int:
     """Return how many inputs of `shape` (without the batch), of so many `pixels`, a network classifies at once."""
     if convolutional(model):
-        return max(1, PIXELS_AT_ONCE // max(1, pixels))
+        return max(1, min(AT_ONCE, PIXELS_AT_ONCE // max(1, pixels)))
     return max(1, min(AT_ONCE, NUMBERS_AT_ONCE // max(1, shape.numel())))
 
 

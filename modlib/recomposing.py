@@ -55,10 +55,14 @@ class Recomposed(nn.Module):
         for m in range(len(self.classes)):
             own = {name: weights[name] * self.get_buffer(f"mask_{i}")[m] for i, name in enumerate(self._layers)}
             own |= {name: self.get_buffer(f"statistic_{i}")[m] for i, name in enumerate(self._statistics)}
-            logits = self._logits(own, inputs)
-            grafted = grafting.graft(logits, self.get_buffer("grafting_weight")[m], self.get_buffer("grafting_bias")[m])
-            columns.append(grafting.log_odds(grafted))
+            columns.append(self._grafted(self._logits(own, inputs), m))
         return torch.stack(columns, dim=1)
+
+    def _grafted(self, logits: Tensor, m: int) -> Tensor:
+        """Return the log-odds [B] of module m: at full precision under autocast, too: rounded, they would tie."""
+        weight, bias = self.get_buffer("grafting_weight")[m], self.get_buffer("grafting_bias")[m]
+        with torch.autocast(logits.device.type, enabled=False):
+            return grafting.log_odds(grafting.graft(logits.to(weight.dtype), weight, bias))
 
     def _logits(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         try:

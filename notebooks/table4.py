@@ -65,6 +65,7 @@ PRINTED = {
     "scores": "positive, from a signed draw",
     "method": "average, after trying a base class",
     "share_init": "yes; Table 2 without",
+    "allocation": "the same share of every layer",
     "vote": "none: it is ours",
 }
 

@@ -76,6 +76,20 @@ def test_images_that_an_epoch_left_out_are_looked_up(parent, data):
     assert int(passed.sum()) == 20
 
 
+@pytest.mark.parametrize(("images", "batch"), [(17, 8), (33, 16), (18, 17)])
+def test_a_single_image_is_looked_up_with_another(images, batch):
+    """Every epoch leaves out a last batch of one image, and statistics of one image are none."""
+    parent = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 255, (images, 4, 4), generator=draw, dtype=torch.uint8)
+    data = modlib.datasets.from_arrays(pixels, torch.arange(images) % 3)
+    recipe = replace(VOTING, batch_size=batch, epochs=3)
+    engine = made(parent, data, recipe)
+    for epoch in range(3):
+        engine.train_epoch(epoch_order(images, 0, epoch)[None], epoch, None)
+    assert bool((engine.tables[0].log_odds != 0).all())
+
+
 def test_without_a_rate_the_vote_is_that_of_the_reference(conv_parent, data):
     """Where nothing moves, nothing can be stale: both engines see the same gradient in one step."""
     recipe = replace(VOTING, batch_size=60)

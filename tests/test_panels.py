@@ -76,8 +76,16 @@ def test_a_control_of_other_settings_is_another_record(store, three):
     assert other.rows[0]["density"] == pytest.approx(0.3, abs=1e-3)
 
 
-def test_before_training_masks_by_magnitude_and_takes_the_statistics_anew(store, three):
-    record = panels.before_training(PANEL, [0.3, 1.0], three, store, images=50, device="cpu")
+def test_before_training_masks_by_magnitude_and_takes_the_statistics_anew(store, three, monkeypatch):
+    measured, accuracy = [], training.accuracy
+
+    def watched(network, *options):
+        measured.append(network)
+        return accuracy(network, *options)
+
+    monkeypatch.setattr(training, "accuracy", watched)
+    panel = replace(PANEL, shares=[0.3, 1.0])
+    record = panels.before_training(panel, three, store, images=50, device="cpu")
     assert [(r["allocation"], r["k"]) for r in record.rows] == [
         ("all", 1.0), ("uniform", 0.3), ("uniform", 1.0), ("lamp", 0.3), ("lamp", 1.0),
     ]  # fmt: skip
@@ -88,8 +96,9 @@ def test_before_training_masks_by_magnitude_and_takes_the_statistics_anew(store,
     assert record.rows[3]["kept_by_layer"] == pytest.approx(
         {name: expected[name] / weight.numel() for name, weight in weights.items()}, abs=1e-6
     )
-    network = controls.masked(parent, {name: w.abs() >= w.abs().flatten().sort(descending=True).values[
-        masking.keep_counts(0.3, masking.sizes(weights))[name] - 1] for name, w in weights.items()})  # fmt: skip
+    keep = masking.keep_counts(0.3, masking.sizes(weights))
+    largest = {n: masking.top_k_mask(w.abs().flatten(), keep[n]).view_as(w) for n, w in weights.items()}
+    network = controls.masked(parent, largest)
     norms = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     for layer in norms:
         layer.reset_running_stats()
@@ -100,13 +109,15 @@ def test_before_training_masks_by_magnitude_and_takes_the_statistics_anew(store,
     assert record.rows[1]["held_out_accuracy"] == pytest.approx(
         training.accuracy(network.eval(), three, "held_out"), abs=1e-6
     )
-    assert panels.before_training(PANEL, [0.3, 1.0], three, store, images=50, device="cpu") == record
+    torch.testing.assert_close(measured[1].state_dict(), network.state_dict())
+    assert panels.before_training(panel, three, store, images=50, device="cpu") == record
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images_per_epoch": 61}, "images_per_epoch: 61, digits has 60"),
+        ({"images_per_epoch": 61}, r"images_per_epoch: 61 \(α = 0\), digits has 60"),
+        ({"tried": {"more": {"images_per_epoch": 61}}}, r"images_per_epoch: 61 \(more\), digits has 60"),
         ({"final_images": 13}, "final_images: 13, digits has 12 images in held_out"),
         ({"measured_images": 1}, r"measured_images: the first 1 of held_out have none of the classes"),
     ],
@@ -118,7 +129,7 @@ def test_images_that_are_not_there_are_refused_before_any_work(three, tmp_path, 
 
 
 def test_a_panel_keeps_its_trials_parent_and_control(store, three):
-    assert panels.describe(PANEL, store).startswith("digits wrn16_2: 2 of 2 trials are there")
+    assert panels.describe(PANEL, store).startswith("digits wrn16_2 (full size): 2 of 2 trials are there")
     found = {path.parent.name for path in store.folder.rglob("*") if path.is_file()}
     assert found == {"trials", "parents", "modules", "panels"}
     (record,) = experiments.run_trials(PANEL.trials()["α = 0"], three, store)
@@ -148,7 +159,7 @@ def test_what_is_there_is_not_run_again(store, three, monkeypatch):
         monkeypatch.setattr(owner, name, must_not_run)
     panels.run(PANEL, three, store, "cpu")
     more = replace(PANEL, alphas=[0.0, 1.0], scale_free=[0.2])
-    assert panels.describe(more, store).startswith("digits wrn16_2: 2 of 4")
+    assert panels.describe(replace(more, reduced="much"), store).startswith("digits wrn16_2 (reduced: much): 2 of 4")
     assert len(panels.shared_mask(more, 0, three, store).rows) == 2, "the control does not depend on the settings"
 
 
@@ -178,6 +189,10 @@ def test_panels_by_name(tmp_path):
     assert panels.named("cifar10", "vgg16", file) == panels.FULL["cifar10 vgg16"]
     with pytest.raises(ValueError, match="panel: no panel mnist vgg16; there are"):
         panels.named("mnist", "vgg16", file)
+    with pytest.raises(ValueError, match="panel: no panel digits wrn16_2 at full size"):
+        panels.named("digits", "wrn16_2", file, full=True)
+    as_written = Panel.of(yaml.safe_load(yaml.safe_dump({**vars(panels.FULL["svhn resnet50"]), "seeds": [*range(5)]})))
+    assert as_written == panels.FULL["svhn resnet50"]
     assert panels.named("svhn", "resnet50", tmp_path / "not_there.yml") == panels.FULL["svhn resnet50"]
 
 
@@ -192,7 +207,11 @@ def test_bad_panels_are_refused(capsys):
         ({"parent_epochs": 0}, "parent_epochs must be at least 1"),
         ({"alphas": [-1.0]}, "alpha must be"),
         ({"variants": {"a": {"allocation": "erk"}}}, "allocation must be one of"),
-        ({"controls": {"a": {"rate": 1}}}, r"unknown settings of a recipe \['rate'\]"),
+        ({"controls": {"a": {"rate": 1}}}, r"controls\['a'\]: a panel cannot change \['rate'\]"),
+        ({"variants": {"a": {"epochs": 9}}}, r"variants\['a'\]: a panel cannot change \['epochs'\]"),
+        ({"variants": {"α = 0": {"k": 0.2}}}, r"variants: \['α = 0'\] twice"),
+        ({"tried": {"a/b": {}}}, "no slash in a name"),
+        ({"shares": [0.0]}, "shares must be in"),
     ]:
         with pytest.raises(ValueError, match=message):
             replace(PANEL, **changes)
@@ -209,3 +228,7 @@ def test_the_book_shows_what_its_file_says():
         assert bool(panel.reduced) == (panel != panels.FULL.get(panel.name))
         trials = [trial for of_setting in (panel.trials() | panel.tried_trials()).values() for trial in of_setting]
         assert [trial.name for trial in trials if not experiments.is_done(trial, store)] == []
+        kept = {
+            path.name.rsplit("-", 1)[0] for path in (store.folder / "panels").glob(f"{panel.dataset}-{panel.model}-*")
+        }
+        assert len(kept) == len(panel.controls) * len(panel.seeds) + 1

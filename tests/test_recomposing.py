@@ -112,3 +112,14 @@ def test_log_odds_take_one_module_to_the_device_at_a_time(parent, decompose, inp
     monkeypatch.setattr(Recomposed, "__init__", watched)
     torch.testing.assert_close(modules.log_odds(inputs, batch_size=7), expected)
     assert seen == [[c] for c in modules.classes]
+
+
+def test_under_autocast_only_the_network_is_rounded(parent, decompose, inputs):
+    net = decompose(parent).recompose([0, 1, 2]).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        odds = net.log_odds(inputs.float())
+        masked = {n: net.network.get_parameter(n) * net.get_buffer(f"mask_{i}")[1] for i, n in enumerate(net._layers)}
+        logits = net._logits(masked, inputs.float())
+    assert (odds.dtype, logits.dtype) == (torch.float32, torch.bfloat16)
+    expected = linear(logits.float(), net.grafting_weight[1], net.grafting_bias[1])
+    torch.testing.assert_close(odds[:, 1], expected[:, 1] - expected[:, 0])

@@ -214,7 +214,8 @@ def masked(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Return a copy of `network` in which the weights outside the masks, by the parameter's name, are 0."""
     small = copy.deepcopy(network)
     for name, mask in masks.items():
-        small.get_parameter(name).mul_(mask)
+        weight = small.get_parameter(name)
+        weight.mul_(mask.to(weight.device))
     return small
 
 

@@ -122,6 +122,8 @@ class ModulewiseEngine(start.Started):
         table, slot = self.tables[r], self.slots[r]
         rows = order.to(self.device)
         rows = rows[table.epoch[rows] < epoch - 1]
+        if len(rows) == 1:  # a single image has no statistics: it takes another one along
+            rows = torch.cat([rows, order.to(self.device)[order.to(self.device) != rows][:1]])
         together = epoch == 0 and self.runs[r].recipe.share_init  # one masked network with many grafting layers
         groups = [self.members[r]] if together else [[member] for member in self.members[r]]
         columns = iter(self.own)
