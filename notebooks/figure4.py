@@ -403,6 +403,10 @@ Markdown("**What came out.**\n\n" + "\n\n".join(sentences))
 # numbers say is bounded by the size of the runs: modules that have seen a few thousand images in each of a few epochs are not what 50 epochs would make
 # of them. The claims about Figure 4 stay *open* on the scoreboard until the panels have run at full size.
 #
+# Two things keep this from being more than it is. At full width most of it is there before anything is trained (the table of untrained masks), and the
+# modules' masks stay nearly the same; so LAMP gets the credit, not what the modules learn of their classes. And one mask for all classes, trained for a
+# tenth of the time, is as good or close to it at the same size: where only accuracy and size count, a decomposition buys little here.
+#
 # A module's own accuracy is another thing: the vote loss lets the modules' thresholds go, because only their order counts in a vote. Where single modules are
 # asked for, take the settings without it.
 #
