@@ -16,8 +16,7 @@
 # doesn't show: how accurate recomposed networks are, beside two controls.
 #
 # The paper keeps the same share $k$ of every layer. That starves the small layers at the input, and costs more than anything else here.
-# **LAMP** in the names of settings is ours: the same share of all edges, shared out among the layers by the parent's weights
-# ([below](#what-the-same-share-of-every-layer-costs)).
+# **LAMP** in the names of settings is ours: the same share of all edges, shared out among the layers by the parent's weights (see below).
 #
 # Every panel says what was **reduced** of the paper's scale. Initial scores are in the order of the weights' magnitude and
 # batch normalisation is each module's own: with the parent's statistics deep modules learn next to nothing, and with the paper's random
