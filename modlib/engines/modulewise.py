@@ -120,10 +120,10 @@ class ModulewiseEngine(start.Started):
     def _look_up(self, r: int, order: Tensor, epoch: int) -> None:
         """Bring the table up to date for those images of `order` that the last epoch left out."""
         table, slot = self.tables[r], self.slots[r]
-        rows = order.to(self.device)
-        rows = rows[table.epoch[rows] < epoch - 1]
+        order = order.to(self.device)
+        rows = order[table.epoch[order] < epoch - 1]
         if len(rows) == 1:  # a single image has no statistics: it takes another one along
-            rows = torch.cat([rows, order.to(self.device)[order.to(self.device) != rows][:1]])
+            rows = torch.cat([rows, order[order != rows][:1]])
         together = epoch == 0 and self.runs[r].recipe.share_init  # one masked network with many grafting layers
         groups = [self.members[r]] if together else [[member] for member in self.members[r]]
         columns = iter(self.own)
