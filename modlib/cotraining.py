@@ -20,24 +20,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from modlib import checkpoints, checks, library, masking
+from modlib import checkpoints, checks, library, masking, shared_mask
 from modlib.datasets import Dataset
 from modlib.engines import Engine, make_engine
+from modlib.engines.sharding import Shard
+from modlib.engines.start import epoch_order as epoch_order
 from modlib.logits import NotPicked, copied, functional_call, with_logits
 from modlib.modules import Modules
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
-from modlib.seeds import generator
 
 VERSION = 1
 """Version of the algorithm: raised when the same recipe and seed give other results (a golden test watches)."""
 
 Callback = Callable[[int, int, Modules], None]
 """Called after every epoch of every run of a population: position of the run, epoch (from 1), its modules."""
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """Return the order in which one run sees its `count` training images in an epoch: a function of seed and epoch."""
-    return torch.randperm(count, generator=generator(seed, "order", epoch))
 
 
 def cotrain(
@@ -70,6 +66,7 @@ def cotrain(
     augment: str = "none",
     precision: str = "float32",
     allocation: str = "uniform",
+    shared_epochs: int = 0,
     policy: masking.Policy = masking.default_policy,
     logits: Callable[[Any], Tensor] | None = None,
     engine: str = "auto",
@@ -111,6 +108,8 @@ def cotrain(
         precision: of forward and backward passes, "float32" or "bfloat16" (autocast); scores are float32 in both.
         allocation: "uniform" (the paper), `k` of every layer, or "lamp" (ours), `k` of all edges, shared out among the
             layers by the parent's weights; see `modlib.masking.kept_edges`.
+        shared_epochs: epochs before those, in which one mask is trained for all classes, by the modules' objectives
+            together; every module goes on from it. Ours; see `modlib.shared_mask`.
         policy: which parameters are masked.
         logits: picks the logits [B, N] out of what the parent returns, where that is a tuple, a dict or the like.
         engine: "auto", "vectorised" (fully connected parents), "modulewise" or "sequential"; see `modlib.engines`.
@@ -152,6 +151,7 @@ def cotrain(
         augment=augment,
         precision=precision,
         allocation=allocation,
+        shared_epochs=shared_epochs,
     )
     parent = parent if logits is None else with_logits(parent, logits)
     chosen = None if classes is None else tuple(checks.listed(classes, "classes"))
@@ -182,8 +182,29 @@ def cotrain_population(
     recipe = runs[0].recipe
     if recipe.method == "base":
         return _cotrain_from_base(runs, data, classes, engine, device, callback)
+    if recipe.shared_epochs:
+        runs = _started_from_one_mask(runs, classes, data, device)
     worker = make_engine(engine, runs, classes, data, device)
     return _train(worker, runs, data, callback, checkpoint, stemming_from=1)
+
+
+def _started_from_one_mask(
+    runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device
+) -> list[Run]:
+    """Return the runs with what a mask trained for all classes gives their modules to start from.
+
+    The images come in orders that co-training does not use. Of several processes, the first trains it for all.
+    """
+    shard, started = Shard.here(), []
+    for run in runs:
+        recipe = replace(run.recipe, epochs=run.recipe.shared_epochs, shared_epochs=0)
+        first = None
+        if shard.rank == 0:
+            first = shared_mask.train(replace(run, recipe=recipe), classes, data, device, run.recipe.epochs)
+        first = shard.gather(first)[0]
+        _check_finite(first.scores, run.recipe.shared_epochs - 1)
+        started.append(replace(run, start=first))
+    return started
 
 
 def _cotrain_from_base(

@@ -491,6 +491,7 @@ def _columns(trial: Trial) -> dict[str, Any]:
         "k": share,
         **({"k_by_layer": json.dumps(by_layer)} if by_layer else {}),
         **({} if recipe.allocation == "uniform" else {"allocation": recipe.allocation}),
+        **({"shared_epochs": recipe.shared_epochs} if recipe.shared_epochs else {}),
         "alpha": recipe.alpha,
         "vote": recipe.vote,
         "p": recipe.p,

@@ -1,7 +1,7 @@
 """Panels of Figure 4: a convolutional parent decomposed under several settings, with its control.
 
 `modlib panel` runs them, alone or under `torchrun`; each trial's record is written as soon as it is done, and what was
-stopped goes on from its last epoch.
+stopped goes on from its last epoch. Only a control, which is as short as one module, starts anew.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class Recipe:
     augment: str = "none"
     precision: str = "float32"
     allocation: str = "uniform"
+    shared_epochs: int = 0
 
     def __post_init__(self) -> None:
         for name, share in self.k.items() if isinstance(self.k, Mapping) else [("", self.k)]:
@@ -78,6 +79,12 @@ class Recipe:
         if self.allocation == "lamp" and isinstance(self.k, Mapping):
             raise ValueError(
                 "k: shares by layer go with allocation='uniform'; 'lamp' finds them itself, give one share"
+            )
+        checks.whole("shared_epochs", self.shared_epochs, 0)
+        if self.shared_epochs and (self.method != "average" or not self.share_init):
+            raise ValueError(
+                "shared_epochs: modules that go on from one mask need method='average' and share_init=True, "
+                f"got method={self.method!r}, share_init={self.share_init}"
             )
         if self.images_per_epoch is not None:
             checks.whole("images_per_epoch", self.images_per_epoch, 1)
@@ -120,11 +127,28 @@ RECIPES: dict[str, Callable[..., Recipe]] = {"published": published, "ours": our
 
 
 @dataclass(frozen=True)
+class Start:
+    """What all modules of a run start from instead of what is drawn, in host memory; see `modlib.shared_mask`.
+
+    `scores`: layer name -> the weight's shape. `grafting`: class -> weight [2, N] and bias [2]. `statistics`: running
+    ones, by buffer name.
+    """
+
+    scores: Mapping[str, Tensor]
+    grafting: Mapping[int, tuple[Tensor, Tensor]]
+    statistics: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Run:
-    """One decomposition of a population: a trained parent, a recipe, a seed, the classes (default: all)."""
+    """One decomposition of a population: a trained parent, a recipe, a seed, the classes (default: all).
+
+    `start`: what the modules start from, where that is not what recipe and seed say.
+    """
 
     parent: nn.Module
     recipe: Recipe
     seed: int
     classes: tuple[int, ...] | None = None
     policy: masking.Policy = masking.default_policy
+    start: Start | None = None

@@ -39,7 +39,7 @@ results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["hide-input"]
 import tempfile
-from itertools import product
+from itertools import cycle, product
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -115,7 +115,9 @@ looks |= {name: ("#009e73", ":" if "vote" in name else "--") for name in free}
 own = [name for name in names if name not in looks and not name.startswith("shared mask")]
 looks |= {name: (hue, "--") for name, hue in zip(own, sns.color_palette("YlOrRd", len(own) + 1)[1:], strict=True)}
 one_mask = [name for name in names if name.startswith("shared mask")]
-looks |= {name: (figures.COLOURS["TI-SNE"], line) for name, line in zip(one_mask, ["-", "-.", ":", "--"], strict=False)}
+looks |= {
+    name: (figures.COLOURS["TI-SNE"], line) for name, line in zip(one_mask, cycle(["-", "-.", ":", "--"]), strict=False)
+}
 looks |= {"restricted parent": ("black", "--")}
 """Colour and line of every setting: the paper's solid and blue, the scale-free reading green, ours yellow to red."""
 
@@ -307,11 +309,16 @@ first = rows[rows["seed"] == rows["panel"].map({name: panel.seeds[0] for name, p
 held = pd.concat([first, tried], ignore_index=True)
 held = held[held["split"] == "held_out"]
 held = held[held["epoch"] == held.groupby(["panel", "variant"])["epoch"].transform("max")]
+rates = {
+    (name, setting): recipe.lr
+    for name, panel in shown.items()
+    for setting, recipe in (panel.settings() | panel.recipes_of(panel.tried)).items()
+}
 lines = [
     {
         "panel": row.panel,
         "setting": row.variant,
-        "rate": f"{(shown[row.panel].settings() | shown[row.panel].recipes_of(shown[row.panel].tried))[row.variant].lr:g}",
+        "rate": f"{rates[row.panel, row.variant]:g}",
         "all classes (%)": tables.percent(row.accuracy),
         "pairs (%)": tables.percent(row.pair_accuracy),
         "of all weights": f"{row.remaining_parameters_all:.3f}",

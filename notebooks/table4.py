@@ -66,6 +66,7 @@ PRINTED = {
     "method": "average, after trying a base class",
     "share_init": "yes; Table 2 without",
     "allocation": "the same share of every layer",
+    "shared_epochs": "none: they are ours",
     "vote": "none: it is ours",
 }
 

@@ -60,7 +60,8 @@ def main(folder, what=""):
     if what in ("refused", "panel"):
         return refused() if what == "refused" else panel(folder)
     rank = int(os.environ["RANK"])
-    for name, vote in (("plain", 0.0), ("vote", 0.8)):
+    vote, shared = {"vote": 0.8}, {"vote": 0.8, "share_init": True, "shared_epochs": 1}
+    for name, changes in (("plain", {}), ("vote", vote), ("shared", shared)):
         seen = []
 
         def after_epoch(run, epoch, modules, seen=seen):
@@ -70,7 +71,7 @@ def main(folder, what=""):
             if epoch == 3 and rank == 1 and what == "leave":
                 os._exit(0)
 
-        run, checkpoint = Run(network(), replace(RECIPE, vote=vote), 0), folder / f"{name}.pt"
+        run, checkpoint = Run(network(), replace(RECIPE, **changes), 0), folder / f"{name}.pt"
         options = {"device": "cpu", "callback": after_epoch, "checkpoint": checkpoint}
         (modules,) = cotrain_population([run], toy(), **options)
         if rank == 0:

@@ -97,6 +97,7 @@ def assert_equal_masks(a, b):
         {"method": "base", "base_class": 2},
         {"init": "magnitude", "grafting_init": "own_logit", "classes": [2, 0], "vote": 0.5},
         {"allocation": "lamp", "k": 0.2},
+        {"shared_epochs": 2, "share_init": True, "lr": 1.0, "alpha": 0.1},
         {"k": {"default": 0.1, "3.weight": 0.6}, "weight_decay": 0.1, "momentum": 0.0, "grafting_lr": 0.3},
     ],
     ids=str,
@@ -122,7 +123,15 @@ def test_every_module_keeps_what_the_allocation_says(engine, parent, decompose):
     assert kept != masking.keep_counts(0.2, masking.sizes(masking.maskable_parameters(parent)))
 
 
-@pytest.mark.parametrize("changes", [{}, {"norm": "frozen", "scores": "absolute", "p": 2, "balanced": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"norm": "frozen", "scores": "absolute", "p": 2, "balanced": True},
+        {"shared_epochs": 2, "share_init": True, "alpha": 5.0},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("kind", ["tied_parent", "conv_parent"])
 def test_engines_for_any_network_give_the_same_masks(kind, changes, request, decompose):
     net = request.getfixturevalue(kind)

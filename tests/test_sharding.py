@@ -41,7 +41,7 @@ def test_what_is_shared_out_comes_back_in_order():
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """What one process gives: the modules of the worker's decompositions, with and without vote."""
+    """What one process gives: the modules of the worker's decompositions."""
     folder = tmp_path_factory.mktemp("alone")
     finished = run(folder, processes=1)
     assert finished.returncode == 0, finished.stderr
@@ -50,7 +50,7 @@ def alone(tmp_path_factory):
 
 def same_files(a, b):
     """Say whether both folders hold the same modules, bit by bit (the header's order is left to the format)."""
-    for name in ("plain.safetensors", "vote.safetensors"):
+    for name in ("plain.safetensors", "vote.safetensors", "shared.safetensors"):
         one, other = load_file(a / name), load_file(b / name)
         if one.keys() != other.keys() or not all(torch.equal(one[key], other[key]) for key in one):
             return False
@@ -58,7 +58,7 @@ def same_files(a, b):
 
 
 def test_two_processes_give_the_masks_of_one(alone, tmp_path):
-    """Five modules, so that the shares differ; batch normalisation; a decomposition without vote and one with it."""
+    """Five modules, so that the shares differ; batch normalisation; without vote, with it, and from one mask."""
     finished = run(tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert same_files(alone, tmp_path)

@@ -16,14 +16,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from tqdm import tqdm
 
 from modlib import checks, masking, parents
-from modlib.cotraining import check_parent, epoch_order
+from modlib import shared_mask as one_mask
+from modlib.cotraining import check_parent
 from modlib.datasets import Dataset
 from modlib.engines import start
-from modlib.engines.selection import TopK
-from modlib.logits import functional_call
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.objective import objective
@@ -71,12 +69,21 @@ def grafted(parent: nn.Module, masks: MaskSet, data: Dataset, recipe: Recipe, se
         raise ValueError("masks: must be the same for all classes")
     check_parent(parent, data, masking.default_policy)
     frozen = start.frozen_copy(parent, next(parent.parameters()).device)
-    weight, bias = _initial_grafting(frozen, recipe, seed, masks.classes, data.num_classes)
+    run, like = Run(frozen, recipe, seed), next(frozen.parameters())
+    weight, bias = one_mask.starting_graftings(run, masks.classes, data.num_classes, like)
     if train:
         network = masked(frozen, {name: mask[0] for name, mask in masks.masks.items()})
         logits = _outputs(network, data)
         rates = replace(recipe, grafting_lr=recipe.lr)
-        _descend(lambda at: _log_odds(logits[at], weight, bias), [], [weight, bias], data, masks.classes, rates, seed)
+        _descend(
+            lambda at: one_mask.shared_log_odds(logits[at], weight, bias),
+            [],
+            [weight, bias],
+            data,
+            masks.classes,
+            rates,
+            seed,
+        )
     return Modules(frozen, masks, weight.detach(), bias.detach())
 
 
@@ -87,30 +94,16 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
     grafting layers start as in module stemming.
     """
     check_parent(parent, data, masking.default_policy)
-    ours = only(data, classes)
-    frozen = start.frozen_copy(parent, next(parent.parameters()).device)
-    weights = dict(masking.maskable_parameters(frozen))
-    initial = start.starting_scores(Run(frozen, recipe, seed), weights, 0)
-    scores = {name: nn.Parameter(values.to(weights[name].device)) for name, values in initial.items()}
-    keep = recipe.kept_edges(weights)
-    top = {name: TopK(torch.tensor([count])) for name, count in keep.items()}
-    statistics = start.statistics(frozen) if recipe.norm == "batch" else {}
-    weight, bias = _initial_grafting(frozen, recipe, seed, classes, data.num_classes)
-
-    def mask(name: str) -> Tensor:
-        return top[name](scores[name].detach().view(1, -1)).view_as(scores[name])
-
-    def log_odds(at: Tensor) -> Tensor:
-        masked = {n: w * masking.straight_through(mask(n), scores[n]) for n, w in weights.items()}
-        with autocast(weight.device, recipe.precision):
-            logits = functional_call(frozen, {**masked, **statistics}, (_inputs(frozen, ours, at),))
-        return _log_odds(logits.to(weight.dtype), weight, bias)
-
-    with start.statistics_of_the_batch(frozen, recipe.norm):
-        _descend(log_odds, list(scores.values()), [weight, bias], ours, classes, recipe, seed)
-    final = {name: mask(name).bool() for name in scores}
-    own = {name: values.expand(len(classes), *values.shape).clone() for name, values in statistics.items()}
-    return Modules(frozen, _same_for_all(final, classes), weight.detach(), bias.detach(), own)
+    device = next(parent.parameters()).device
+    trained = one_mask.train(Run(parent, recipe, seed), classes, only(data, classes), device)
+    keep = recipe.kept_edges(dict(masking.maskable_parameters(parent)))
+    final = {
+        name: masking.top_k_mask(masking.ranked(scores, recipe.scores).flatten(), keep[name]).view_as(scores)
+        for name, scores in trained.scores.items()
+    }
+    own = {n: s.to(device).expand(len(classes), *s.shape).clone() for n, s in trained.statistics.items()}
+    weight, bias = (torch.stack(values).to(device) for values in zip(*trained.grafting.values(), strict=True))
+    return Modules(start.frozen_copy(parent, device), _same_for_all(final, classes), weight, bias, own)
 
 
 def small_network(
@@ -193,22 +186,6 @@ def _same_for_all(mask: dict[str, Tensor], classes: Sequence[int]) -> MaskSet:
     return MaskSet({name: m.expand(len(classes), *m.shape).clone() for name, m in mask.items()}, tuple(classes))
 
 
-def _initial_grafting(
-    parent: nn.Module, recipe: Recipe, seed: int, classes: Sequence[int], num_logits: int
-) -> tuple[nn.Parameter, nn.Parameter]:
-    """Return the grafting layers of `classes` as module stemming starts them: [C, 2, N] and [C, 2]."""
-    some = next(parent.parameters())
-    each = [start.starting_grafting(Run(parent, recipe, seed), c, num_logits, some.dtype) for c in classes]
-    weight, bias = (torch.stack(values).to(some.device) for values in zip(*each, strict=True))
-    return nn.Parameter(weight), nn.Parameter(bias)
-
-
-def _log_odds(logits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the log-odds [C, B] of grafting layers that all read the same `logits` [B, N]."""
-    # log-odds are linear in the logits: the difference of a layer's two rows is one vector for each module
-    return linear(logits, weight[:, 1] - weight[:, 0], bias[:, 1] - bias[:, 0]).T
-
-
 @torch.no_grad()
 def masked(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Return a copy of `network` in which the weights outside the masks, by the parameter's name, are 0."""
@@ -245,15 +222,13 @@ def _descend(
     `log_odds` maps the positions of a batch's images to log-odds [C, B]. `parameters` step at `recipe.lr`, `grafts` at
     `recipe.grafting_rate`.
     """
-    optimiser = start.make_optimiser(recipe, parameters, grafts, fused=True)
     some = (parameters or grafts)[0]
     labels, chosen = data.train_labels.to(some.device), torch.tensor(list(classes), device=some.device)
-    for epoch in tqdm(range(recipe.epochs), "control", unit="epoch", disable=None):
-        batches = epoch_order(len(labels), seed, epoch)[: recipe.images_per_epoch].split(recipe.batch_size)
-        for step, batch in enumerate(batches):
-            at = epoch * len(batches) + step
-            start.set_rates(optimiser, recipe.rate_factor(at, len(batches) * recipe.epochs))
-            loss = objective(log_odds(batch), labels[batch], chosen, recipe.vote)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+
+    def batches(epoch: int) -> Sequence[Tensor]:
+        return start.epoch_order(len(labels), seed, epoch)[: recipe.images_per_epoch].split(recipe.batch_size)
+
+    def loss(batch: Tensor) -> Tensor:
+        return objective(log_odds(batch), labels[batch], chosen, recipe.vote)
+
+    one_mask.descend(loss, batches, parameters, grafts, recipe)

@@ -230,7 +230,7 @@ class _Slot:
         some = next(iter(weights.values()))
         self.grafting = some.new_zeros(2, num_logits + 1)  # weights, and the bias in the last column
         self.grafting_momentum = torch.zeros_like(self.grafting)
-        self.statistics = start.statistics(parent) if self.recipe.norm == "batch" else {}
+        self.statistics = start.starting_statistics(run, parent)
         # a forward pass may write to other buffers too: it gets copies, the parent keeps its own
         self.buffers = {n: b.clone() for n, b in parent.named_buffers() if n not in self.statistics}
         self.pull: dict[str, Tensor] | None = None

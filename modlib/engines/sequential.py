@@ -36,7 +36,7 @@ class _Module:
         self.grafting = [nn.Parameter(weight.to(device)), nn.Parameter(bias.to(device))]
         keep = run.recipe.kept_edges(weights)
         self.top = {name: TopK(torch.tensor([count])) for name, count in keep.items()}
-        self.statistics = start.statistics(parent) if run.recipe.norm == "batch" else {}
+        self.statistics = start.starting_statistics(run, parent)
         self.optimiser = start.make_optimiser(run.recipe, list(self.scores.values()), self.grafting)
 
     def masks(self, reading: str) -> dict[str, Tensor]:

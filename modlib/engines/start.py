@@ -106,6 +106,16 @@ def statistics(parent: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def starting_statistics(run: Run, parent: nn.Module) -> dict[str, Tensor]:
+    """Return the running statistics that a module of one run starts with, on the parent's device; none if frozen."""
+    own = statistics(parent) if run.recipe.norm == "batch" else {}
+    if run.start is None:
+        return own
+    begun = run.start.statistics
+    # the count is as in `statistics`: a cumulative average starts anew
+    return {n: v if n.endswith("num_batches_tracked") else begun[n].to(v.device, copy=True) for n, v in own.items()}
+
+
 @contextmanager
 def statistics_of_the_batch(network: nn.Module, norm: str) -> Iterator[None]:
     """Let the normalisations of `network` take the statistics of the batch, with `norm="batch"`; eval mode afterwards.
@@ -121,9 +131,16 @@ def statistics_of_the_batch(network: nn.Module, norm: str) -> Iterator[None]:
         network.eval()
 
 
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """Return the order in which one run sees its `count` training images in an epoch: a function of seed and epoch."""
+    return torch.randperm(count, generator=generator(seed, "order", epoch))
+
+
 def starting_scores(run: Run, weights: Mapping[str, Tensor], c: int) -> dict[str, Tensor]:
     """Return the initial scores of the module of class `c` of one run, by layer, on the CPU."""
     recipe = run.recipe
+    if run.start is not None:
+        return {name: run.start.scores[name].clone() for name in weights}
     purpose: tuple[str | int, ...] = ("scores",) if recipe.share_init else ("scores", c)
     return {
         name: masking.initial_scores(weight, recipe.init, recipe.scores, generator(run.seed, *purpose, name))
@@ -133,6 +150,9 @@ def starting_scores(run: Run, weights: Mapping[str, Tensor], c: int) -> dict[str
 
 def starting_grafting(run: Run, c: int, num_logits: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return the initial grafting layer of the module of class `c`: weight [2, N] and bias [2], on the CPU."""
+    if run.start is not None:
+        weight, bias = run.start.grafting[c]
+        return weight.clone(), bias.clone()
     draw = generator(run.seed, "grafting", c)
     weight, bias = grafting.initial_grafting([c], num_logits, run.recipe.grafting_init, draw, dtype)
     return weight[0], bias[0]

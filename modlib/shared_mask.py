@@ -1,0 +1,110 @@
+"""One mask for all classes: a control, and a first phase of co-training. Ours, not the paper's.
+
+The scores of a single supermask are trained for all classes at once, a grafting layer for each, by the modules'
+objectives together (`modlib.objective`). A step costs what one of a single module costs, and serves all of them.
+
+By itself this is the control of `modlib.baselines.controls`, the limit of a large alpha. With `shared_epochs` in a
+recipe, co-training goes on from there: every class gets a copy of these scores and statistics, and its grafting layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from tqdm import tqdm
+
+from modlib import masking
+from modlib.datasets import Dataset
+from modlib.engines import start
+from modlib.engines.selection import TopK
+from modlib.logits import functional_call
+from modlib.objective import objective
+from modlib.precision import autocast
+from modlib.recipes import Recipe, Run, Start
+
+Batch = TypeVar("Batch")
+
+
+def train(run: Run, classes: Sequence[int], data: Dataset, device: torch.device, first_epoch: int = 0) -> Start:
+    """Return the scores of one mask trained for all of `classes`, with their grafting layers and the statistics.
+
+    `run`: parent, recipe and seed; the recipe says how many epochs, at which rates. `first_epoch`: the number of the
+    first, by which order and augmentation of the images are drawn. Everything returned lies in host memory.
+    """
+    begun = start.Started([run], tuple(classes), data, device)
+    recipe, parent, weights = run.recipe, begun.parents[0], begun.weights_of[0]
+    initial = start.starting_scores(run, weights, 0)
+    scores = {name: nn.Parameter(values.to(device)) for name, values in initial.items()}
+    weight, bias = starting_graftings(run, classes, data.num_classes, next(iter(weights.values())))
+    statistics = start.starting_statistics(run, parent)
+    top = {name: TopK(torch.tensor([count])) for name, count in recipe.kept_edges(weights).items()}
+
+    def batches(epoch: int) -> list[tuple[Tensor, torch.Generator | None]]:
+        order = start.epoch_order(len(begun.labels), run.seed, first_epoch + epoch)[: recipe.images_per_epoch]
+        draw = begun.augmentation(0, first_epoch + epoch)
+        return [(rows.to(device), draw) for rows in begun.batches(order)]
+
+    def loss(batch: tuple[Tensor, torch.Generator | None]) -> Tensor:
+        rows, draw = batch
+        masked = {}
+        for name, w in weights.items():
+            values = masking.ranked(scores[name], recipe.scores)
+            mask = top[name](values.detach().view(1, -1)).view_as(values)
+            masked[name] = w * masking.straight_through(mask, values)
+        # a forward pass may write to other buffers too: it gets copies, the parent keeps its own
+        buffers = {n: b.clone() for n, b in parent.named_buffers() if n not in statistics}
+        with autocast(device, recipe.precision):
+            logits = functional_call(parent, {**masked, **buffers, **statistics}, (begun.inputs(rows, draw),))
+        labels = begun.labels[rows]
+        log_odds = shared_log_odds(logits.to(weight.dtype), weight, bias)
+        return objective(log_odds, labels, begun.class_tensor, recipe.vote, begun.balancing_weights(labels))
+
+    with start.statistics_of_the_batch(parent, recipe.norm):
+        descend(loss, batches, list(scores.values()), [weight, bias], recipe)
+    return Start(
+        scores={name: values.detach().cpu() for name, values in scores.items()},
+        grafting={c: (weight[i].detach().cpu(), bias[i].detach().cpu()) for i, c in enumerate(classes)},
+        statistics={name: values.cpu() for name, values in statistics.items()},
+    )
+
+
+def starting_graftings(
+    run: Run, classes: Iterable[int], num_logits: int, like: Tensor
+) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return the grafting layers of `classes` as module stemming starts them, [C, 2, N] and [C, 2], where `like` is."""
+    each = [start.starting_grafting(run, c, num_logits, like.dtype) for c in classes]
+    weight, bias = (torch.stack(values).to(like.device) for values in zip(*each, strict=True))
+    return nn.Parameter(weight), nn.Parameter(bias)
+
+
+def shared_log_odds(logits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the log-odds [C, B] of grafting layers [C, 2, N] and [C, 2] that all read the same `logits` [B, N]."""
+    # log-odds are linear in the logits: the difference of a layer's two rows is one vector for each module
+    return linear(logits, weight[:, 1] - weight[:, 0], bias[:, 1] - bias[:, 0]).T
+
+
+def descend(
+    loss: Callable[[Batch], Tensor],
+    batches: Callable[[int], Sequence[Batch]],
+    parameters: list[nn.Parameter],
+    grafts: list[nn.Parameter],
+    recipe: Recipe,
+) -> None:
+    """Train as Algorithm 1 does: its optimiser and rates, on the `loss` of every one of the `batches` of an epoch.
+
+    `parameters` step at `recipe.lr`, `grafts` at `recipe.grafting_rate`.
+    """
+    optimiser = start.make_optimiser(recipe, parameters, grafts, fused=True)
+    for epoch in tqdm(range(recipe.epochs), "one mask", unit="epoch", disable=None):
+        every = batches(epoch)
+        for step, batch in enumerate(every):
+            at = epoch * len(every) + step
+            start.set_rates(optimiser, recipe.rate_factor(at, len(every) * recipe.epochs))
+            value = loss(batch)
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
