@@ -1,4 +1,4 @@
-"""Checkpoints of co-training: an engine's state after an epoch, written whole or not at all.
+"""Checkpoints: the state of a training after an epoch, of co-training an engine's, written whole or not at all.
 
 One process writes one file. Of several, each writes its own, with epoch and rank in the name; the one of the epoch
 before is removed when all have written theirs, so that there is always an epoch which every process can go on from.
@@ -6,8 +6,11 @@ before is removed when all have written theirs, so that there is always an epoch
 
 from __future__ import annotations
 
+import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,14 +18,33 @@ from modlib.engines import Engine
 from modlib.engines.sharding import Shard
 
 
+def write(path: Path, identity: str, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint of what `identity` names, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    torch.save({"identity": identity, **state}, part)
+    part.replace(path)
+
+
+def read(path: Path, identity: str) -> dict[str, Any]:
+    """Return the state in a checkpoint; raise ValueError where it is damaged, or of something else."""
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = saved["identity"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise ValueError(f"checkpoint: {path} is damaged: {error}; remove it to start anew") from error
+    if found != identity:
+        raise ValueError(
+            f"checkpoint: {path} is of another run: another parent, recipe, seed, engine or other data; remove it to "
+            "start anew"
+        )
+    return saved
+
+
 def save(engine: Engine, identity: str, path: Path, epoch: int) -> None:
     """Write the engine's state after `epoch` epochs of the runs that `identity` names."""
     shard = Shard.here()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    target = _of_shard(path, shard, epoch)
-    part = target.with_suffix(".part")
-    torch.save({"epoch": epoch, "identity": identity, "engine": engine.state()}, part)
-    part.replace(target)
+    write(_of_shard(path, shard, epoch), identity, {"epoch": epoch, "engine": engine.state()})
     if shard.size > 1:
         shard.wait()
         for found, old in _own(path, shard):
@@ -47,9 +69,7 @@ def resume(engine: Engine, identity: str, path: Path | None) -> int:
         found = _of_shard(path, shard, max(common)) if common else None
     if found is None:
         return 0
-    saved = torch.load(found, map_location="cpu", weights_only=True)
-    if saved["identity"] != identity:
-        raise ValueError(f"checkpoint: {found} is of other runs, parents or data; remove it to start anew")
+    saved = read(found, identity)
     engine.load_state(saved["engine"])
     return int(saved["epoch"])
 

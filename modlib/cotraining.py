@@ -25,8 +25,9 @@ from modlib.datasets import Dataset
 from modlib.engines import Engine, make_engine
 from modlib.engines.sharding import Shard
 from modlib.engines.start import epoch_order as epoch_order
-from modlib.logits import NotPicked, copied, functional_call, with_logits
+from modlib.logits import with_logits
 from modlib.modules import Modules
+from modlib.parent_checks import check_parent, unmasked_lines
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 
 VERSION = 1
@@ -156,6 +157,8 @@ def cotrain(
     parent = parent if logits is None else with_logits(parent, logits)
     chosen = None if classes is None else tuple(checks.listed(classes, "classes"))
     run = Run(parent, recipe, seed, chosen, policy)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of an epoch and modules, got {callback!r}")
     each = None if callback is None else lambda _, epoch, modules: callback(epoch, modules)
     return cotrain_population([run], data, engine=engine, device=device, callback=each)[0]
 
@@ -176,16 +179,17 @@ def cotrain_population(
     from it, to the same result. Otherwise as `cotrain`.
     """
     device = resolve_device(device)
-    classes = _check_population(runs, data)
-    for line in unmasked_lines(runs[0].parent, data, runs[0].policy):
-        warnings.warn(line, stacklevel=3)
-    recipe = runs[0].recipe
-    if recipe.method == "base":
-        return _cotrain_from_base(runs, data, classes, engine, device, callback)
-    if recipe.shared_epochs:
-        runs = _started_from_one_mask(runs, classes, data, device)
-    worker = make_engine(engine, runs, classes, data, device)
-    return _train(worker, runs, data, callback, checkpoint, stemming_from=1)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
+        classes = _check_population(runs, data)
+        _check_writing(runs[0].recipe, callback, checkpoint)
+        for line in unmasked_lines(runs[0].parent, data, runs[0].policy):
+            warnings.warn(line, stacklevel=3)
+        if runs[0].recipe.method == "base":
+            return _cotrain_from_base(runs, data, classes, engine, device, callback)
+        if runs[0].recipe.shared_epochs:
+            runs = _started_from_one_mask(runs, classes, data, device)
+        worker = make_engine(engine, runs, classes, data, device)
+        return _train(worker, runs, data, callback, checkpoint, stemming_from=1)
 
 
 def _started_from_one_mask(
@@ -249,7 +253,7 @@ def _train(
     `stemming_from`: the first epoch (from 0) with stemming; None is never.
     """
     epochs = runs[0].recipe.epochs
-    identity = _identity(runs, data) if checkpoint is not None else ""
+    identity = "" if checkpoint is None else _identity(runs, data, engine)
     start = checkpoints.resume(engine, identity, checkpoint)
     latest = engine.average()
     for epoch in tqdm(range(start, epochs), "co-training", initial=start, total=epochs, unit="epoch", disable=None):
@@ -278,10 +282,25 @@ def _described(engine: Engine, runs: Sequence[Run]) -> list[Modules]:
     ]
 
 
-def _identity(runs: Sequence[Run], data: Dataset) -> str:
-    """Return what a checkpoint must agree in to be gone on from: recipes, seeds, classes, parents and data."""
-    each = [(asdict(run.recipe), run.seed, run.classes, library.parent_hash(run.parent)) for run in runs]
-    return repr((VERSION, data.sha256(), each))
+def _identity(runs: Sequence[Run], data: Dataset, engine: Engine) -> str:
+    """Return what a checkpoint must agree in: recipes, seeds, classes, parents, what is masked, data and engine."""
+    each = [
+        (asdict(run.recipe), run.seed, run.classes, library.parent_hash(run.parent), masked)
+        for run in runs
+        for masked in [sorted(masking.maskable_parameters(run.parent, run.policy))]
+    ]
+    seen = data.inputs(data.train_images[:2]).cpu().double().flatten().tolist()  # what a preprocessing makes of images
+    return repr((VERSION, data.sha256(), each, hash(tuple(seen)), type(engine).__name__))
+
+
+def _check_writing(recipe: Recipe, callback: Callback | None, checkpoint: Path | None) -> None:
+    """Raise for a callback that is none, and for a checkpoint that would not be written."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of a run's position, an epoch and modules, got {callback!r}")
+    if checkpoint is not None and not isinstance(checkpoint, Path):
+        raise TypeError(f"checkpoint must be a pathlib.Path, got {checkpoint!r}")
+    if checkpoint is not None and recipe.method == "base":
+        raise ValueError("checkpoint: method='base' writes none; its two phases run in one go")
 
 
 def _check_finite(average: Mapping[str, Tensor], epoch: int) -> None:
@@ -328,84 +347,6 @@ def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
     if any(other != shapes[0] for other in shapes):
         raise ValueError("runs: the parents of one population must be of one architecture")
     return classes
-
-
-def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> None:
-    """Raise unless `parent` can be copied and maps the inputs of `data` to one finite logit for every class."""
-    parent = copied(parent)
-    inputs = _some_inputs(parent, data, policy)
-    with torch.no_grad():
-        logits = _call(parent, {}, inputs)
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != (len(inputs), data.num_classes):
-        hint = "" if isinstance(logits, Tensor) else "; pass logits=, a function that picks them"
-        raise ValueError(
-            f"parent: must return logits of shape [batch, {data.num_classes} classes], got {shape} for a batch of "
-            f"{len(inputs)}{hint}"
-        )
-    checks.finite("parent: logits", logits)
-
-
-def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = masking.default_policy) -> list[str]:
-    """Return what a decomposition of `parent` leaves out, a line for each kind: none where every weight is masked.
-
-    Weights that no module can leave edges out of, because the policy does not mask them; and masked weights without
-    any part in the logits (an auxiliary head, or a layer that holds its weights elsewhere), whose masks mean nothing.
-    """
-    parent = copied(parent).requires_grad_(False)  # as the engines have it
-    lines = []
-    whole = masking.unmasked_parameters(parent, policy)
-    if whole:
-        share = sum(w.numel() for w in whole.values()) / sum(p.numel() for p in parent.parameters())
-        lines.append(
-            f"parent: {len(whole)} weights are not masked and stay whole in every module ({share:.1%} of all "
-            f"parameters): {_shortened(whole)}; pass policy= to mask them"
-        )
-    weights = masking.maskable_parameters(parent, policy)
-    copies = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
-    logits = _call(parent, copies, _some_inputs(parent, data, policy))
-    idle = [name for name, gradient in zip(copies, _gradients(logits, copies), strict=True) if gradient is None]
-    if len(idle) == len(copies):
-        raise ValueError(f"parent: no masked weight has a part in the logits; masked are {_shortened(copies)}")
-    if idle:
-        lines.append(f"parent: {len(idle)} masked weights have no part in the logits: {_shortened(idle)}")
-    return lines
-
-
-def _gradients(logits: Tensor, weights: Mapping[str, Tensor]) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the sum of `logits` for `weights`; None where a weight has no part in it."""
-    if not logits.requires_grad:
-        return (None,) * len(weights)
-    try:
-        return torch.autograd.grad(logits.sum(), list(weights.values()), allow_unused=True)
-    except RuntimeError as error:  # checkpointed layers run again in the backward pass, then without the masks
-        raise ValueError(f"parent: has no gradient (switch activation checkpointing off): {error}") from error
-
-
-def _shortened(names: Iterable[str], shown: int = 4) -> str:
-    first, rest = list(names)[:shown], len(list(names)) - shown
-    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _some_inputs(parent: nn.Module, data: Dataset, policy: masking.Policy) -> Tensor:
-    some = next(iter(masking.maskable_parameters(parent, policy).values()))
-    return data.inputs(data.train_images[:2]).to(some.device, some.dtype).contiguous()
-
-
-def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Any:
-    """Call `parent` in eval mode with some parameters replaced; its modes and buffers stay as they are."""
-    modes = {module: module.training for module in parent.modules()}
-    buffers = {name: buffer.clone() for name, buffer in parent.named_buffers()}
-    try:
-        parent.eval()
-        return functional_call(parent, {**buffers, **parameters}, (inputs,))
-    except NotPicked:
-        raise
-    except Exception as error:  # it is the user's code: it may raise anything
-        raise ValueError(f"parent: does not take inputs of shape {tuple(inputs.shape)}: {error!r}") from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 __all__ = ["RECIPES", "Recipe", "Run", "cotrain", "cotrain_population", "ours", "published"]

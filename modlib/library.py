@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from modlib.logits import copied, with_logits
+from modlib.logits import frozen_copy, with_logits
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 
@@ -46,7 +46,8 @@ def parent_hash(parent: nn.Module) -> str:
     for name, value in parent.state_dict().items():
         if not isinstance(value, Tensor):
             continue
-        values = value.detach().cpu().contiguous()
+        dense = value if value.layout == torch.strided else value.to_dense()
+        values = dense.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes() if values.numel() else b"")
     return digest.hexdigest()
@@ -95,6 +96,8 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     (or to this one before it was trained further).
     """
     path = Path(path)
+    if not isinstance(parent, nn.Module):
+        raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
     if not path.exists():
         raise FileNotFoundError(f"path: no file {path}")
     tensors, header = _read(path)
@@ -113,7 +116,7 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     device = next(parent.parameters()).device
     tensors = {name: values if name.startswith("mask/") else values.to(device) for name, values in tensors.items()}
     return Modules(
-        parent=(copied(parent) if logits is None else with_logits(parent, logits)).eval().requires_grad_(False),
+        parent=frozen_copy(parent if logits is None else with_logits(parent, logits)),
         masks=MaskSet(
             {name: unpack(tensors[f"mask/{name}"], shape).to(device) for name, shape in shapes.items()}, classes
         ),

@@ -45,12 +45,23 @@ def copied(parent: nn.Module) -> nn.Module:
         raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
     check_not_lazy(parent)
     try:
-        return copy.deepcopy(parent)
+        return copy.deepcopy(parent, _kept_activations(parent))
     except Exception as error:  # torch and users' own __deepcopy__ raise many kinds
-        raise ValueError(
-            f"parent: {type(parent).__name__} cannot be copied: {error}; where weights are made by hooks, call "
-            "torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove first, or take parametrizations"
-        ) from error
+        raise ValueError(f"parent: {type(parent).__name__} cannot be copied: {error}") from error
+
+
+def _kept_activations(parent: nn.Module) -> dict[int, Any]:
+    """Return copies, by id, of what earlier passes left in the layers with its graph, which torch does not copy."""
+    kept = (value for part in parent.modules() for value in vars(part).values())
+    return {id(v): v.detach().clone() for v in kept if isinstance(v, Tensor) and not v.is_leaf}
+
+
+def frozen_copy(parent: nn.Module) -> nn.Module:
+    """Return a copy of `parent`, in eval mode, whose parameters take no gradient."""
+    network = copied(parent)
+    network.eval()  # a user's own train() may return nothing: no chain of calls
+    network.requires_grad_(False)
+    return network
 
 
 def functional_call(model: nn.Module, replaced: Mapping[str, Tensor], inputs: tuple[Any, ...]) -> Any:

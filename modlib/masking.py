@@ -152,9 +152,9 @@ def initial_scores(weight: Tensor, init: str, scores: str, generator: torch.Gene
     nn.init.kaiming_normal_(drawn, nonlinearity="relu", generator=generator)
     if init == "magnitude":
         fan_in = nn.init._calculate_correct_fan(drawn, "fan_in")
-        values = weight.detach().cpu()
+        values = weight.detach().cpu().to(torch.promote_types(weight.dtype, torch.float32))  # half would underflow
         drawn = values * (math.sqrt(2.0 / fan_in) / values.square().mean().sqrt().clamp(min=1e-30))
-    drawn = drawn.reshape(weight.shape)
+    drawn = drawn.reshape(weight.shape).contiguous().to(weight.dtype)
     return drawn.abs() if scores == "positive" else drawn
 
 

@@ -65,7 +65,14 @@ class Modules:
         )
 
     def join(self, other: Modules, order: Iterable[int]) -> Modules:
-        """Return the modules of both, over this one's parent, in the given order of classes."""
+        """Return the modules of both, over this one's parent, in the given order of classes.
+
+        ValueError where they are of different parents.
+        """
+        from modlib.library import parent_hash  # which makes Modules
+
+        if self.parent is not other.parent and parent_hash(self.parent) != parent_hash(other.parent):
+            raise ValueError("other: its modules are of another parent")
         both = Modules(
             parent=self.parent,
             masks=MaskSet(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from modlib import augmentation, checks, grafting, masking, stemming
@@ -51,6 +52,8 @@ class Recipe:
     shared_epochs: int = 0
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _plain(getattr(self, f.name)))
         for name, share in self.k.items() if isinstance(self.k, Mapping) else [("", self.k)]:
             checks.share(f"k[{name!r}]" if name else "k", share)
         checks.number("alpha", self.alpha, 0.0)
@@ -112,6 +115,13 @@ class Recipe:
         return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy as Python's, and a mapping as a dict: a seed is the same in both, and can be saved."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def published(**changes: Any) -> Recipe:
     """Return the paper's recipe (Table 4; what the paper leaves open: the page on deviations) with `changes`."""
     return replace(Recipe(k=0.10, alpha=1.0, epochs=50, batch_size=32), **changes)
@@ -152,3 +162,6 @@ class Run:
     classes: tuple[int, ...] | None = None
     policy: masking.Policy = masking.default_policy
     start: Start | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", _plain(self.seed))

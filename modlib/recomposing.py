@@ -7,14 +7,13 @@ of "this class" against "another", wins the vote.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from modlib import checks, grafting
-from modlib.logits import functional_call
+from modlib.logits import frozen_copy, functional_call
 from modlib.modules import Modules
 
 
@@ -31,7 +30,7 @@ class Recomposed(nn.Module):
     def __init__(self, modules: Modules, subset: Iterable[int]) -> None:
         super().__init__()
         chosen = modules.select(subset)
-        self.network = copy.deepcopy(chosen.parent).eval().requires_grad_(False)
+        self.network = frozen_copy(chosen.parent)
         self.remaining = chosen.masks.remaining()
         """Share of the parent's maskable weights in the union, in [0, 1]."""
         device = next(self.network.parameters()).device
@@ -66,7 +65,9 @@ class Recomposed(nn.Module):
 
     def _logits(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         try:
-            return functional_call(self.network, parameters, (inputs,))
+            # a forward pass may write to other buffers too: it gets copies
+            buffers = {name: b.clone() for name, b in self.network.named_buffers() if name not in parameters}
+            return functional_call(self.network, {**buffers, **parameters}, (inputs,))
         except RuntimeError as error:
             if not inputs.is_contiguous():  # a network that views its feature maps takes no channels-last images
                 return self._logits(parameters, inputs.contiguous())

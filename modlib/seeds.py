@@ -12,5 +12,5 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
     Draws for one purpose do not shift those for another, and are the same on every device.
     """
-    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    digest = hashlib.sha256(repr((int(seed), *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

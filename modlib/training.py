@@ -6,7 +6,6 @@ train in bfloat16: weights, their updates and the loss stay float32.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from tqdm import tqdm
 
-from modlib import augmentation, checks, library, parents
+from modlib import augmentation, checkpoints, checks, library, parents
 from modlib.datasets import Dataset
 from modlib.precision import PRECISIONS, at_once, autocast, convolutional, laid_out
 from modlib.seeds import generator
@@ -186,18 +185,13 @@ class _State:
     def save(self, path: Path, identity: str, epochs: int) -> None:
         """Write a checkpoint, whole or not at all."""
         parts: dict[str, Any] = {"model": self.model, "optimiser": self.optimiser, "schedule": self.schedule}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        torch.save({n: p.state_dict() for n, p in parts.items()} | {"identity": identity, "epochs": epochs}, part)
-        os.replace(part, path)
+        checkpoints.write(path, identity, {n: p.state_dict() for n, p in parts.items()} | {"epochs": epochs})
 
     def resume(self, path: Path | None, identity: str) -> int:
         """Load the checkpoint, if there is one, and return the number of epochs done."""
         if path is None or not path.exists():
             return 0
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        if stored["identity"] != identity:
-            raise ValueError(f"checkpoint: {path} is of another parent, recipe, seed or data; remove it to start anew")
+        stored = checkpoints.read(path, identity)
         self.model.load_state_dict(stored["model"])
         self.optimiser.load_state_dict(stored["optimiser"])
         self.schedule.load_state_dict(stored["schedule"])

@@ -12,14 +12,13 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from torch import nn
-from torch.nn.utils import prune
 from torchvision import models
 from torchvision.models import convnext, resnet, swin_transformer
 
 import modlib
 from modlib import masking
-from modlib.cotraining import check_parent
 from modlib.logits import functional_call, with_logits
+from modlib.parent_checks import check_parent
 
 Block = convnext.CNBlockConfig
 Swin = partial(models.SwinTransformer, [4, 4], 16, [1, 2], [1, 2], [4, 4], num_classes=3)
@@ -387,10 +386,9 @@ def test_a_call_with_other_weights_leaves_the_model_as_it_is():
     assert torch.equal(found, net(x))
 
 
-def hooked():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 3))
-    prune.l1_unstructured(net[1], "weight", 0.5)
-    return net
+class Uncopied(nn.Linear):
+    def __deepcopy__(self, memo):
+        raise TypeError("it holds a lock")
 
 
 def checkpointed():
@@ -410,14 +408,14 @@ def failing(error):
 REFUSED = {
     "lazy layer": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), "parent: the lazy layer '1' has no weights"),
     "lazy buffers": (lambda: after(nn.LazyBatchNorm2d(affine=False)), "parent: the lazy layer '0' has no weights"),
-    "weights made by hooks": (hooked, "parent: Sequential cannot be copied: .*prune.remove first"),
+    "no copy": (lambda: Uncopied(16, 3), "parent: Uncopied cannot be copied: it holds a lock"),
     "no gradient": (
         lambda: Written(lambda net, x: net.out(x.flatten(1)).detach(), out=nn.Linear(16, 3)),
-        "parent: no masked weight has a part in the logits; masked are out.weight",
+        "parent: no masked weight has a gradient from the logits; masked are out.weight",
     ),
     "no layer in use": (
         lambda: Written(lambda net, x: net.bi(x.flatten(1), x.flatten(1)), bi=nn.Bilinear(16, 16, 3), idle=after()),
-        "parent: no masked weight has a part in the logits; masked are idle.1.weight",
+        "parent: no masked weight has a gradient from the logits; masked are idle.1.weight",
     ),
     "activation checkpointing": (checkpointed, "parent: has no gradient .switch activation checkpointing off.: "),
     "an assertion": (failing(AssertionError("wrong height")), "parent: does not take inputs of shape .*wrong height"),

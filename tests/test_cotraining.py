@@ -167,7 +167,7 @@ def test_stopping_and_going_on_changes_nothing(kind, engine, stop_at, request, d
 def refused(other, parent, data, path):
     recipe = Recipe(k=0.3, alpha=1.0, epochs=3)
     stop_in([Run(parent, recipe, 0)], data, 2, checkpoint=path)
-    with pytest.raises(ValueError, match=r"checkpoint: .*run\.pt is of other runs"):
+    with pytest.raises(ValueError, match=r"checkpoint: .*run\.pt is of another run"):
         cotrain_population([other(recipe)], data, device="cpu", checkpoint=path)
 
 

@@ -250,6 +250,7 @@ def test_compiled_updates_are_the_plain_ones(p, scores):
     assert not torch.equal(made[0].mask(), PlainUpdate(start, weight, keep, recipe).mask())
 
 
+@pytest.mark.filterwarnings("ignore:parent. 2 masked weights are in half precision")
 def test_parents_in_half_precision_are_decomposed(data):
     """The compiled loops take float32 and float64; torch does the rest."""
     net = modlib.parents.fc(1, 16, 6, 3, seed=1).bfloat16()

@@ -142,7 +142,7 @@ def test_a_stopped_training_goes_on_to_the_same_parent(schedule, precision, data
     with pytest.raises(StoppedError):
         training.train(small_net(), data, **arguments)
     assert [file.name for file in path.parent.iterdir()] == ["parent.pt"]
-    with pytest.raises(ValueError, match=r"checkpoint: .* is of another parent, recipe, seed or data; remove it"):
+    with pytest.raises(ValueError, match=r"checkpoint: .* is of another run: another parent, recipe, seed"):
         training.train(small_net(), data, **arguments | {"seed": 1})
     resumed = training.train(small_net(), data, **arguments)
     assert epochs == [1, 2, 3, 3, 4]

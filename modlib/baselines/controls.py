@@ -19,12 +19,12 @@ from torch.nn.functional import linear
 
 from modlib import checks, masking, parents
 from modlib import shared_mask as one_mask
-from modlib.cotraining import check_parent
 from modlib.datasets import Dataset
 from modlib.engines import start
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.objective import objective
+from modlib.parent_checks import check_parent
 from modlib.precision import autocast
 from modlib.recipes import Recipe, Run
 from modlib.seeds import generator

@@ -168,7 +168,7 @@ class ModulewiseEngine(start.Started):
         total = torch.zeros_like(first)
         for values in ranked:
             total += values - first
-        return (first + self.shard.sum(total) / len(self.classes)).to(self.dtype)
+        return (first + self.shard.sum(total) / len(self.classes)).to(like.dtype)
 
     def ranked(self) -> dict[str, Tensor]:
         return {
@@ -231,8 +231,6 @@ class _Slot:
         self.grafting = some.new_zeros(2, num_logits + 1)  # weights, and the bias in the last column
         self.grafting_momentum = torch.zeros_like(self.grafting)
         self.statistics = start.starting_statistics(run, parent)
-        # a forward pass may write to other buffers too: it gets copies, the parent keeps its own
-        self.buffers = {n: b.clone() for n, b in parent.named_buffers() if n not in self.statistics}
         self.pull: dict[str, Tensor] | None = None
         self.factor: dict[str, Tensor] = {}
 
@@ -272,8 +270,10 @@ class _Slot:
     def logits(self, inputs: Tensor, keep_statistics: bool = False) -> Tensor:
         """Return the masked parent's logits [B, N]; its running statistics follow the batch unless they are kept."""
         own = {name: s.clone() for name, s in self.statistics.items()} if keep_statistics else self.statistics
+        # a forward pass may write to other buffers too: it gets copies, the parent keeps its own
+        buffers = {n: b.clone() for n, b in self.parent.named_buffers() if n not in own}
         with autocast(inputs.device, self.recipe.precision):
-            logits = functional_call(self.parent, {**self.masked, **self.buffers, **own}, (inputs,))
+            logits = functional_call(self.parent, {**self.masked, **buffers, **own}, (inputs,))
         return logits.to(self.grafting.dtype)
 
     def step(self, logits: Tensor, of_log_odds: Tensor, rate_factor: float) -> None:

@@ -86,6 +86,9 @@ class SequentialEngine(start.Started):
                 ranked = {name: masking.ranked(s, self.recipe.scores) for name, s in module.scores.items()}
                 loss = loss + stemming.stemming_loss(ranked, average, factor, self.recipe.p)
             loss.backward()
+            for scores in module.scores.values():
+                if scores.grad is None:  # no part in these logits: it decays and coasts on, as in the other engines
+                    scores.grad = torch.zeros_like(scores)
             module.optimiser.step()
 
     def _loss(self, i: int, mine: Tensor, others: Tensor | None, labels: Tensor, weights: Tensor | None) -> Tensor:

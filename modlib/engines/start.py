@@ -3,14 +3,13 @@ functions of the recipe and the seed alone."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from modlib import augmentation, grafting, masking, objective, stemming
+from modlib import augmentation, grafting, logits, masking, objective, stemming
 from modlib.datasets import Dataset
 from modlib.logits import functional_call
 from modlib.recipes import Recipe, Run
@@ -88,7 +87,7 @@ class Started:
 
 def frozen_copy(parent: nn.Module, device: torch.device) -> nn.Module:
     """Return a copy of `parent` on `device`, in eval mode, whose parameters take no gradient."""
-    return copy.deepcopy(parent).to(device).eval().requires_grad_(False)
+    return logits.frozen_copy(parent).to(device)
 
 
 def statistics(parent: nn.Module) -> dict[str, Tensor]:

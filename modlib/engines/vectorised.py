@@ -28,12 +28,12 @@ IDLE = (nn.Flatten, nn.Dropout, nn.Identity)
 
 def fully_connected_layers(parent: nn.Module) -> list[tuple[str, nn.Linear]] | None:
     """Return the named linear layers of a parent that is Linear (ReLU, Linear)*, each called once, else None."""
-    if any(part._forward_hooks or part._forward_pre_hooks for part in parent.modules()):
-        return None  # what a hook does is not seen from the layers
+    if any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parent.modules()):
+        return None  # what a hook, or a forward of one's own, does is not seen from the layers
     layers: list[tuple[str, nn.Linear]] = []
     previous_is_linear = False
     for name, layer in _in_order(parent):
-        if type(layer) in IDLE:
+        if type(layer) in IDLE and not (type(layer) is nn.Flatten and layers):  # flat is the input, not what follows
             continue
         if type(layer) is nn.Linear and not previous_is_linear:
             layers.append((name, layer))

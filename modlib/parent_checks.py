@@ -1,0 +1,145 @@
+"""Whether a parent can be decomposed, and what of it can't be masked: asked before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modlib import checks, masking
+from modlib.datasets import Dataset
+from modlib.logits import NotPicked, copied, functional_call
+
+
+def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> None:
+    """Raise unless `parent` can be copied and maps the inputs of `data` to one finite logit for every class."""
+    if isinstance(parent, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise TypeError(f"parent: a {type(parent).__name__} wraps a network; hand over the network, its .module")
+    original, parent = parent, copied(parent)
+    inputs = _some_inputs(parent, data, policy)
+    with torch.no_grad(), _not_called(original):
+        logits = _call(parent, {}, inputs)
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (len(inputs), data.num_classes):
+        hint = "" if isinstance(logits, Tensor) else "; pass logits=, a function that picks them"
+        raise ValueError(
+            f"parent: must return logits of shape [batch, {data.num_classes} classes], got {shape} for a batch of "
+            f"{len(inputs)}{hint}"
+        )
+    checks.finite("parent: logits", logits)
+
+
+class _StillCalledError(ValueError):
+    """Raised where the copy of a parent calls layers of the parent itself."""
+
+
+@contextmanager
+def _not_called(original: nn.Module) -> Iterator[None]:
+    """Within it, raise where a layer of `original` is called: then its copy is none, and training would change it."""
+    layers = {id(part) for part in original.modules()}
+
+    def refuse(part: nn.Module, inputs: Any) -> None:
+        if id(part) in layers:
+            raise _StillCalledError(
+                f"parent: a copy of it still calls its own {type(part).__name__}; a function that is stored in it (a "
+                "lambda, or a method of itself) refers to the original: make it a method of the class"
+            )
+
+    hook = nn.modules.module.register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = masking.default_policy) -> list[str]:
+    """Return what a decomposition of `parent` leaves out, a line for each kind: none where every weight is masked.
+
+    Weights that no module can leave edges out of, because the policy does not mask them, or because they are in a
+    quantised layer; masked weights without any part in the logits (an auxiliary head, or a layer that holds its weights
+    elsewhere), whose masks mean nothing; and masked weights that the logits have no gradient for, whose masks stay as
+    they were drawn. And whether the weights, and so the scores, are in half precision.
+    """
+    parent = copied(parent).requires_grad_(False)  # as the engines have it
+    lines = []
+    whole = masking.unmasked_parameters(parent, policy)
+    if whole:
+        share = sum(w.numel() for w in whole.values()) / sum(p.numel() for p in parent.parameters())
+        lines.append(
+            f"parent: {len(whole)} weights are not masked and stay whole in every module ({share:.1%} of all "
+            f"parameters): {_shortened(whole)}; pass policy= to mask them"
+        )
+    weights = masking.maskable_parameters(parent, policy)
+    copies = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
+    logits = _call(parent, copies, _some_inputs(parent, data, policy))
+    still = [name for name, gradient in zip(copies, _gradients(logits, copies), strict=True) if gradient is None]
+    if len(still) == len(copies):
+        raise ValueError(f"parent: no masked weight has a gradient from the logits; masked are {_shortened(copies)}")
+    detached = [name for name in still if _counts(parent, name, logits, data, policy)]
+    idle = [name for name in still if name not in detached]
+    if idle:
+        lines.append(f"parent: {len(idle)} masked weights have no part in the logits: {_shortened(idle)}")
+    if detached:
+        lines.append(
+            f"parent: {len(detached)} masked weights get no gradient (something is detached, or under no_grad): their "
+            f"masks stay as they are drawn: {_shortened(detached)}; pass policy= to leave them whole"
+        )
+    quantised = [
+        n for n, part in parent.named_modules() if ".quantized." in type(part).__module__ and "weight" in dir(part)
+    ]
+    if quantised:
+        lines.append(f"parent: {len(quantised)} quantised layers are not masked: {_shortened(quantised)}")
+    half = [name for name, weight in weights.items() if weight.dtype in (torch.float16, torch.bfloat16)]
+    if half:
+        lines.append(
+            f"parent: {len(half)} masked weights are in half precision, and so are their scores, which rounds small "
+            f"steps off: {_shortened(half)}; hand over parent.float(), and precision='bfloat16' for speed"
+        )
+    return lines
+
+
+def _counts(parent: nn.Module, name: str, logits: Tensor, data: Dataset, policy: masking.Policy) -> bool:
+    """Say whether the logits of a few images change where a weight is 0."""
+    zero = torch.zeros_like(parent.get_parameter(name))
+    with torch.no_grad():
+        without = _call(parent, {name: zero}, _some_inputs(parent, data, policy))
+    return not torch.equal(without, logits)
+
+
+def _gradients(logits: Tensor, weights: Mapping[str, Tensor]) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the sum of `logits` for `weights`; None where a weight has no part in it."""
+    if not logits.requires_grad:
+        return (None,) * len(weights)
+    try:
+        return torch.autograd.grad(logits.sum(), list(weights.values()), allow_unused=True)
+    except RuntimeError as error:  # checkpointed layers run again in the backward pass, then without the masks
+        raise ValueError(f"parent: has no gradient (switch activation checkpointing off): {error}") from error
+
+
+def _shortened(names: Iterable[str], shown: int = 4) -> str:
+    first, rest = list(names)[:shown], len(list(names)) - shown
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _some_inputs(parent: nn.Module, data: Dataset, policy: masking.Policy) -> Tensor:
+    some = next(iter(masking.maskable_parameters(parent, policy).values()))
+    return data.inputs(data.train_images[:2]).to(some.device, some.dtype).contiguous()
+
+
+def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Any:
+    """Call `parent` in eval mode with some parameters replaced; its modes and buffers stay as they are."""
+    modes = {module: module.training for module in parent.modules()}
+    buffers = {name: buffer.clone() for name, buffer in parent.named_buffers()}
+    try:
+        parent.eval()
+        return functional_call(parent, {**buffers, **parameters}, (inputs,))
+    except (NotPicked, _StillCalledError):
+        raise
+    except Exception as error:  # it is the user's code: it may raise anything
+        raise ValueError(f"parent: does not take inputs of shape {tuple(inputs.shape)}: {error!r}") from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

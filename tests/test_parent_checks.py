@@ -1,0 +1,231 @@
+"""Parents as users write them, some of which no copy or mask can serve: they work, or a line says why not."""
+
+import copy
+import types
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import prune
+
+import modlib
+from modlib import library, masking
+from modlib.cotraining import Recipe, Run, cotrain_population
+from modlib.engines.vectorised import fully_connected_layers
+from modlib.parent_checks import unmasked_lines
+
+
+class Small(nn.Module):
+    """A network on images [B, 1, 4, 4], of the parts that its subclasses need."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 6), nn.Linear(6, 3)
+        with torch.no_grad():
+            for i, weight in enumerate(self.parameters()):
+                weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(i)))
+
+    def forward(self, inputs):
+        return self.last(self.first(inputs.flatten(1)).relu())
+
+
+class KeepsActivations(Small):
+    def forward(self, inputs):
+        self.hidden = self.first(inputs.flatten(1)).relu()
+        return self.last(self.hidden)
+
+
+class Detached(Small):
+    def forward(self, inputs):
+        return self.last(self.first(inputs.flatten(1)).relu().detach())
+
+
+class TrainReturnsNothing(Small):
+    def train(self, mode=True):
+        super().train(mode)
+
+
+class CallsTheOriginal(Small):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.stored = lambda inputs: self.norm(inputs)  # as a copy has it, it still is the original's
+
+    def forward(self, inputs):
+        return super().forward(self.stored(inputs))
+
+
+class Counts(Small):
+    """A forward pass that writes to a buffer in eval mode, and depends on it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, inputs):
+        hidden = self.first(inputs.flatten(1)).relu()
+        self.mean.lerp_(hidden.detach().mean(0), 0.5)
+        return self.last(hidden - self.mean)
+
+
+def with_hooks():
+    """Old hooks make these weights of others in every pass, and leave them with their graph."""
+    net = nn.Sequential(nn.Flatten(), Small().first, nn.ReLU(), nn.utils.weight_norm(nn.Linear(6, 6)), Small().last)
+    prune.l1_unstructured(net[1], "weight", 0.5)
+    return net
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning", "ignore:parent. 2 weights are not masked")
+@pytest.mark.parametrize("kind", [KeepsActivations, TrainReturnsNothing, Counts, with_hooks])
+def test_networks_with_habits_work(kind, data, decompose, inputs, tmp_path):
+    net = kind()
+    net(data.inputs(data.train_images[:4]))  # with gradients: what it keeps has a graph
+    modules = decompose(net)
+    modules.save(tmp_path / "modules.safetensors")
+    loaded = library.load(tmp_path / "modules.safetensors", net)
+    assert torch.equal(loaded.log_odds(inputs.float()), modules.log_odds(inputs.float()))
+    together = modules.recompose([0, 1, 2]).log_odds(inputs.float())
+    torch.testing.assert_close(together, modules.log_odds(inputs.float()))
+
+
+def test_buffers_that_a_pass_writes_do_not_go_from_module_to_module(decompose):
+    alone = decompose(Counts(), alpha=0.0, classes=[2])
+    assert torch.equal(alone.grafting_weight[0], decompose(Counts(), alpha=0.0).grafting_weight[2])
+
+
+def test_a_parent_whose_copy_calls_the_original_is_refused_unchanged(decompose):
+    net = CallsTheOriginal().train()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(ValueError, match=r"parent: a copy of it still calls its own BatchNorm2d; a function"):
+        decompose(net)
+    assert all(torch.equal(values, before[name]) for name, values in net.state_dict().items())
+    assert not nn.modules.module._global_forward_pre_hooks
+
+
+def test_a_wrapper_for_several_devices_is_refused(decompose):
+    with pytest.raises(TypeError, match=r"parent: a DataParallel wraps a network; hand over the network, its \.module"):
+        decompose(nn.DataParallel(Small()))
+
+
+def test_masked_weights_without_gradient_are_named(data, decompose):
+    (line,) = unmasked_lines(Detached(), data)
+    assert line.startswith("parent: 1 masked weights get no gradient (something is detached, or under no_grad)")
+    assert "first.weight; pass policy=" in line
+
+
+def test_half_precision_is_named(data):
+    lines = unmasked_lines(Small().bfloat16(), data)
+    assert [line.split(",")[0] for line in lines] == ["parent: 2 masked weights are in half precision"]
+
+
+def test_quantised_layers_are_named(data):
+    net = Small()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net.first = torch.ao.quantization.quantize_dynamic(nn.Sequential(net.first), {nn.Linear})[0]
+    assert "parent: 1 quantised layers are not masked: first" in unmasked_lines(net, data)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_gradients_may_be_off_where_it_is_called(context, data, decompose):
+    with context():
+        inside = decompose(Small())
+    assert torch.equal(inside.grafting_weight, decompose(Small()).grafting_weight)
+
+
+def test_layers_in_different_precision(decompose):
+    net = Small()
+    net.first.double()
+    net.forward = types.MethodType(lambda s, x: s.last(s.first(x.double().flatten(1)).relu().float()), net)
+    made = [decompose(net, engine=engine, epochs=3, share_init=False) for engine in ("modulewise", "sequential")]
+    assert all(torch.equal(mask, made[1].masks.masks[name]) for name, mask in made[0].masks.masks.items())
+    assert [made[0].scores[name].dtype for name in ("first.weight", "last.weight")] == [torch.float64, torch.float32]
+
+
+def test_magnitude_of_channels_last_and_of_half_precision():
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 3, 2, 2, generator=draw)
+    plain = masking.initial_scores(weight, "magnitude", "positive", draw)
+    other = masking.initial_scores(weight.contiguous(memory_format=torch.channels_last), "magnitude", "positive", draw)
+    assert other.is_contiguous()
+    assert torch.equal(plain, other)
+    half = masking.initial_scores((weight * 1e-4).half(), "magnitude", "positive", draw)
+    torch.testing.assert_close(half.float(), plain, rtol=0.02, atol=1e-3)
+
+
+def test_what_the_vectorised_engine_would_get_wrong_goes_to_another():
+    own = modlib.parents.fc(1, 16, 6, 3, seed=1)
+    assert fully_connected_layers(own) is not None
+    own[1].forward = types.MethodType(lambda s, x: -functional.linear(x, s.weight, s.bias), own[1])
+    assert fully_connected_layers(own) is None
+    assert fully_connected_layers(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))) is None
+
+
+def test_numbers_of_numpy_are_numbers(parent, data, decompose, tmp_path):
+    settings = {"k": 0.5, "alpha": 1.0, "epochs": 2, "seed": 3}
+    same = {"k": np.float64(0.5), "alpha": np.float64(1.0), "epochs": np.int64(2), "seed": np.int64(3)}
+    one, other = decompose(parent, **settings), decompose(parent, **same)
+    assert torch.equal(one.grafting_weight, other.grafting_weight)
+    other.save(tmp_path / "modules.safetensors")
+    by_layer = types.MappingProxyType({"default": np.float32(0.5)})
+    assert Recipe(k=by_layer, alpha=1.0, epochs=1).k == {"default": 0.5}
+    assert type(Run(parent, Recipe(k=0.5, alpha=1.0, epochs=1), np.int64(3)).seed) is int
+    assert modlib.seeds.generator(np.int64(3), "a").initial_seed() == modlib.seeds.generator(3, "a").initial_seed()
+
+
+def test_what_cannot_be_written_or_called_is_refused(parent, data, decompose, tmp_path):
+    base, run = Recipe(k=0.3, alpha=1.0, epochs=1, method="base", base_class=1), Recipe(k=0.3, alpha=1.0, epochs=1)
+    with pytest.raises(ValueError, match="checkpoint: method='base' writes none"):
+        cotrain_population([Run(parent, base, 0)], data, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(TypeError, match=r"checkpoint must be a pathlib\.Path, got 'run\.pt'"):
+        cotrain_population([Run(parent, run, 0)], data, checkpoint="run.pt")
+    with pytest.raises(TypeError, match="callback must be a function of a run's position"):
+        cotrain_population([Run(parent, run, 0)], data, callback=5)
+    with pytest.raises(TypeError, match="callback must be a function of an epoch and modules, got 5"):
+        decompose(parent, callback=5)
+    with pytest.raises(TypeError, match=r"parent must be an nn\.Module, got str"):
+        library.load(tmp_path / "none", "x")
+
+
+def test_modules_of_another_parent_do_not_join(parent, decompose):
+    other = modlib.parents.fc(1, 16, 6, 3, seed=2).double()
+    with pytest.raises(ValueError, match="other: its modules are of another parent"):
+        decompose(parent, classes=[0]).join(decompose(other, classes=[1]), [0, 1])
+
+
+def test_a_layer_without_part_in_a_batch_moves_alike_in_all_engines(data, decompose):
+    class Sometimes(Small):
+        def forward(self, inputs):
+            hidden = self.first(inputs.flatten(1))
+            return self.last(hidden.relu() if len(inputs) != 12 else hidden.new_ones(len(inputs), 6))
+
+    made = [decompose(Sometimes(), engine=e, momentum=0.9, weight_decay=0.1) for e in ("modulewise", "sequential")]
+    for name, scores in made[0].scores.items():
+        torch.testing.assert_close(scores, made[1].scores[name])
+
+
+@pytest.mark.filterwarnings("ignore:parent. 1 weights are not masked")
+def test_checkpoints_of_another_engine_preprocessing_or_of_nothing_are_refused(conv_parent, data, tmp_path):
+    path, recipe = tmp_path / "run.pt", Recipe(k=0.3, alpha=1.0, epochs=3, norm="frozen")
+
+    def stop(run, epoch, modules):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    run = Run(conv_parent, recipe, 0)
+    with pytest.raises(KeyboardInterrupt):
+        cotrain_population([run], data, engine="modulewise", callback=stop, checkpoint=path)
+    for runs, images, engine in (
+        ([run], data, "sequential"),
+        ([Run(conv_parent, recipe, 0, policy=lambda module, name: isinstance(module, nn.Conv2d))], data, "modulewise"),
+        ([run], replace(data, preprocess=lambda images: data.preprocess(images) / 2), "modulewise"),
+    ):
+        with pytest.raises(ValueError, match=r"checkpoint: .*run\.pt is of another run"):
+            cotrain_population(runs, images, engine=engine, checkpoint=path)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"checkpoint: .*run\.pt is damaged"):
+        cotrain_population([run], data, engine="modulewise", checkpoint=path)
