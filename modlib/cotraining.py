@@ -110,7 +110,7 @@ def cotrain(
         allocation: "uniform" (the paper), `k` of every layer, or "lamp" (ours), `k` of all edges, shared out among the
             layers by the parent's weights; see `modlib.masking.kept_edges`.
         shared_epochs: epochs before those, in which one mask is trained for all classes, by the modules' objectives
-            together; every module goes on from it. Ours; see `modlib.shared_mask`.
+            together; every module goes on from it. Rates are annealed over both. Ours; see `modlib.shared_mask`.
         policy: which parameters are masked.
         logits: picks the logits [B, N] out of what the parent returns, where that is a tuple, a dict or the like.
         engine: "auto", "vectorised" (fully connected parents), "modulewise" or "sequential"; see `modlib.engines`.
@@ -197,16 +197,15 @@ def _started_from_one_mask(
 ) -> list[Run]:
     """Return the runs with what a mask trained for all classes gives their modules to start from.
 
-    The images come in orders that co-training does not use. Of several processes, the first trains it for all.
+    Of several processes, the first trains it for all.
     """
     shard, started = Shard.here(), []
     for run in runs:
-        recipe = replace(run.recipe, epochs=run.recipe.shared_epochs, shared_epochs=0)
         first = None
         if shard.rank == 0:
-            first = shared_mask.train(replace(run, recipe=recipe), classes, data, device, run.recipe.epochs)
+            first = shared_mask.train(run, classes, data, device, range(-run.recipe.shared_epochs, 0))
         first = shard.gather(first)[0]
-        _check_finite(first.scores, run.recipe.shared_epochs - 1)
+        _check_finite(first.scores, -1)
         started.append(replace(run, start=first))
     return started
 
@@ -307,7 +306,8 @@ def _check_finite(average: Mapping[str, Tensor], epoch: int) -> None:
     """Raise where a score has diverged: then the mean over modules, which is at hand, has too."""
     for name, mean in average.items():
         if not bool(torch.isfinite(mean).all()):
-            raise FloatingPointError(f"the scores of {name} diverged in epoch {epoch + 1}: lower lr or alpha")
+            where = f"in epoch {epoch + 1}" if epoch >= 0 else "in the shared epochs"
+            raise FloatingPointError(f"the scores of {name} diverged {where}: lower lr or alpha")
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

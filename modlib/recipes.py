@@ -114,6 +114,11 @@ class Recipe:
         """Return the factor on both rates in step `step` (from 0) of `steps`."""
         return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
+    def rate_factor_at(self, epoch: int, step: int, steps: int) -> float:
+        """Return the factor in step `step` of the `steps` of an epoch; shared epochs, which come first, are below 0."""
+        before = self.shared_epochs
+        return self.rate_factor((before + epoch) * steps + step, (before + self.epochs) * steps)
+
 
 def _plain(value: Any) -> Any:
     """Return a number of NumPy as Python's, and a mapping as a dict: a seed is the same in both, and can be saved."""

@@ -5,6 +5,7 @@ objectives together (`modlib.objective`). A step costs what one of a single modu
 
 By itself this is the control of `modlib.baselines.controls`, the limit of a large alpha. With `shared_epochs` in a
 recipe, co-training goes on from there: every class gets a copy of these scores and statistics, and its grafting layer.
+The rates are annealed over both phases together; the epochs of the first are numbered below 0.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from modlib.recipes import Recipe, Run, Start
 Batch = TypeVar("Batch")
 
 
-def train(run: Run, classes: Sequence[int], data: Dataset, device: torch.device, first_epoch: int = 0) -> Start:
+def train(run: Run, classes: Sequence[int], data: Dataset, device: torch.device, epochs: range) -> Start:
     """Return the scores of one mask trained for all of `classes`, with their grafting layers and the statistics.
 
-    `run`: parent, recipe and seed; the recipe says how many epochs, at which rates. `first_epoch`: the number of the
-    first, by which order and augmentation of the images are drawn. Everything returned lies in host memory.
+    `run`: parent, recipe and seed. `epochs`: their numbers, by which rates, and order and augmentation of the images
+    are found. Everything returned lies in host memory.
     """
     begun = start.Started([run], tuple(classes), data, device)
     recipe, parent, weights = run.recipe, begun.parents[0], begun.weights_of[0]
@@ -44,8 +45,8 @@ def train(run: Run, classes: Sequence[int], data: Dataset, device: torch.device,
     top = {name: TopK(torch.tensor([count])) for name, count in recipe.kept_edges(weights).items()}
 
     def batches(epoch: int) -> list[tuple[Tensor, torch.Generator | None]]:
-        order = start.epoch_order(len(begun.labels), run.seed, first_epoch + epoch)[: recipe.images_per_epoch]
-        draw = begun.augmentation(0, first_epoch + epoch)
+        order = start.epoch_order(len(begun.labels), run.seed, epoch)[: recipe.images_per_epoch]
+        draw = begun.augmentation(0, epoch)
         return [(rows.to(device), draw) for rows in begun.batches(order)]
 
     def loss(batch: tuple[Tensor, torch.Generator | None]) -> Tensor:
@@ -64,7 +65,7 @@ def train(run: Run, classes: Sequence[int], data: Dataset, device: torch.device,
         return objective(log_odds, labels, begun.class_tensor, recipe.vote, begun.balancing_weights(labels))
 
     with start.statistics_of_the_batch(parent, recipe.norm):
-        descend(loss, batches, list(scores.values()), [weight, bias], recipe)
+        descend(loss, batches, list(scores.values()), [weight, bias], recipe, epochs)
     return Start(
         scores={name: values.detach().cpu() for name, values in scores.items()},
         grafting={c: (weight[i].detach().cpu(), bias[i].detach().cpu()) for i, c in enumerate(classes)},
@@ -93,17 +94,17 @@ def descend(
     parameters: list[nn.Parameter],
     grafts: list[nn.Parameter],
     recipe: Recipe,
+    epochs: range,
 ) -> None:
     """Train as Algorithm 1 does: its optimiser and rates, on the `loss` of every one of the `batches` of an epoch.
 
     `parameters` step at `recipe.lr`, `grafts` at `recipe.grafting_rate`.
     """
     optimiser = start.make_optimiser(recipe, parameters, grafts, fused=True)
-    for epoch in tqdm(range(recipe.epochs), "one mask", unit="epoch", disable=None):
+    for epoch in tqdm(epochs, "one mask", unit="epoch", disable=None):
         every = batches(epoch)
         for step, batch in enumerate(every):
-            at = epoch * len(every) + step
-            start.set_rates(optimiser, recipe.rate_factor(at, len(every) * recipe.epochs))
+            start.set_rates(optimiser, recipe.rate_factor_at(epoch, step, len(every)))
             value = loss(batch)
             optimiser.zero_grad()
             value.backward()

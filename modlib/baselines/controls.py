@@ -95,7 +95,8 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
     """
     check_parent(parent, data, masking.default_policy)
     device = next(parent.parameters()).device
-    trained = one_mask.train(Run(parent, recipe, seed), classes, only(data, classes), device)
+    run = Run(parent, replace(recipe, shared_epochs=0), seed)
+    trained = one_mask.train(run, classes, only(data, classes), device, range(recipe.epochs))
     keep = recipe.kept_edges(dict(masking.maskable_parameters(parent)))
     final = {
         name: masking.top_k_mask(masking.ranked(scores, recipe.scores).flatten(), keep[name]).view_as(scores)
@@ -231,4 +232,4 @@ def _descend(
     def loss(batch: Tensor) -> Tensor:
         return objective(log_odds(batch), labels[batch], chosen, recipe.vote)
 
-    one_mask.descend(loss, batches, parameters, grafts, recipe)
+    one_mask.descend(loss, batches, parameters, grafts, recipe, range(recipe.epochs))

@@ -101,7 +101,7 @@ class ModulewiseEngine(start.Started):
             log_odds = _log_odds(logits.detach(), slot.grafting)
             if written is not None:
                 written[rows, i] = log_odds
-            factor = self.recipe.rate_factor(epoch * len(batches) + step, len(batches) * self.recipe.epochs)
+            factor = self.recipe.rate_factor_at(epoch, step, len(batches))
             slot.step(logits, self._gradient(r, i, rows, log_odds), factor)
 
     def _gradient(self, r: int, i: int, rows: Tensor, mine: Tensor) -> Tensor:

@@ -65,10 +65,11 @@ class SequentialEngine(start.Started):
             with start.statistics_of_the_batch(self.parents[r], self.recipe.norm):
                 for step, batch in enumerate(batches):
                     rows = batch.to(self.device)
-                    self._step(r, rows, self.inputs(rows, draw), epoch * len(batches) + step, len(batches), pull)
+                    rate = self.recipe.rate_factor_at(epoch, step, len(batches))
+                    self._step(r, rows, self.inputs(rows, draw), rate, len(batches), pull)
 
     def _step(
-        self, r: int, batch: Tensor, inputs: Tensor, step: int, per_epoch: int, average: dict[str, Tensor] | None
+        self, r: int, batch: Tensor, inputs: Tensor, rate: float, per_epoch: int, average: dict[str, Tensor] | None
     ) -> None:
         labels = self.labels[batch]
         factor = start.stemming_factors(self.runs[r].recipe, self.weights_of[r], per_epoch)
@@ -78,7 +79,7 @@ class SequentialEngine(start.Started):
             with torch.no_grad():
                 others = torch.stack([self._log_odds(r, m, inputs, update=False) for m in self.members[r]])
         for i, module in enumerate(self.members[r]):
-            start.set_rates(module.optimiser, self.recipe.rate_factor(step, per_epoch * self.recipe.epochs))
+            start.set_rates(module.optimiser, rate)
             module.optimiser.zero_grad()
             mine = self._log_odds(r, module, inputs, update=True)
             loss = self._loss(i, mine, others, labels, weights)

@@ -98,10 +98,8 @@ class VectorisedEngine(start.Started):
             torch.tensor([f[name] for f in factors], dtype=self.dtype, device=self.device)[:, None, None, None]
             for name in self.names
         ]
-        steps = len(batches) * self.recipe.epochs
         for step, batch in enumerate(batches):
-            rate = self.recipe.rate_factor(epoch * len(batches) + step, steps)
-            self._step(batch, average, factor, rate)
+            self._step(batch, average, factor, self.recipe.rate_factor_at(epoch, step, len(batches)))
 
     @torch.no_grad()
     def _step(self, batch: Tensor, average: dict[str, Tensor] | None, factor: list[Tensor], rate: float) -> None:
