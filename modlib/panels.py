@@ -97,7 +97,8 @@ class Panel:
             raise ValueError(f"variants: {twice} twice among the settings, variants and tried ones of the panel")
         for kind in ("variants", "tried", "controls"):
             for name, change in getattr(self, kind).items():
-                unknown = change.keys() - {f.name for f in fields(Recipe)} | change.keys() & {"epochs", "method"}
+                fixed = {"method"} if kind == "controls" else {"method", "epochs"}  # curves share their epochs
+                unknown = change.keys() - {f.name for f in fields(Recipe)} | change.keys() & fixed
                 if unknown:
                     raise ValueError(f"{kind}[{name!r}]: a panel cannot change {sorted(unknown)}")
                 if "/" in name:
@@ -167,9 +168,15 @@ OURS: Changes = {
     "LAMP": {"allocation": "lamp"},
     "LAMP, vote": {"allocation": "lamp", "vote": 0.9},
     "LAMP 18%, vote": {"allocation": "lamp", "vote": 0.9, "k": 0.18},
+    "one mask first": {"allocation": "lamp", "vote": 0.9, "shared_epochs": 30},
 }
-"""Ours: a share of all edges, shared out among the layers by layer-adaptive magnitude; see `masking.kept_edges`."""
-CONTROLS: Changes = {SHARED: {}, "shared mask, LAMP": {"allocation": "lamp"}}
+"""Ours: a share of all edges, shared out among the layers by layer-adaptive magnitude, see `masking.kept_edges`; and
+modules that go on from one mask, see `modlib.shared_mask`."""
+CONTROLS: Changes = {
+    SHARED: {},
+    "shared mask, LAMP": {"allocation": "lamp"},
+    "shared mask, LAMP, 60 epochs": {"allocation": "lamp", "epochs": 60},
+}
 TRIED: Changes = {f"LAMP, vote, rate {lr:g}": {"allocation": "lamp", "vote": 0.9, "lr": lr} for lr in (0.03, 0.3)}
 
 
