@@ -117,6 +117,14 @@ def test_masked_weights_without_gradient_are_named(data, decompose):
     assert "first.weight; pass policy=" in line
 
 
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+def test_a_last_batch_of_one_image_is_left_out_where_it_would_need_statistics(norm, data, decompose):
+    layers = [nn.Flatten(), nn.Linear(16, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 3)]
+    net = nn.Sequential(*layers)
+    made = [decompose(net, norm=norm, images_per_epoch=count, engine="sequential") for count in (32, 33)]
+    assert torch.equal(made[0].grafting_weight, made[1].grafting_weight)
+
+
 def test_half_precision_is_named(data):
     lines = unmasked_lines(Small().bfloat16(), data)
     assert [line.split(",")[0] for line in lines] == ["parent: 2 masked weights are in half precision"]

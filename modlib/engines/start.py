@@ -66,9 +66,9 @@ class Started:
     def batches(self, order: Tensor) -> list[Tensor]:
         """Return the batches of an epoch; a last one of a single image is left out where it would need statistics."""
         batches = list(order.split(self.recipe.batch_size))
-        normalised = any(isinstance(part, NORMALISATIONS) for part in self.parents[0].modules())
-        alone = self.recipe.norm == "batch" and len(batches) > 1 and len(batches[-1]) == 1
-        return batches[:-1] if normalised and alone else batches
+        layers = [part for part in self.parents[0].modules() if isinstance(part, NORMALISATIONS)]
+        takes_statistics = any(self.recipe.norm == "batch" or layer.running_mean is None for layer in layers)
+        return batches[:-1] if takes_statistics and len(batches) > 1 and len(batches[-1]) == 1 else batches
 
     def ranked(self) -> dict[str, Tensor]:
         """Return what is ranked, by layer: `[R, C, *weight shape]`."""
