@@ -10,12 +10,14 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from modlib.engines import Engine
 from modlib.engines.sharding import Shard
+
+if TYPE_CHECKING:
+    from modlib.engines import Engine
 
 
 def write(path: Path, identity: str, state: Mapping[str, Any]) -> None:
@@ -31,7 +33,7 @@ def read(path: Path, identity: str) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = saved["identity"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
         raise ValueError(f"checkpoint: {path} is damaged: {error}; remove it to start anew") from error
     if found != identity:
         raise ValueError(

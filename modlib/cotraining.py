@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from modlib import checkpoints, checks, library, masking, shared_mask
 from modlib.datasets import Dataset
-from modlib.engines import Engine, make_engine
+from modlib.engines import Engine, engine_class, make_engine
 from modlib.engines.sharding import Shard
 from modlib.engines.start import epoch_order as epoch_order
 from modlib.logits import with_logits
 from modlib.modules import Modules
 from modlib.parent_checks import check_parent, unmasked_lines
-from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
+from modlib.recipes import FREE, RECIPES, Recipe, Run, Start, ours, published
 
 VERSION = 1
 """Version of the algorithm: raised when the same recipe and seed give other results (a golden test watches)."""
@@ -186,28 +186,50 @@ def cotrain_population(
             warnings.warn(line, stacklevel=3)
         if runs[0].recipe.method == "base":
             return _cotrain_from_base(runs, data, classes, engine, device, callback)
+        chosen = engine_class(engine, runs, classes)
+        saved = _Saved(checkpoint, "" if checkpoint is None else _identity(runs, data, chosen.__name__))
         if runs[0].recipe.shared_epochs:
-            runs = _started_from_one_mask(runs, classes, data, device)
-        worker = make_engine(engine, runs, classes, data, device)
-        return _train(worker, runs, data, callback, checkpoint, stemming_from=1)
+            runs = _started_from_one_mask(runs, classes, data, device, saved)
+        return _train(chosen(runs, classes, data, device), runs, data, callback, saved, stemming_from=1)
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """Where a population is saved after every epoch, and what it must agree in to be gone on from."""
+
+    path: Path | None = None
+    identity: str = ""
+
+    @property
+    def shared(self) -> Path | None:
+        """Where the mask of the shared epochs is saved, which are done before the others."""
+        return None if self.path is None else self.path.with_name(f"{self.path.stem}-shared{self.path.suffix}")
+
+    def remove(self) -> None:
+        """Remove what has been saved."""
+        if self.path is not None and self.shared is not None:
+            checkpoints.remove(self.path)
+            if Shard.here().rank == 0:
+                self.shared.unlink(missing_ok=True)
 
 
 def _started_from_one_mask(
-    runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device
+    runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device, saved: _Saved
 ) -> list[Run]:
     """Return the runs with what a mask trained for all classes gives their modules to start from.
 
-    Of several processes, the first trains it for all.
+    Read where it has been saved. Of several processes, the first trains it for all.
     """
-    shard, started = Shard.here(), []
-    for run in runs:
-        first = None
-        if shard.rank == 0:
-            first = shared_mask.train(run, classes, data, device, range(-run.recipe.shared_epochs, 0))
-        first = shard.gather(first)[0]
-        _check_finite(first.scores, -1)
-        started.append(replace(run, start=first))
-    return started
+    shard, starts = Shard.here(), []
+    if shard.rank == 0 and saved.shared is not None and saved.shared.exists():
+        starts = [Start(**start) for start in checkpoints.read(saved.shared, saved.identity)["starts"]]
+    elif shard.rank == 0:
+        for run in runs:
+            starts.append(shared_mask.train(run, classes, data, device, range(-run.recipe.shared_epochs, 0)))
+            _check_finite(starts[-1].scores, -1)
+        if saved.shared is not None:
+            checkpoints.write(saved.shared, saved.identity, {"starts": [vars(start) for start in starts]})
+    return [replace(run, start=start) for run, start in zip(runs, shard.gather(starts)[0], strict=True)]
 
 
 def _cotrain_from_base(
@@ -225,7 +247,7 @@ def _cotrain_from_base(
     base = checks.subset([runs[0].recipe.base_class], classes, "base_class")  # type: ignore[list-item]
     others = tuple(c for c in classes if c not in base)
     first = make_engine(engine, runs, tuple(base), data, device)
-    alone = _train(first, runs, data, None, None, stemming_from=None)
+    alone = _train(first, runs, data, None, _Saved(), stemming_from=None)
     if not others:
         return alone
     second = make_engine(engine, runs, others, data, device)
@@ -234,7 +256,7 @@ def _cotrain_from_base(
         assert callback is not None
         callback(run, epoch, alone[run].join(modules, classes))
 
-    rest = _train(second, runs, data, joined if callback else None, None, stemming_from=0, target=first.ranked())
+    rest = _train(second, runs, data, joined if callback else None, _Saved(), stemming_from=0, target=first.ranked())
     return [a.join(b, classes) for a, b in zip(alone, rest, strict=True)]
 
 
@@ -243,7 +265,7 @@ def _train(
     runs: Sequence[Run],
     data: Dataset,
     callback: Callback | None,
-    checkpoint: Path | None,
+    saved: _Saved,
     stemming_from: int | None,
     target: dict[str, Tensor] | None = None,
 ) -> list[Modules]:
@@ -252,8 +274,7 @@ def _train(
     `stemming_from`: the first epoch (from 0) with stemming; None is never.
     """
     epochs = runs[0].recipe.epochs
-    identity = "" if checkpoint is None else _identity(runs, data, engine)
-    start = checkpoints.resume(engine, identity, checkpoint)
+    start = checkpoints.resume(engine, saved.identity, saved.path)
     latest = engine.average()
     for epoch in tqdm(range(start, epochs), "co-training", initial=start, total=epochs, unit="epoch", disable=None):
         average = None
@@ -266,10 +287,9 @@ def _train(
         if callback is not None:
             for i, modules in enumerate(_described(engine, runs)):
                 callback(i, epoch + 1, modules)
-        if checkpoint is not None:
-            checkpoints.save(engine, identity, checkpoint, epoch + 1)
-    if checkpoint is not None:
-        checkpoints.remove(checkpoint)
+        if saved.path is not None:
+            checkpoints.save(engine, saved.identity, saved.path, epoch + 1)
+    saved.remove()
     return _described(engine, runs)
 
 
@@ -281,15 +301,15 @@ def _described(engine: Engine, runs: Sequence[Run]) -> list[Modules]:
     ]
 
 
-def _identity(runs: Sequence[Run], data: Dataset, engine: Engine) -> str:
+def _identity(runs: Sequence[Run], data: Dataset, engine: str) -> str:
     """Return what a checkpoint must agree in: recipes, seeds, classes, parents, what is masked, data and engine."""
     each = [
-        (asdict(run.recipe), run.seed, run.classes, library.parent_hash(run.parent), masked)
+        (asdict(run.recipe), run.seed, run.classes, library.parent_hash(run.parent), masked, run.start is not None)
         for run in runs
         for masked in [sorted(masking.maskable_parameters(run.parent, run.policy))]
     ]
-    seen = data.inputs(data.train_images[:2]).cpu().double().flatten().tolist()  # what a preprocessing makes of images
-    return repr((VERSION, data.sha256(), each, hash(tuple(seen)), type(engine).__name__))
+    seen = data.inputs(data.train_images[:2])  # what a preprocessing makes of images; it may be random
+    return repr((VERSION, data.sha256(), each, tuple(seen.shape), round(float(seen.double().mean()), 2), engine))
 
 
 def _check_writing(recipe: Recipe, callback: Callback | None, checkpoint: Path | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +52,17 @@ def copied(parent: nn.Module) -> nn.Module:
 
 def _kept_activations(parent: nn.Module) -> dict[int, Any]:
     """Return copies, by id, of what earlier passes left in the layers with its graph, which torch does not copy."""
-    kept = (value for part in parent.modules() for value in vars(part).values())
-    return {id(v): v.detach().clone() for v in kept if isinstance(v, Tensor) and not v.is_leaf}
+    kept = (v for part in parent.modules() for value in vars(part).values() for v in _tensors_in(value))
+    return {id(v): v.detach().clone() for v in kept if not v.is_leaf}
+
+
+def _tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
+    """Yield the tensors in a value, or in lists, tuples and dicts of such."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and isinstance(value, list | tuple | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors_in(part, depth - 1)
 
 
 def frozen_copy(parent: nn.Module) -> nn.Module:
@@ -68,15 +77,21 @@ def functional_call(model: nn.Module, replaced: Mapping[str, Tensor], inputs: tu
     """Return `model(*inputs)` with some parameters and buffers replaced, whatever else shares them; `model` stays.
 
     torch's own function ties names too, but where one layer has two names it leaves the replacement in the model.
-    `replaced`: by the first name of each, as `named_parameters` gives it.
+    `replaced`: by the first name of each, as `named_parameters` gives it. Other buffers are handed over as copies: a
+    forward pass may write to them.
     """
     held: dict[str, Tensor] = {}
     names: dict[int, list[str]] = {}
+    buffers: dict[int, Tensor] = {}
     for path, owner in model.named_modules():  # each layer once
+        buffers |= {id(values): values for values in owner._buffers.values() if values is not None}
         for name, values in (*owner._parameters.items(), *owner._buffers.items()):
             if values is not None:
                 full = f"{path}.{name}" if path else name
                 held[full] = values
                 names.setdefault(id(values), []).append(full)
     every = {same: values for name, values in replaced.items() for same in names[id(held[name])]}
+    for key, values in buffers.items():
+        if names[key][0] not in every:
+            every |= dict.fromkeys(names[key], values.clone())
     return torch.func.functional_call(model, every, inputs, tie_weights=False)

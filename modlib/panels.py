@@ -1,7 +1,8 @@
 """Panels of Figure 4: a convolutional parent decomposed under several settings, with its control.
 
 `modlib panel` runs them, alone or under `torchrun`; each trial's record is written as soon as it is done, and what was
-stopped goes on from its last epoch. Only a control, which is as short as one module, starts anew.
+stopped goes on from its last epoch. Only controls, and shared epochs that were stopped in between, start anew: one of
+their epochs is as short as a single module's.
 """
 
 from __future__ import annotations
@@ -250,7 +251,9 @@ def _check_images(panel: Panel, data: Dataset) -> None:
 def shared_mask(
     panel: Panel, seed: int, data: Dataset, store: Store, device: str = "auto", control: str = SHARED
 ) -> Record:
-    """Return the record of a control: one supermask for all classes, with the vote loss, as many steps as a module.
+    """Return the record of a control: one supermask for all classes, with the vote loss.
+
+    It takes as many steps as one module does, or those of the epochs that the control names.
 
     `control`: which of `panel.controls`. The rows are those of `modlib.metrics.subset_curve`, beside the accuracy on
     held-out images.

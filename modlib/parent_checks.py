@@ -44,8 +44,8 @@ def _not_called(original: nn.Module) -> Iterator[None]:
     def refuse(part: nn.Module, inputs: Any) -> None:
         if id(part) in layers:
             raise _StillCalledError(
-                f"parent: a copy of it still calls its own {type(part).__name__}; a function that is stored in it (a "
-                "lambda, or a method of itself) refers to the original: make it a method of the class"
+                f"parent: a copy of it still calls its own {type(part).__name__}; a function that is stored in it "
+                "(a lambda, for one) refers to the original: make it a method of the class"
             )
 
     hook = nn.modules.module.register_module_forward_pre_hook(refuse)
@@ -74,11 +74,12 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
         )
     weights = masking.maskable_parameters(parent, policy)
     copies = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
-    logits = _call(parent, copies, _some_inputs(parent, data, policy))
+    with torch.inference_mode(False), torch.enable_grad():
+        logits = _call(parent, copies, _some_inputs(parent, data, policy))
     still = [name for name, gradient in zip(copies, _gradients(logits, copies), strict=True) if gradient is None]
     if len(still) == len(copies):
         raise ValueError(f"parent: no masked weight has a gradient from the logits; masked are {_shortened(copies)}")
-    detached = [name for name in still if _counts(parent, name, logits, data, policy)]
+    detached = [name for name in still if _counts(parent, name, data, policy)]
     idle = [name for name in still if name not in detached]
     if idle:
         lines.append(f"parent: {len(idle)} masked weights have no part in the logits: {_shortened(idle)}")
@@ -101,12 +102,11 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
     return lines
 
 
-def _counts(parent: nn.Module, name: str, logits: Tensor, data: Dataset, policy: masking.Policy) -> bool:
+@torch.no_grad()
+def _counts(parent: nn.Module, name: str, data: Dataset, policy: masking.Policy) -> bool:
     """Say whether the logits of a few images change where a weight is 0."""
-    zero = torch.zeros_like(parent.get_parameter(name))
-    with torch.no_grad():
-        without = _call(parent, {name: zero}, _some_inputs(parent, data, policy))
-    return not torch.equal(without, logits)
+    inputs, zero = _some_inputs(parent, data, policy), torch.zeros_like(parent.get_parameter(name))
+    return not torch.equal(_call(parent, {name: zero}, inputs), _call(parent, {}, inputs))
 
 
 def _gradients(logits: Tensor, weights: Mapping[str, Tensor]) -> tuple[Tensor | None, ...]:
@@ -132,10 +132,9 @@ def _some_inputs(parent: nn.Module, data: Dataset, policy: masking.Policy) -> Te
 def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Any:
     """Call `parent` in eval mode with some parameters replaced; its modes and buffers stay as they are."""
     modes = {module: module.training for module in parent.modules()}
-    buffers = {name: buffer.clone() for name, buffer in parent.named_buffers()}
     try:
         parent.eval()
-        return functional_call(parent, {**buffers, **parameters}, (inputs,))
+        return functional_call(parent, parameters, (inputs,))
     except (NotPicked, _StillCalledError):
         raise
     except Exception as error:  # it is the user's code: it may raise anything

@@ -65,9 +65,7 @@ class Recomposed(nn.Module):
 
     def _logits(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         try:
-            # a forward pass may write to other buffers too: it gets copies
-            buffers = {name: b.clone() for name, b in self.network.named_buffers() if name not in parameters}
-            return functional_call(self.network, {**buffers, **parameters}, (inputs,))
+            return functional_call(self.network, parameters, (inputs,))
         except RuntimeError as error:
             if not inputs.is_contiguous():  # a network that views its feature maps takes no channels-last images
                 return self._logits(parameters, inputs.contiguous())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from operator import index
 
 import torch
 
@@ -12,5 +13,6 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
     Draws for one purpose do not shift those for another, and are the same on every device.
     """
-    digest = hashlib.sha256(repr((int(seed), *purpose)).encode()).digest()
+    plain = [part if isinstance(part, str) else index(part) for part in (seed, *purpose)]  # NumPy's are numbers, too
+    digest = hashlib.sha256(repr(tuple(plain)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

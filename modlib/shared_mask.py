@@ -56,10 +56,8 @@ def train(run: Run, classes: Sequence[int], data: Dataset, device: torch.device,
             values = masking.ranked(scores[name], recipe.scores)
             mask = top[name](values.detach().view(1, -1)).view_as(values)
             masked[name] = w * masking.straight_through(mask, values)
-        # a forward pass may write to other buffers too: it gets copies, the parent keeps its own
-        buffers = {n: b.clone() for n, b in parent.named_buffers() if n not in statistics}
         with autocast(device, recipe.precision):
-            logits = functional_call(parent, {**masked, **buffers, **statistics}, (begun.inputs(rows, draw),))
+            logits = functional_call(parent, {**masked, **statistics}, (begun.inputs(rows, draw),))
         labels = begun.labels[rows]
         log_odds = shared_log_odds(logits.to(weight.dtype), weight, bias)
         return objective(log_odds, labels, begun.class_tensor, recipe.vote, begun.balancing_weights(labels))
@@ -108,4 +106,5 @@ def descend(
             value = loss(batch)
             optimiser.zero_grad()
             value.backward()
+            start.fill_gradients(parameters)
             optimiser.step()

@@ -16,7 +16,9 @@
 # doesn't show: how accurate recomposed networks are, beside two controls.
 #
 # The paper keeps the same share $k$ of every layer. That starves the small layers at the input, and costs more than anything else here.
-# **LAMP** in the names of settings is ours: the same share of all edges, shared out among the layers by the parent's weights (see below).
+# Two things in the names of settings are ours, and have sections of their own below. **LAMP**: the same share of all edges, shared out
+# among the layers by the parent's weights. **One mask first**: one mask is trained for all classes, with LAMP and the vote loss, and every
+# module goes on from it.
 #
 # Every panel says what was **reduced** of the paper's scale. Initial scores are in the order of the weights' magnitude and
 # batch normalisation is each module's own: with the parent's statistics deep modules learn next to nothing, and with the paper's random
@@ -29,8 +31,14 @@ panels: list[dict] = [  # settings of each panel, see modlib.panels.Panel
         "dataset": "digits", "model": "wrn16_2", "seeds": [0], "parent_epochs": 2, "epochs": 2, "lr": 0.1,
         "images_per_epoch": 96, "batch_size": 16, "measured_images": 40, "final_images": 60, "precision": "float32",
         "alphas": [0.0, 1.0], "voting": [0.03], "reduced": "digits, WideResNet-16-2",
-        "variants": {"LAMP, vote": {"allocation": "lamp", "vote": 0.9}},
-        "controls": {"shared mask": {}, "shared mask, LAMP": {"allocation": "lamp"}},
+        "variants": {
+            "LAMP, vote": {"allocation": "lamp", "vote": 0.9},
+            "one mask first": {"allocation": "lamp", "vote": 0.9, "shared_epochs": 2},
+        },
+        "controls": {
+            "shared mask": {}, "shared mask, LAMP": {"allocation": "lamp"},
+            "shared mask, LAMP, longer": {"allocation": "lamp", "epochs": 4},
+        },
         "tried": {"α = 0, rate 0.3": {"lr": 0.3}},
     }
 ]  # fmt: skip
@@ -108,7 +116,9 @@ print("pairs between k and 2k:", bool(last["remaining_parameters"].between(0.98 
 
 # %% tags=["hide-input"]
 plain = [figures.COLOURS["no stemming"], *sns.color_palette("blend:#9ecae1,#08306b", 3)]
-names = list(dict.fromkeys([*rows["variant"], *shared["setting"]]))
+compared = {(name, c) for name, panel in shown.items() for c, change in panel.controls.items() if "lr" not in change}
+of_figures = shared[[which in compared for which in zip(shared["panel"], shared["setting"], strict=True)]]
+names = list(dict.fromkeys([*rows["variant"], *of_figures["setting"]]))
 looks = {f"α = {a:g}": (hue, "-") for a, hue in zip([0.0, 0.05, 0.1, 1.0], plain, strict=True)}
 free = [name for name in names if "scale-free" in name]
 looks |= {name: ("#009e73", ":" if "vote" in name else "--") for name in free}
@@ -213,7 +223,7 @@ tables.table(
 restricted = subsets.drop_duplicates(["panel", "seed", "classes"]).assign(
     setting="restricted parent", accuracy=lambda frame: frame["parent_accuracy"], union=1.0
 )
-every = pd.concat([subsets, restricted, shared], ignore_index=True)
+every = pd.concat([subsets, restricted, of_figures], ignore_index=True)
 figure, axes = plt.subplots(1, len(shown), figsize=(max(figures.WIDTH * 0.7, 2.8 * len(shown)), 3.4), squeeze=False)
 drawn = {}
 for ax, name in zip(axes[0], shown, strict=True):
@@ -300,19 +310,63 @@ tables.table(
 )
 
 # %% [markdown]
+# ## One mask first
+#
+# Modules that are trained apart from the start have each to find the same: a mask under which the small network works at all. One mask can find it for all
+# of them. So `shared_epochs` of `modlib.cotrain` train one mask for all classes, a grafting layer each, by the sum of the modules'
+# objectives; then every module goes on from its scores and statistics, with the grafting layer of its class. Rates are annealed over both phases together. A
+# step for all classes costs what a step of a single module does.
+#
+# Beside it: modules alone, and the one mask alone, trained for as many epochs as both phases have.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+lines = []
+for name, panel in shown.items():
+    data = modlib.datasets.load(panel.dataset)
+    modules = last[last["panel"] == name].assign(held=lambda part: part["remaining_parameters_all"])
+    masks = of_figures[(of_figures["panel"] == name) & (of_figures["classes"] == data.num_classes)]
+    masks = masks.rename(columns={"setting": "variant", "union": "held"})
+    chosen = {s: r for s, r in panel.settings().items() if s == "LAMP, vote" or r.shared_epochs}
+    own_epochs = dict.fromkeys(chosen, data.num_classes * panel.epochs)
+    chosen |= {
+        s: r for s, r in panel.control_recipes().items() if r.allocation == "lamp" and s in set(masks["variant"])
+    }
+    for setting, recipe in chosen.items():
+        passes = recipe.shared_epochs + own_epochs.get(setting, recipe.epochs)
+        part = (modules if setting in own_epochs else masks).query("variant == @setting")
+        lines.append(
+            {
+                "panel": name,
+                "setting": setting,
+                "images trained on": f"{passes * (panel.images_per_epoch or len(data.train_labels)):,}",
+                "all classes (%)": records.mean_and_spread(part["accuracy"]),
+                "the parent (%)": records.mean_and_spread(part["parent_accuracy"]),
+                "weights held": records.mean_and_spread(part["held"], 1, 3),
+                "modules (%)": records.mean_and_spread(part["module_accuracy"]) if setting in own_epochs else "",
+                "n": len(part),
+            }
+        )
+tables.table(
+    pd.DataFrame(lines),
+    "Modules alone, modules that go on from one mask, and one mask alone: test images, all classes, mean ± standard deviation over n trials. Images trained on: passes of one image through the network, forward and back.",
+    "tab-figure4-one-mask",
+)
+
+# %% [markdown]
 # ## What was tried
 #
 # With the first seed of a panel, judged on held-out images; test images choose nothing.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-first = rows[rows["seed"] == rows["panel"].map({name: panel.seeds[0] for name, panel in shown.items()})]
+first_seed = {name: panel.seeds[0] for name, panel in shown.items()}
+first = rows[rows["seed"] == rows["panel"].map(first_seed)]
 held = pd.concat([first, tried], ignore_index=True)
 held = held[held["split"] == "held_out"]
 held = held[held["epoch"] == held.groupby(["panel", "variant"])["epoch"].transform("max")]
 rates = {
     (name, setting): recipe.lr
     for name, panel in shown.items()
-    for setting, recipe in (panel.settings() | panel.recipes_of(panel.tried)).items()
+    for setting, recipe in (panel.settings() | panel.recipes_of(panel.tried) | panel.control_recipes()).items()
 }
 lines = [
     {
@@ -325,6 +379,20 @@ lines = [
         "n": 1,
     }
     for row in held.sort_values("panel", kind="stable").itertuples()
+]
+largest = shared["classes"] == shared.groupby("panel")["classes"].transform("max")
+whole = shared[largest & (shared["seed"] == shared["panel"].map(first_seed))]
+lines += [
+    {
+        "panel": row.panel,
+        "setting": row.setting,
+        "rate": f"{rates[row.panel, row.setting]:g}",
+        "all classes (%)": tables.percent(row.held_out_accuracy),
+        "pairs (%)": "",
+        "of all weights": f"{row.density:.3f}",
+        "n": 1,
+    }
+    for row in whole.itertuples()
 ]
 tables.table(
     pd.DataFrame(lines),

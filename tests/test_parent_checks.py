@@ -39,6 +39,12 @@ class KeepsActivations(Small):
         return self.last(self.hidden)
 
 
+class KeepsThemInADict(Small):
+    def forward(self, inputs):
+        self.seen = {"hidden": [self.first(inputs.flatten(1)).relu()]}
+        return self.last(self.seen["hidden"][0])
+
+
 class Detached(Small):
     def forward(self, inputs):
         return self.last(self.first(inputs.flatten(1)).relu().detach())
@@ -80,7 +86,7 @@ def with_hooks():
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning", "ignore:parent. 2 weights are not masked")
-@pytest.mark.parametrize("kind", [KeepsActivations, TrainReturnsNothing, Counts, with_hooks])
+@pytest.mark.parametrize("kind", [KeepsActivations, KeepsThemInADict, TrainReturnsNothing, Counts, with_hooks])
 def test_networks_with_habits_work(kind, data, decompose, inputs, tmp_path):
     net = kind()
     net(data.inputs(data.train_images[:4]))  # with gradients: what it keeps has a graph
@@ -123,6 +129,16 @@ def test_a_last_batch_of_one_image_is_left_out_where_it_would_need_statistics(no
     net = nn.Sequential(*layers)
     made = [decompose(net, norm=norm, images_per_epoch=count, engine="sequential") for count in (32, 33)]
     assert torch.equal(made[0].grafting_weight, made[1].grafting_weight)
+
+
+def test_weights_without_part_are_not_called_detached(data):
+    layer = nn.TransformerEncoderLayer(16, 2, 8, batch_first=True)  # whose fast pass gives other bits without gradients
+    net = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (1, 16)), layer, nn.Flatten(), nn.Linear(16, 3))
+    net.idle = Small().first
+    net.forward = types.MethodType(lambda s, x: nn.Sequential.forward(s[:-1], x), net)
+    lines = unmasked_lines(net.eval(), data)
+    assert "parent: 1 masked weights have no part in the logits: idle.weight" in lines
+    assert not any("gradient" in line for line in lines)
 
 
 def test_half_precision_is_named(data):
@@ -182,7 +198,10 @@ def test_numbers_of_numpy_are_numbers(parent, data, decompose, tmp_path):
     by_layer = types.MappingProxyType({"default": np.float32(0.5)})
     assert Recipe(k=by_layer, alpha=1.0, epochs=1).k == {"default": 0.5}
     assert type(Run(parent, Recipe(k=0.5, alpha=1.0, epochs=1), np.int64(3)).seed) is int
-    assert modlib.seeds.generator(np.int64(3), "a").initial_seed() == modlib.seeds.generator(3, "a").initial_seed()
+    seeds = [modlib.seeds.generator(*of, "a").initial_seed() for of in ((np.int64(3), np.int64(1)), (3, 1))]
+    assert seeds[0] == seeds[1]
+    with pytest.raises(TypeError):
+        modlib.seeds.generator(1.7, "a")
 
 
 def test_what_cannot_be_written_or_called_is_refused(parent, data, decompose, tmp_path):

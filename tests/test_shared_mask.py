@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from modlib import cotraining, shared_mask
+from modlib.baselines import controls
 from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.engines import start
 
@@ -75,7 +76,7 @@ def test_a_cumulative_average_starts_anew(conv_parent, data):
     assert start.starting_statistics(run, conv_parent)["1.num_batches_tracked"] == 0
 
 
-def test_stopping_and_going_on_changes_nothing(conv_parent, data, tmp_path, same):
+def test_stopping_and_going_on_changes_nothing(conv_parent, data, tmp_path, same, monkeypatch):
     runs, path = [Run(conv_parent, RECIPE, 0), Run(conv_parent, RECIPE, 1)], tmp_path / "run.pt"
 
     def stop(run, epoch, modules):
@@ -84,7 +85,11 @@ def test_stopping_and_going_on_changes_nothing(conv_parent, data, tmp_path, same
 
     with pytest.raises(KeyboardInterrupt):
         cotrain_population(runs, data, device="cpu", callback=stop, checkpoint=path)
-    resumed = cotrain_population(runs, data, device="cpu", checkpoint=path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run-shared.pt", "run.pt"]
+    with monkeypatch.context() as patch:
+        patch.setattr(shared_mask, "train", None)  # its epochs are done
+        resumed = cotrain_population(runs, data, device="cpu", checkpoint=path)
+    assert not list(tmp_path.iterdir())
     assert all(same(a, b) for a, b in zip(resumed, cotrain_population(runs, data, device="cpu"), strict=True))
 
 
@@ -95,6 +100,19 @@ def test_the_parent_stays_as_it_was(conv_parent, decompose):
     assert all(torch.equal(values, before.get_buffer(name)) for name, values in conv_parent.named_buffers())
     assert all(torch.equal(values, before.get_parameter(name)) for name, values in conv_parent.named_parameters())
     assert all(p.requires_grad and p.grad is None for p in conv_parent.parameters())
+
+
+def test_what_is_refused_is_refused_before_any_epoch(conv_parent, decompose, monkeypatch):
+    monkeypatch.setattr(shared_mask, "train", None)
+    with pytest.raises(ValueError, match="engine: 'vectorised' needs a fully connected parent"):
+        decompose(conv_parent, shared_epochs=2, engine="vectorised")
+
+
+def test_other_controls_have_no_shared_epochs(parent, data):
+    masks = controls.fixed_masks(parent, "magnitude", 0.3, 0, CLASSES)
+    recipe = replace(RECIPE, schedule="cosine")
+    made = [controls.grafted(parent, masks, data, replace(recipe, shared_epochs=e), 0) for e in (0, 6)]
+    assert torch.equal(made[0].grafting_weight, made[1].grafting_weight)
 
 
 def test_scores_that_diverge_say_so(parent, decompose):

@@ -8,7 +8,6 @@ log-odds of any subset vote by their largest.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -21,6 +20,7 @@ from modlib import checks, masking, parents
 from modlib import shared_mask as one_mask
 from modlib.datasets import Dataset
 from modlib.engines import start
+from modlib.logits import copied
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.objective import objective
@@ -95,7 +95,7 @@ def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, cla
     """
     check_parent(parent, data, masking.default_policy)
     device = next(parent.parameters()).device
-    run = Run(parent, replace(recipe, shared_epochs=0), seed)
+    run, classes = Run(parent, replace(recipe, shared_epochs=0), seed), checks.subset(classes, range(data.num_classes))
     trained = one_mask.train(run, classes, only(data, classes), device, range(recipe.epochs))
     keep = recipe.kept_edges(dict(masking.maskable_parameters(parent)))
     final = {
@@ -190,7 +190,7 @@ def _same_for_all(mask: dict[str, Tensor], classes: Sequence[int]) -> MaskSet:
 @torch.no_grad()
 def masked(network: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Return a copy of `network` in which the weights outside the masks, by the parameter's name, are 0."""
-    small = copy.deepcopy(network)
+    small = copied(network)
     for name, mask in masks.items():
         weight = small.get_parameter(name)
         weight.mul_(mask.to(weight.device))
@@ -223,6 +223,7 @@ def _descend(
     `log_odds` maps the positions of a batch's images to log-odds [C, B]. `parameters` step at `recipe.lr`, `grafts` at
     `recipe.grafting_rate`.
     """
+    recipe = replace(recipe, shared_epochs=0)  # rates start from the first of these epochs
     some = (parameters or grafts)[0]
     labels, chosen = data.train_labels.to(some.device), torch.tensor(list(classes), device=some.device)
 

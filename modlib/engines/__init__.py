@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -50,7 +50,12 @@ class Engine(Protocol):
 def make_engine(
     name: str, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device
 ) -> Engine:
-    """Return the engine `name` for `runs`; "auto" takes the vectorised one where it can, else `modulewise`.
+    """Return the engine `name` for `runs`, see `engine_class`."""
+    return engine_class(name, runs, classes)(runs, classes, data, device)
+
+
+def engine_class(name: str, runs: Sequence[Run], classes: tuple[int, ...]) -> Callable[..., Engine]:
+    """Return the engine `name` means for `runs`; "auto": the vectorised one where it can, else `modulewise`.
 
     Raises ValueError where the vectorised engine is asked for and does not fit, and where there are several processes
     for an engine that knows one, for "auto" where one process would train otherwise, or more than modules.
@@ -73,10 +78,8 @@ def make_engine(
             "ask for 'modulewise'"
         )
     if name == "sequential":
-        return SequentialEngine(runs, classes, data, device)
-    if name == "modulewise" or not fits or processes > 1:
-        return ModulewiseEngine(runs, classes, data, device)
-    return VectorisedEngine(runs, classes, data, device)
+        return SequentialEngine
+    return ModulewiseEngine if name == "modulewise" or not fits or processes > 1 else VectorisedEngine
 
 
 def _is_vectorisable(run: Run) -> bool:

@@ -270,10 +270,8 @@ class _Slot:
     def logits(self, inputs: Tensor, keep_statistics: bool = False) -> Tensor:
         """Return the masked parent's logits [B, N]; its running statistics follow the batch unless they are kept."""
         own = {name: s.clone() for name, s in self.statistics.items()} if keep_statistics else self.statistics
-        # a forward pass may write to other buffers too: it gets copies, the parent keeps its own
-        buffers = {n: b.clone() for n, b in self.parent.named_buffers() if n not in own}
         with autocast(inputs.device, self.recipe.precision):
-            logits = functional_call(self.parent, {**self.masked, **buffers, **own}, (inputs,))
+            logits = functional_call(self.parent, {**self.masked, **own}, (inputs,))
         return logits.to(self.grafting.dtype)
 
     def step(self, logits: Tensor, of_log_odds: Tensor, rate_factor: float) -> None:

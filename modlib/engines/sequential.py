@@ -87,9 +87,7 @@ class SequentialEngine(start.Started):
                 ranked = {name: masking.ranked(s, self.recipe.scores) for name, s in module.scores.items()}
                 loss = loss + stemming.stemming_loss(ranked, average, factor, self.recipe.p)
             loss.backward()
-            for scores in module.scores.values():
-                if scores.grad is None:  # no part in these logits: it decays and coasts on, as in the other engines
-                    scores.grad = torch.zeros_like(scores)
+            start.fill_gradients(module.scores.values())
             module.optimiser.step()
 
     def _loss(self, i: int, mine: Tensor, others: Tensor | None, labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -113,9 +111,8 @@ class SequentialEngine(start.Started):
             for name, weight in self.weights_of[r].items()
         }
         own = module.statistics if update else {name: s.clone() for name, s in module.statistics.items()}
-        buffers = {n: b.clone() for n, b in self.parents[r].named_buffers() if n not in own}  # a pass may write to them
         with autocast(self.device, self.recipe.precision):
-            logits = functional_call(self.parents[r], {**masked, **buffers, **own}, (inputs,))
+            logits = functional_call(self.parents[r], {**masked, **own}, (inputs,))
         return grafting.log_odds(grafting.graft(logits.to(self.dtype), *module.grafting))
 
     def ranked(self) -> dict[str, Tensor]:

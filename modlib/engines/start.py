@@ -3,7 +3,7 @@ functions of the recipe and the seed alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -44,9 +44,8 @@ class Started:
         inputs, parent = self.inputs(torch.arange(2, device=self.device) % len(self.labels)), self.parents[0]
         if inputs.ndim != 4 or not any(isinstance(part, nn.Conv2d) for part in parent.modules()):
             return False
-        buffers = {name: buffer.clone() for name, buffer in parent.named_buffers()}
         try:
-            functional_call(parent, buffers, (inputs.contiguous(memory_format=torch.channels_last),))
+            functional_call(parent, {}, (inputs.contiguous(memory_format=torch.channels_last),))
         except RuntimeError:  # a network that views its feature maps needs them channel by channel
             return False
         return True
@@ -67,7 +66,11 @@ class Started:
         """Return the batches of an epoch; a last one of a single image is left out where it would need statistics."""
         batches = list(order.split(self.recipe.batch_size))
         layers = [part for part in self.parents[0].modules() if isinstance(part, NORMALISATIONS)]
-        takes_statistics = any(self.recipe.norm == "batch" or layer.running_mean is None for layer in layers)
+        of_batch = nn.modules.batchnorm._BatchNorm
+        takes_statistics = any(
+            self.recipe.norm == "batch" or (isinstance(layer, of_batch) and layer.running_mean is None)
+            for layer in layers
+        )
         return batches[:-1] if takes_statistics and len(batches) > 1 and len(batches[-1]) == 1 else batches
 
     def ranked(self) -> dict[str, Tensor]:
@@ -183,6 +186,13 @@ def make_optimiser(
         weight_decay=recipe.weight_decay,
         fused=fused,
     )
+
+
+def fill_gradients(parameters: Iterable[Tensor]) -> None:
+    """Give parameters without a part in the logits of a batch the gradient 0: they decay and coast on all the same."""
+    for values in parameters:
+        if values.grad is None:
+            values.grad = torch.zeros_like(values)
 
 
 def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
