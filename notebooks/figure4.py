@@ -471,15 +471,16 @@ claims.publish(store, "figure4", judged)
 Markdown("**What came out.**\n\n" + "\n\n".join(sentences))
 
 # %% [markdown]
-# **What it means.** The method runs on convolutional networks as they are, and a recomposed network needs no training. How the edges are
-# shared out among the layers decides whether modules work: with the same share of every layer, as in the paper, they would have to be trained for much longer than here to
-# get over the loss that the table of untrained masks shows; with LAMP they start much closer to the parent. What the
+# **What it means.** The method runs on convolutional networks as they are, and a recomposed network needs no training. Two things decide whether its modules
+# work. The small layers near the input must keep enough edges: with the same share of every layer, as in the paper, modules would have to be trained for much longer than
+# here to get over the loss that the table of untrained masks shows; with LAMP they start much closer to the parent. And a mask must be found under which the small network works
+# at all: one mask, trained for all classes, finds it in a fraction of the steps that many modules need side by side, and modules that go on from it keep it. What the
 # numbers say is bounded by the size of the runs: modules that have seen a few thousand images in each of a few epochs are not what 50 epochs would make
 # of them. The claims about Figure 4 stay *open* on the scoreboard until the panels have run at full size.
 #
-# Two things keep this from being more than it is. At full width most of it is there before anything is trained (the table of untrained masks), and the
-# modules' masks stay nearly the same; so LAMP gets the credit, not what the modules learn of their classes. And one mask for all classes, trained for a
-# tenth of the time, is as good or close to it at the same size: where only accuracy and size count, a decomposition buys little here.
+# Said as loudly: that is not much of a decomposition. Modules that go on from one mask stay nearly equal, and that mask by itself, with a grafting layer for each class, is
+# about as good at the same size, for far fewer steps (the table of one mask first). At full width most of it is there before anything is trained (the table of untrained masks). Where only accuracy and
+# size count, masks of their own buy the classes little here; LAMP and the common mask get the credit.
 #
 # A module's own accuracy is another thing: the vote loss lets the modules' thresholds go, because only their order counts in a vote. Where single modules are
 # asked for, take the settings without it.

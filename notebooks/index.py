@@ -90,6 +90,8 @@ Markdown(sentence)
 # - **How does it work?** [Introduction](introduction.ipynb), then [masks](training_mask.ipynb),
 #   [grafting layers](grafting_layer.ipynb), [stemming and co-training](module_stemming.ipynb),
 #   [recomposing](recomposing.ipynb).
+# - **Does it work for convolutional networks?** [Figure 4](figure4.ipynb): VGG16, ResNet50 and a WideResNet, what starves
+#   their modules, and what to do about it.
 # - **Your own network:** [three lines](../own_network.md), and the [API](../api.md).
 # - **Re-run a page with other parameters:** [how](../rerun.md). What differs from the paper, and why:
 #   [deviations](../deviations.md).
