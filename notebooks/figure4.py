@@ -425,16 +425,19 @@ plt.show()
 
 # %% tags=["hide-input"]
 sentences, judged = [], []
+panel_classes = subsets.groupby("panel")["classes"].max()
 for name, panel in shown.items():
     part = last[last["panel"] == name].set_index(["variant", "seed"])
     size = f"{name}, {'reduced: ' + panel.reduced if panel.reduced else 'full size'} (n = {len(panel.seeds)})"
     held_out = rows[(rows["panel"] == name) & (rows["split"] == "held_out") & (rows["epoch"] == panel.epochs)]
-    best = held_out.groupby("variant")["accuracy"].mean().idxmax()
+    means = held_out.groupby("variant")[["accuracy", "parent_accuracy", "remaining_parameters_all"]].mean()
+    best = means["accuracy"].idxmax()
+    close = means[means["parent_accuracy"] - means["accuracy"] <= 0.01]
     at_best = part.loc[best]
-    same_images = subsets[(subsets["panel"] == name) & (subsets["setting"] == best)]
-    of_all = same_images[same_images["classes"] == same_images["classes"].max()]
-    gap = 100 * (of_all["parent_accuracy"] - of_all["accuracy"]).mean()
-    of_control = shared[(shared["panel"] == name) & (shared["classes"] == of_all["classes"].max())]
+    of_all = subsets[(subsets["panel"] == name) & (subsets["classes"] == panel_classes[name])]
+    gaps = 100 * (of_all["parent_accuracy"] - of_all["accuracy"]).groupby(of_all["setting"]).mean()  # same images
+    gap = gaps[best]
+    of_control = of_figures[(of_figures["panel"] == name) & (of_figures["classes"] == panel_classes[name])]
     masks = ", ".join(
         f"{records.mean_and_spread(control['accuracy'])}% in {control['union'].mean():.1%} ({which})"
         for which, control in of_control.groupby("setting", sort=False)
@@ -448,6 +451,13 @@ for name, panel in shown.items():
         f"{abs(gap):.2f} points {'behind' if gap >= 0 else 'ahead of'} the parent. One mask for all classes: {masks}. All classes in at most {goal:.0%} of "
         f"the weights within one point of the parent: {'**met**' if met else '**not met**'}."
     )
+    if len(close):
+        smallest = close["remaining_parameters_all"].idxmin()
+        sentences[-1] += (
+            f" The smallest within one point on held-out images is *{smallest}*: {records.mean_and_spread(part.loc[smallest]['accuracy'])}% on "
+            f"test images, in {part.loc[smallest]['remaining_parameters_all'].mean():.1%} of the weights, {abs(gaps[smallest]):.2f} points "
+            f"{'behind' if gaps[smallest] >= 0 else 'ahead of'} the parent."
+        )
     if max(panel.alphas) == 0:
         continue
     strongest = f"α = {max(panel.alphas):g}"
