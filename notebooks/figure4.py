@@ -323,17 +323,14 @@ tables.table(
 lines = []
 for name, panel in shown.items():
     data = modlib.datasets.load(panel.dataset)
-    modules = last[last["panel"] == name].assign(held=lambda part: part["remaining_parameters_all"])
-    masks = of_figures[(of_figures["panel"] == name) & (of_figures["classes"] == data.num_classes)]
-    masks = masks.rename(columns={"setting": "variant", "union": "held"})
+    of_all = every[(every["panel"] == name) & (every["classes"] == data.num_classes)]
+    own_accuracy = last[last["panel"] == name].set_index(["variant", "seed"])["module_accuracy"]
     chosen = {s: r for s, r in panel.settings().items() if s == "LAMP, vote" or r.shared_epochs}
     own_epochs = dict.fromkeys(chosen, data.num_classes * panel.epochs)
-    chosen |= {
-        s: r for s, r in panel.control_recipes().items() if r.allocation == "lamp" and s in set(masks["variant"])
-    }
-    for setting, recipe in chosen.items():
+    alone = {s: r for s, r in panel.control_recipes().items() if r.allocation == "lamp" and (name, s) in compared}
+    for setting, recipe in (chosen | alone).items():
         passes = recipe.shared_epochs + own_epochs.get(setting, recipe.epochs)
-        part = (modules if setting in own_epochs else masks).query("variant == @setting")
+        part = of_all[of_all["setting"] == setting]
         lines.append(
             {
                 "panel": name,
@@ -341,8 +338,8 @@ for name, panel in shown.items():
                 "images trained on": f"{passes * (panel.images_per_epoch or len(data.train_labels)):,}",
                 "all classes (%)": records.mean_and_spread(part["accuracy"]),
                 "the parent (%)": records.mean_and_spread(part["parent_accuracy"]),
-                "weights held": records.mean_and_spread(part["held"], 1, 3),
-                "modules (%)": records.mean_and_spread(part["module_accuracy"]) if setting in own_epochs else "",
+                "weights held": records.mean_and_spread(part["union"], 1, 3),
+                "modules (%)": "" if setting in alone else records.mean_and_spread(own_accuracy[setting]),
                 "n": len(part),
             }
         )
@@ -489,7 +486,7 @@ Markdown("**What came out.**\n\n" + "\n\n".join(sentences))
 # of them. The claims about Figure 4 stay *open* on the scoreboard until the panels have run at full size.
 #
 # Said as loudly: that is not much of a decomposition. Modules that go on from one mask stay nearly equal, and that mask by itself, with a grafting layer for each class, is
-# about as good at the same size, for far fewer steps (the table of one mask first). At full width most of it is there before anything is trained (the table of untrained masks). Where only accuracy and
+# about as good at the same size, or better, for far fewer steps (the table of one mask first). At full width most of it is there before anything is trained (the table of untrained masks). Where only accuracy and
 # size count, masks of their own buy the classes little here; LAMP and the common mask get the credit.
 #
 # A module's own accuracy is another thing: the vote loss lets the modules' thresholds go, because only their order counts in a vote. Where single modules are
