@@ -125,9 +125,8 @@ looks |= {name: ("#009e73", ":" if "vote" in name else "--") for name in free}
 own = [name for name in names if name not in looks and not name.startswith("shared mask")]
 looks |= {name: (hue, "--") for name, hue in zip(own, sns.color_palette("YlOrRd", len(own) + 1)[1:], strict=True)}
 one_mask = [name for name in names if name.startswith("shared mask")]
-looks |= {
-    name: (figures.COLOURS["TI-SNE"], line) for name, line in zip(one_mask, cycle(["-", "-.", ":", "--"]), strict=False)
-}
+dashes = cycle(["-", "-.", ":", "--", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)), (0, (8, 3))])
+looks |= {name: (figures.COLOURS["TI-SNE"], line) for name, line in zip(one_mask, dashes, strict=False)}
 looks |= {"restricted parent": ("black", "--")}
 """Colour and line of every setting: the paper's solid and blue, the scale-free reading green, ours yellow to red."""
 
@@ -159,6 +158,7 @@ for column, (name, panel) in zip(axes.T, shown.items(), strict=True):
             ax.fill_between(curve.index, low, high, color=ax.lines[-1].get_color(), alpha=0.2, lw=0)
         ax.set(ylabel=label if ax in axes[:, 0] else "")
     column[0].axhline(panel.k, ls=":", color="black", lw=1)
+    column[0].ticklabel_format(axis="y", useOffset=False)
     column[0].set_title(f"{name}\n({'reduced' if panel.reduced else 'full size'})", fontsize=9)
     column[1].set(xlabel="epoch")
     column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -405,19 +405,20 @@ tables.table(
 # weights for two classes, 48% for ten. We don't touch the parent. Theirs are *their* numbers, of another parent, trained for longer than ours; so
 # what can be compared is the share of the weights, and each system's distance to its own parent.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the parent's weights that a recomposed network holds, against the number of classes. Grey squares: MODA, VGG16 on CIFAR-10 at full size, two and ten classes, as its authors print them; the line between them is ours. Others: our modules of the panels above, means over subsets and trials. Dotted: our goal for all classes.", "name": "fig-figure4-moda"}, "image": {"alt": "Share of weights over the number of classes: MODA's two points at 5 and 48 percent with a line between them, and our curves from about k to their union."}}
-figure, ax = plt.subplots(figsize=(figures.WIDTH * 0.65, 3.0))
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the parent's weights that a recomposed network holds, against the number of classes. Grey squares: MODA, VGG16 on CIFAR-10 at full size, two and ten classes, as its authors print them; the line between them is ours. Others: our modules of the CIFAR-10 panels above, means over subsets and trials. Dotted: our goal for all classes.", "name": "fig-figure4-moda"}, "image": {"alt": "Share of weights over the number of classes: MODA's two points at 5 and 48 percent with a line between them, and our curves from about k to their union."}}
+figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.0))
 ax.plot([2, 10], [5, 48], color=figures.COLOURS["paper"], marker="s", label="MODA (their numbers)")
-for (name, panel), marker in zip(shown.items(), "o^vD", strict=False):
+same_data = {name: panel for name, panel in shown.items() if panel.dataset == "cifar10"}
+for (name, panel), marker in zip(same_data.items(), "o^vD", strict=False):
     for setting in panel.settings():
-        part = subsets[(subsets["panel"] == name) & (subsets["setting"] == setting) & (subsets["classes"] <= 10)]
+        part = subsets[(subsets["panel"] == name) & (subsets["setting"] == setting)]
         if setting == "α = 0" or setting in panel.variants:
             curve = 100 * part.groupby("classes")["union"].mean()
             draw(ax, setting, curve, marker=marker, ms=3)
             ax.lines[-1].set_label(f"{name}, {setting}")
 ax.axhline(100 * goal, ls=":", color="black", lw=1)
 ax.set(xlabel="classes", ylabel="weights held (%)")
-ax.legend(frameon=False, fontsize=6)
+figure.legend(frameon=False, fontsize=7, loc="outside right upper")
 plt.show()
 
 # %% tags=["hide-input"]
