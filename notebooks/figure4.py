@@ -217,7 +217,8 @@ tables.table(
 #
 # The paper stops at pairs. Here are the votes of all numbers of classes, means over at most 50 subsets of each size, beside the parent
 # restricted to the subset, which holds all weights, and one supermask shared by all classes with a grafting layer each,
-# trained with the vote loss for as many steps as one module, so for far fewer than all modules together.
+# trained with the vote loss for as many steps as one module, so for far fewer than all modules together (*longer*: for as many epochs as
+# both phases of *one mask first* have).
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of recomposed networks on test images against the number of classes: modules of every setting (the vote loss is ours, not the paper's), beside the parent restricted to the subset and one shared mask. Means over subsets of one size and over trials.", "name": "fig-figure4-subsets"}, "image": {"alt": "Falling curves of accuracy over the number of classes: the restricted parent on top, the modules below, and the shared mask."}}
 restricted = subsets.drop_duplicates(["panel", "seed", "classes"]).assign(
