@@ -175,8 +175,8 @@ def cotrain_population(
     """Decompose several parents of one architecture side by side; return the modules of each run, in order.
 
     The runs may differ in parent, k, alpha, share_init and seed; everything else in their recipes must agree.
-    `checkpoint`: a file written after every epoch and removed at the end; where it is there, the population goes on
-    from it, to the same result. Otherwise as `cotrain`.
+    `checkpoint`: a file written after every epoch and removed at the end, and one beside it after shared epochs; where
+    it is there, the population goes on from it, to the same result. Otherwise as `cotrain`.
     """
     device = resolve_device(device)
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
