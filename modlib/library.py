@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from modlib.logits import frozen_copy, with_logits
+from modlib.logits import copied, frozen, with_logits
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 
@@ -116,7 +116,7 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     device = next(parent.parameters()).device
     tensors = {name: values if name.startswith("mask/") else values.to(device) for name, values in tensors.items()}
     return Modules(
-        parent=frozen_copy(parent if logits is None else with_logits(parent, logits)),
+        parent=frozen(copied(parent) if logits is None else with_logits(parent, logits)),
         masks=MaskSet(
             {name: unpack(tensors[f"mask/{name}"], shape).to(device) for name, shape in shapes.items()}, classes
         ),

@@ -67,7 +67,11 @@ def _tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
 
 def frozen_copy(parent: nn.Module) -> nn.Module:
     """Return a copy of `parent`, in eval mode, whose parameters take no gradient."""
-    network = copied(parent)
+    return frozen(copied(parent))
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """Return `network` itself, put in eval mode, its parameters without gradient."""
     network.eval()  # a user's own train() may return nothing: no chain of calls
     network.requires_grad_(False)
     return network

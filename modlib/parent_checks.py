@@ -79,7 +79,7 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
     still = [name for name, gradient in zip(copies, _gradients(logits, copies), strict=True) if gradient is None]
     if len(still) == len(copies):
         raise ValueError(f"parent: no masked weight has a gradient from the logits; masked are {_shortened(copies)}")
-    detached = [name for name in still if _counts(parent, name, data, policy)]
+    detached = _that_count(parent, still, _some_inputs(parent, data, policy)) if still else []
     idle = [name for name in still if name not in detached]
     if idle:
         lines.append(f"parent: {len(idle)} masked weights have no part in the logits: {_shortened(idle)}")
@@ -103,10 +103,11 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
 
 
 @torch.no_grad()
-def _counts(parent: nn.Module, name: str, data: Dataset, policy: masking.Policy) -> bool:
-    """Say whether the logits of a few images change where a weight is 0."""
-    inputs, zero = _some_inputs(parent, data, policy), torch.zeros_like(parent.get_parameter(name))
-    return not torch.equal(_call(parent, {name: zero}, inputs), _call(parent, {}, inputs))
+def _that_count(parent: nn.Module, names: Iterable[str], inputs: Tensor) -> list[str]:
+    """Return the names of those weights without which, all 0, the logits of `inputs` would be others."""
+    whole = _call(parent, {}, inputs)
+    zeros = {name: torch.zeros_like(parent.get_parameter(name)) for name in names}
+    return [name for name, zero in zeros.items() if not torch.equal(_call(parent, {name: zero}, inputs), whole)]
 
 
 def _gradients(logits: Tensor, weights: Mapping[str, Tensor]) -> tuple[Tensor | None, ...]:
@@ -130,8 +131,7 @@ def _some_inputs(parent: nn.Module, data: Dataset, policy: masking.Policy) -> Te
 
 
 def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Any:
-    """Call `parent` in eval mode with some parameters replaced; its modes and buffers stay as they are."""
-    modes = {module: module.training for module in parent.modules()}
+    """Call `parent`, a copy of the user's, in eval mode with some parameters replaced; its buffers stay as they are."""
     try:
         parent.eval()
         return functional_call(parent, parameters, (inputs,))
@@ -139,6 +139,3 @@ def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> A
         raise
     except Exception as error:  # it is the user's code: it may raise anything
         raise ValueError(f"parent: does not take inputs of shape {tuple(inputs.shape)}: {error!r}") from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
