@@ -434,6 +434,8 @@ def _run_population(
             write(so_far, json.dumps({"rows": rows, "seconds": seconds}))
 
     runs = [Run(p, t.recipe, t.seed) for p, t in zip(trained, trials, strict=True)]
+    if trials[0].recipe.method == "base":
+        checkpoint = None  # which method A does not write
     done = cotraining.cotrain_population(runs, data, device=device, callback=after_epoch, checkpoint=checkpoint)
     seconds = (earlier + time.perf_counter() - before) / len(trials)
     records = {}

@@ -163,3 +163,11 @@ def test_differences_are_paired_by_seed():
     found = experiments.differences(rows, "a", "accuracy")
     assert found["b"].to_dict() == {1: 0.25, 2: -0.75}
     assert found["a"].to_dict() == {1: 0.0, 2: 0.0}
+
+
+def test_a_trial_of_method_a_is_recorded(data, tmp_path):
+    """It writes no checkpoint, in a store either."""
+    recipe = recipes.ours(k=0.3, epochs=1, method="base", base_class=1)
+    (record,) = experiments.run_trials([Trial("toy", "fc1", "ours", recipe, 0, 1)], data, records.Store.at(tmp_path))
+    assert [line["split"] for line in record.rows] == ["held_out", "test"]
+    assert not list((tmp_path / "checkpoints").glob("*"))
