@@ -36,17 +36,18 @@ def parser() -> argparse.ArgumentParser:
     panel.add_argument("--full", action="store_true", help="the paper's size, where the book shows a reduced panel")
     panel.add_argument("--results", default="book/results", help="folder of records and parents (book/results)")
     panel.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    panel.add_argument("--engine", default="auto", help="auto; graphed is faster on a GPU (default: auto)")
     commands.add_parser("book", help="build the published book at _build/html")
     return top
 
 
-def run_panel(dataset: str, model: str, full: bool, results: str, device: str) -> int:
+def run_panel(dataset: str, model: str, full: bool, results: str, device: str, engine: str) -> int:
     """Run what is open of a panel; return the exit status."""
     try:
         panel = panels.named(dataset, model, full=full)
         store, data = Store.at(results), datasets.load(dataset)
         print(panels.describe(panel, store), flush=True)
-        panels.run(panel, data, store, device)
+        panels.run(panel, data, store, device, engine)
         print(panels.describe(panel, store), flush=True)
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"modlib: {error}", file=sys.stderr)
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     asked = parser().parse_args(arguments)
     if asked.command == "panel":
-        return run_panel(asked.dataset, asked.model, asked.full, asked.results, asked.device)
+        return run_panel(asked.dataset, asked.model, asked.full, asked.results, asked.device, asked.engine)
     from modlib import reproduce as runner  # notebooks and the book need more packages than a panel does
 
     try:

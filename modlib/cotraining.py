@@ -113,7 +113,8 @@ def cotrain(
             together; every module goes on from it. Rates are annealed over both. Ours; see `modlib.shared_mask`.
         policy: which parameters are masked.
         logits: picks the logits [B, N] out of what the parent returns, where that is a tuple, a dict or the like.
-        engine: "auto", "vectorised" (fully connected parents), "modulewise" or "sequential"; see `modlib.engines`.
+        engine: "auto", "vectorised" (fully connected parents), "modulewise", "graphed" (on a GPU) or "sequential"; see
+            `modlib.engines`.
         device: "auto" (a GPU where there is one), or a torch device.
         callback: called after every epoch with its number (from 1) and the modules so far.
 

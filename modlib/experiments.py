@@ -123,10 +123,17 @@ def trained_parent(
 
 
 def run_trials(
-    trials: Sequence[Trial], data: Dataset, store: Store, *, device: str = "auto", population: int = 1
+    trials: Sequence[Trial],
+    data: Dataset,
+    store: Store,
+    *,
+    device: str = "auto",
+    population: int = 1,
+    engine: str = "auto",
 ) -> list[Record]:
     """Return the record of every trial, computing those that are not in the store, one population at a time.
 
+    `engine`: one of `modlib.engines.ENGINES`; results do not depend on it, but for rounding.
     `population`: how many decompositions train side by side. One is fastest on a CPU, whose caches hold one; a GPU
     takes many. Trials that differ in more than k, alpha, share_init and seed go into different populations.
     A trial that diverges is recorded as failed, with the reason; the others are not touched by it.
@@ -138,7 +145,7 @@ def run_trials(
     made: Parents = {}
     waiting = sum(not is_done(trial, store) for trial in trials)
     for group in _populations([trial for trial in trials if not is_done(trial, store)], population):
-        computed |= _run_or_report(group, data, store, device, made)
+        computed |= _run_or_report(group, data, store, device, engine, made)
         print(f"{len(computed)} of {waiting} trials computed, the last {group[-1].name}", file=sys.stderr, flush=True)
     return [computed[_id(t)] if _id(t) in computed else _record(t, data, store, None) for t in trials]
 
@@ -392,21 +399,21 @@ def _populations(trials: Sequence[Trial], size: int) -> Iterator[list[Trial]]:
 
 
 def _run_or_report(
-    trials: Sequence[Trial], data: Dataset, store: Store, device: str, made: Parents
+    trials: Sequence[Trial], data: Dataset, store: Store, device: str, engine: str, made: Parents
 ) -> dict[str, Record]:
     """Run a population; where it diverges, run its trials alone, and record those that fail by themselves."""
     try:
-        return _run_population(trials, data, store, device, made)
+        return _run_population(trials, data, store, device, engine, made)
     except FloatingPointError as error:
         if len(trials) == 1:
             failed = [_columns(trials[0]) | {"failed": str(error)}]
             record = Shard.here().first_alone(partial(_record, trials[0], data, store, failed))
             return {_id(trials[0]): record}
-        return {name: r for t in trials for name, r in _run_or_report([t], data, store, device, made).items()}
+        return {name: r for t in trials for name, r in _run_or_report([t], data, store, device, engine, made).items()}
 
 
 def _run_population(
-    trials: Sequence[Trial], data: Dataset, store: Store, device: str, made: Parents
+    trials: Sequence[Trial], data: Dataset, store: Store, device: str, engine: str, made: Parents
 ) -> dict[str, Record]:
     """Train the trials side by side and return their records, by id; each is written, with its modules."""
     for t in trials:
@@ -436,7 +443,9 @@ def _run_population(
     runs = [Run(p, t.recipe, t.seed) for p, t in zip(trained, trials, strict=True)]
     if trials[0].recipe.method == "base":
         checkpoint = None  # which method A does not write
-    done = cotraining.cotrain_population(runs, data, device=device, callback=after_epoch, checkpoint=checkpoint)
+    done = cotraining.cotrain_population(
+        runs, data, engine=engine, device=device, callback=after_epoch, checkpoint=checkpoint
+    )
     seconds = (earlier + time.perf_counter() - before) / len(trials)
     records = {}
     for trial, modules, measured in zip(trials, done, rows, strict=True):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ INITS = ("kaiming", "magnitude")
 ALLOCATIONS = ("uniform", "lamp")
 COUNTED = 1 << 20
 """Edges of a layer that are counted at once: what that takes in memory does not grow with the layer."""
+COUNTED_TOGETHER = 16
+"""Up to so many modules, edges are counted once by which modules keep them: 2**16 counts for any subset."""
 
 
 PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -220,8 +223,27 @@ class MaskSet:
         rows = self.rows(self.classes if subset is None else subset)
         return {name: mask[rows].all(0) for name, mask in self.masks.items()}
 
+    @cached_property
+    def _kept_by(self) -> Tensor:
+        """How many edges are kept by which modules: int64 [2**N], bit i of an index is module i."""
+        counts = torch.zeros(2 ** len(self.classes), dtype=torch.int64)
+        for mask in self.masks.values():
+            by_module = mask.flatten(1)
+            which = torch.zeros(by_module.shape[1], dtype=torch.int32, device=mask.device)
+            for i, own in enumerate(by_module):
+                which.add_(own, alpha=2**i)
+            counts += torch.bincount(which, minlength=len(counts)).cpu()
+        return counts
+
+    def _keepers(self) -> Tensor:
+        """Return which modules each index of `_kept_by` stands for: bool [2**N, N]."""
+        return (torch.arange(len(self._kept_by))[:, None] >> torch.arange(len(self.classes)) & 1).bool()
+
     def common(self) -> Tensor:
         """Return the number of edges that modules i and j both keep: float64 [N, N]; the diagonal is each one's own."""
+        if len(self.classes) <= COUNTED_TOGETHER:
+            keepers = self._keepers().double()
+            return keepers.T @ (keepers * self._kept_by[:, None])
         total = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
         for mask in self.masks.values():
             for part in mask.flatten(1).split(COUNTED, dim=1):
@@ -241,8 +263,11 @@ class MaskSet:
 
     def remaining(self, subset: Iterable[int] | None = None) -> float:
         """Return the share of the maskable weights that the union of `subset` (default: all) keeps, in [0, 1]."""
-        union = self.union(subset)
-        return sum(int(m.sum()) for m in union.values()) / sum(m.numel() for m in union.values())
+        edges = sum(mask[0].numel() for mask in self.masks.values())
+        if len(self.classes) <= COUNTED_TOGETHER:
+            rows = self.rows(self.classes if subset is None else subset)
+            return int(self._kept_by[self._keepers()[:, rows].any(1)].sum()) / edges
+        return sum(int(m.sum()) for m in self.union(subset).values()) / edges
 
     def remaining_by_layer(self, subset: Iterable[int] | None = None) -> dict[str, float]:
         """Return the same share for every layer by itself."""

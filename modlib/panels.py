@@ -213,7 +213,7 @@ def named(dataset: str, model: str, file: Path = REDUCED_FILE, full: bool = Fals
     return found
 
 
-def run(panel: Panel, data: Dataset, store: Store, device: str = "auto") -> None:
+def run(panel: Panel, data: Dataset, store: Store, device: str = "auto", engine: str = "auto") -> None:
     """Run what is open of a panel: what is tried first, then seed by seed, so that what is there is of use at any time.
 
     Raises ValueError, before any work, where it asks for more images than there are, or so few that a class has none.
@@ -222,10 +222,16 @@ def run(panel: Panel, data: Dataset, store: Store, device: str = "auto") -> None
     trials = panel.trials()
     before_training(panel, data, store, device=device)
     experiments.run_trials(
-        [t for of_setting in panel.tried_trials().values() for t in of_setting], data, store, device=device
+        [t for of_setting in panel.tried_trials().values() for t in of_setting],
+        data,
+        store,
+        device=device,
+        engine=engine,
     )
     for i, seed in enumerate(panel.seeds):
-        experiments.run_trials([of_setting[i] for of_setting in trials.values()], data, store, device=device)
+        experiments.run_trials(
+            [of_setting[i] for of_setting in trials.values()], data, store, device=device, engine=engine
+        )
         for control in panel.controls:
             shared_mask(panel, seed, data, store, device, control)
 

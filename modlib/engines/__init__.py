@@ -2,6 +2,7 @@
 
 `vectorised`   all modules of fully connected parents in one pass
 `modulewise`   one module after another in every epoch, any `nn.Module`; for large networks, and for many processes
+`graphed`      the same on a GPU, each step recorded once and replayed
 `sequential`   all modules together in every step, any `nn.Module`; the reference
 """
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from modlib import checks, masking
 from modlib.datasets import Dataset
+from modlib.engines.graphed import GraphedEngine
 from modlib.engines.modulewise import ModulewiseEngine
 from modlib.engines.sequential import SequentialEngine
 from modlib.engines.sharding import Shard
@@ -22,7 +24,7 @@ from modlib.engines.vectorised import VectorisedEngine, fully_connected_layers
 from modlib.modules import Modules
 from modlib.recipes import Run
 
-ENGINES = ("auto", "vectorised", "modulewise", "sequential")
+ENGINES = ("auto", "vectorised", "modulewise", "graphed", "sequential")
 
 
 class Engine(Protocol):
@@ -62,7 +64,7 @@ def engine_class(name: str, runs: Sequence[Run], classes: tuple[int, ...]) -> Ca
     """
     checks.choice("engine", name, ENGINES)
     processes = Shard.here().size
-    if processes > 1 and name not in ("auto", "modulewise"):
+    if processes > 1 and name not in ("auto", "modulewise", "graphed"):
         raise ValueError(f"engine: {name!r} runs in one process, there are {processes}; use 'modulewise' or 'auto'")
     if processes > len(classes):
         raise ValueError(f"classes: {len(classes)} modules for {processes} processes; each needs one at least")
@@ -79,6 +81,8 @@ def engine_class(name: str, runs: Sequence[Run], classes: tuple[int, ...]) -> Ca
         )
     if name == "sequential":
         return SequentialEngine
+    if name == "graphed":
+        return GraphedEngine
     return ModulewiseEngine if name == "modulewise" or not fits or processes > 1 else VectorisedEngine
 
 

@@ -32,7 +32,7 @@ from modlib.precision import autocast
 from modlib.recipes import Run
 
 Member = dict[str, Tensor]
-"""A module that waits in host memory: what `_Slot.tensors` names."""
+"""A module that waits in host memory: what `Slot.tensors` names."""
 
 
 @dataclass
@@ -56,12 +56,15 @@ class ModulewiseEngine(start.Started):
         self.shard = Shard.here()
         self.own: list[int] = self.shard.share(range(len(classes)))
         self.slots = [
-            _Slot(run, parent, weights, data.num_classes)
+            self._make_slot(run, parent, weights, data.num_classes)
             for run, parent, weights in zip(runs, self.parents, self.weights_of, strict=True)
         ]
         self.members = [[self._first_member(r, classes[i]) for i in self.own] for r in range(len(runs))]
         like = self.slots[0].grafting
         self.tables = [Table.empty(len(self.labels), len(classes), like) for _ in runs] if self.recipe.vote else []
+
+    def _make_slot(self, run: Run, parent: nn.Module, weights: Mapping[str, Tensor], num_logits: int) -> Slot:
+        return Slot(run, parent, weights, num_logits)
 
     def _first_member(self, r: int, c: int) -> Member:
         run, slot = self.runs[r], self.slots[r]
@@ -76,13 +79,16 @@ class ModulewiseEngine(start.Started):
 
     def train_epoch(self, orders: Tensor, epoch: int, average: dict[str, Tensor] | None) -> None:
         for r, slot in enumerate(self.slots):
-            pull = None if average is None else {name: _row(values[r, 0]) for name, values in average.items()}
-            batches = self.batches(orders[r])
+            pull = None
+            if average is not None:
+                pull = {name: _row(values[r, 0]).to(self.device) for name, values in average.items()}
+            order = orders[r].to(self.device)
+            batches = self.batches(order)
             factor = start.stemming_factors(self.runs[r].recipe, self.weights_of[r], len(batches))
             slot.pull_to(pull, factor)
             with start.statistics_of_the_batch(slot.parent, self.recipe.norm):
                 if self.recipe.vote:
-                    self._look_up(r, orders[r], epoch)
+                    self._look_up(r, order, epoch)
                 written = self.tables[r].log_odds.clone() if self.recipe.vote else None
                 for i, member in zip(self.own, self.members[r], strict=True):
                     slot.load(member)
@@ -90,13 +96,12 @@ class ModulewiseEngine(start.Started):
                     slot.store(member)
             if written is not None:
                 self.tables[r].log_odds = self._together(written)
-                self.tables[r].epoch[torch.cat(batches).to(self.device)] = epoch
+                self.tables[r].epoch[torch.cat(batches)] = epoch
 
     def _pass(self, r: int, i: int, batches: Sequence[Tensor], epoch: int, written: Tensor | None) -> None:
         """Train module i of run r, the one in the slot, on all batches of an epoch."""
         slot, draw = self.slots[r], self.augmentation(r, epoch)
-        for step, batch in enumerate(batches):
-            rows = batch.to(self.device)
+        for step, rows in enumerate(batches):
             logits = slot.logits(self.inputs(rows, draw))
             log_odds = _log_odds(logits.detach(), slot.grafting)
             if written is not None:
@@ -120,7 +125,6 @@ class ModulewiseEngine(start.Started):
     def _look_up(self, r: int, order: Tensor, epoch: int) -> None:
         """Bring the table up to date for those images of `order` that the last epoch left out."""
         table, slot = self.tables[r], self.slots[r]
-        order = order.to(self.device)
         rows = order[table.epoch[order] < epoch - 1]
         if len(rows) == 1:  # a single image has no statistics: it takes another one along
             rows = torch.cat([rows, order[order != rows][:1]])
@@ -215,7 +219,7 @@ class ModulewiseEngine(start.Started):
         self.tables = [Table(**{name: t.to(self.device) for name, t in saved.items()}) for saved in state["tables"]]
 
 
-class _Slot:
+class Slot:
     """The module on the device: its scores, masked weights, grafting layer and statistics, and what moves them."""
 
     def __init__(self, run: Run, parent: nn.Module, weights: Mapping[str, Tensor], num_logits: int) -> None:
@@ -276,6 +280,11 @@ class _Slot:
 
     def step(self, logits: Tensor, of_log_odds: Tensor, rate_factor: float) -> None:
         """Take a step from the logits [B, N] of a batch and dL/d(log-odds) [B]."""
+        rates = rate_factor * self.recipe.lr, rate_factor * self.recipe.grafting_rate
+        self.step_at(rates, logits, of_log_odds)
+
+    def step_at(self, rates: tuple[float, float] | tuple[Tensor, Tensor], logits: Tensor, of_log_odds: Tensor) -> None:
+        """Take a step at the rates of scores and grafting layer."""
         difference = self.grafting[1] - self.grafting[0]
         of_logits = of_log_odds[:, None] * difference[:-1]
         gradients = torch.autograd.grad(logits, list(self.masked.values()), of_logits, allow_unused=True)
@@ -283,11 +292,10 @@ class _Slot:
             # a weight that had no part in the logits has the gradient 0
             g = torch.zeros_like(update.scores) if gradient is None else gradient.reshape(update.scores.shape)
             pull = None if self.pull is None else self.pull[name]
-            update.step(g, pull, self.factor[name], rate_factor * self.recipe.lr)
+            update.step(g, pull, self.factor[name], rates[0])
         of_difference = torch.cat([of_log_odds @ logits.detach(), of_log_odds.sum()[None]])
         of_grafting = torch.stack([-of_difference, of_difference])
-        rate = rate_factor * self.recipe.grafting_rate
-        nesterov_step(self.grafting, of_grafting, self.grafting_momentum, rate, self.recipe)
+        nesterov_step(self.grafting, of_grafting, self.grafting_momentum, rates[1], self.recipe)
 
 
 def _row(weight: Tensor) -> Tensor:

@@ -58,15 +58,20 @@ def no_thresholds(rows: int, dtype: torch.dtype) -> np.ndarray:
 
 
 def exact_mask(scores: Tensor, keep: Tensor) -> Tensor:
-    """Return the mask of the keep[r] largest of each row of `scores` [R, n], on any device: bool; lower indices win."""
-    keep = keep.to(scores.device)
-    threshold = scores.topk(int(keep.max()), dim=1).values.gather(1, keep[:, None] - 1)
-    above = scores > threshold
-    equal = scores == threshold
-    room = keep[:, None] - above.sum(1, keepdim=True)
-    if bool((equal.sum(1, keepdim=True) > room).any()):
-        equal &= equal.cumsum(1) <= room
-    return above | equal
+    """Return the mask of the keep[r] largest of each row of `scores` [R, n], on any device: bool; lower indices win.
+
+    `keep`: int64 [R], best on the CPU. Nothing is then read back from the device, which would have to wait for it.
+    """
+    if bool((keep == keep[0]).all()):
+        count: int | Tensor = int(keep[0])
+        # the largest need no order among them: their sort takes longer than their selection
+        threshold = scores.topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
+    else:
+        count = keep.to(scores.device)[:, None]
+        threshold = scores.topk(int(keep.max()), dim=1).values.gather(1, count - 1)
+    above, equal = scores > threshold, scores == threshold
+    room = count - above.sum(1, keepdim=True)
+    return above | (equal & (equal.cumsum(1) <= room))
 
 
 @njit(cache=True, error_model="numpy")

@@ -34,9 +34,9 @@ class Update(Protocol):
     masked: Tensor
     """W ⊙ M, of the shape of the scores."""
 
-    def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float) -> None:
+    def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float | Tensor) -> None:
         """Take a step: `gradient` of `masked` (may be written over), stemming towards `average` [R, 1, out, in]
-        with `factor` [R, 1, 1, 1], at a learning rate."""
+        with `factor` [R, 1, 1, 1], at a learning rate; see `nesterov_step`."""
 
     def mask(self) -> Tensor:
         """Return the mask h(S), bool, of the shape of the scores."""
@@ -53,11 +53,18 @@ def make_update(scores: Tensor, weight: Tensor, keep: Tensor, recipe: Recipe) ->
     return (CompiledUpdate if is_compiled_for(scores) else PlainUpdate)(scores, weight, keep, recipe)
 
 
-def nesterov_step(values: Tensor, gradient: Tensor, momentum: Tensor, rate: float, recipe: Recipe) -> None:
-    """Take a step of Nesterov SGD with weight decay in place; writes over `gradient` and `momentum`."""
+def nesterov_step(values: Tensor, gradient: Tensor, momentum: Tensor, rate: float | Tensor, recipe: Recipe) -> None:
+    """Take a step of Nesterov SGD with weight decay in place; writes over `gradient` and `momentum`.
+
+    `rate`: a number, or a tensor on the device, which a recorded step reads anew whenever it is replayed.
+    """
     gradient.add_(values, alpha=recipe.weight_decay)
     momentum.mul_(recipe.momentum).add_(gradient)
-    values.sub_(gradient.add_(momentum, alpha=recipe.momentum), alpha=rate)
+    gradient.add_(momentum, alpha=recipe.momentum)
+    if isinstance(rate, Tensor):
+        values.addcmul_(gradient, rate, value=-1.0)
+    else:
+        values.sub_(gradient, alpha=rate)
 
 
 class PlainUpdate:
@@ -78,7 +85,7 @@ class PlainUpdate:
         torch.mul(self.weight, self.mask(), out=self.masked)
 
     @torch.no_grad()
-    def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float) -> None:
+    def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float | Tensor) -> None:
         recipe = self.recipe
         gradient.mul_(self.weight)
         if average is not None:
@@ -109,7 +116,7 @@ class CompiledUpdate(PlainUpdate):
         # views of the tensors' memory, made once
         self.own = [_rows(t) for t in (self.scores, self.momentum, self.weight, self.masked)]
 
-    def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float) -> None:
+    def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float | Tensor) -> None:
         scores, momentum, weight, masked = self.own
         pull = weight if average is None else _rows(average)
         each_way = factor.flatten() * (0.0 if average is None else 1.0 if self.recipe.p == 1 else 2.0)

@@ -1,0 +1,116 @@
+"""The modulewise engine for a GPU that is faster than its steps can be launched.
+
+A step of a module on a batch of small images is close to a thousand kernels of a few microseconds; launching them one by
+one takes several times longer than they do. Here a step is recorded once, as two CUDA graphs, and replayed: the forward
+pass, and what follows from the gradient of the log-odds (backward pass and `modlib.engines.update`). The objective in
+between stays as it is.
+
+What a parent does outside the GPU, such as drawing a number in Python, happens when a step is recorded, not when it is
+replayed. The parents of this book do nothing there; others have to ask for this engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modlib.datasets import Dataset
+from modlib.engines.modulewise import ModulewiseEngine, Slot
+from modlib.recipes import Run
+
+WARM_UP = 3
+"""Steps on a stream of their own before one is recorded, as torch asks for: libraries choose their kernels there."""
+
+
+class GraphedEngine(ModulewiseEngine):
+    """See the module's docstring; the interface is `modlib.engines.Engine`."""
+
+    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
+        if device.type != "cuda":
+            raise ValueError(f"engine: 'graphed' records CUDA graphs, the device is {device}; use 'modulewise'")
+        super().__init__(runs, classes, data, device)
+
+    def _make_slot(self, run: Run, parent: nn.Module, weights: Mapping[str, Tensor], num_logits: int) -> Slot:
+        return RecordedSlot(run, parent, weights, num_logits)
+
+
+@dataclass
+class Recording:
+    """A step recorded: two graphs, and the memory that they read from and write to."""
+
+    inputs: Tensor
+    logits: Tensor
+    of_log_odds: Tensor
+    forward: torch.cuda.CUDAGraph
+    backward: torch.cuda.CUDAGraph
+
+
+class RecordedSlot(Slot):
+    """A slot whose steps are replayed, one recording for every shape of a batch, with and without stemming."""
+
+    def __init__(self, run: Run, parent: nn.Module, weights: Mapping[str, Tensor], num_logits: int) -> None:
+        super().__init__(run, parent, weights, num_logits)
+        self.rates = (self.grafting.new_zeros(()), self.grafting.new_zeros(()))
+        self.recordings: dict[tuple[torch.Size, bool], Recording] = {}
+        self.average = {name: torch.zeros_like(update.scores) for name, update in self.updates.items()}
+
+    def pull_to(self, average: dict[str, Tensor] | None, factor: dict[str, float]) -> None:
+        """As in `Slot`, in the memory that recorded steps read from."""
+        earlier = self.factor
+        super().pull_to(average, factor)
+        for name, values in earlier.items():
+            self.factor[name] = values.copy_(self.factor[name])
+        if average is not None:
+            for name, values in self.average.items():
+                values.copy_(average[name])
+            self.pull = self.average
+
+    def logits(self, inputs: Tensor, keep_statistics: bool = False) -> Tensor:
+        """As in `Slot`; where a step follows, the logits lie in memory that the next step writes over."""
+        if keep_statistics:
+            return super().logits(inputs, keep_statistics=True)
+        recording = self._recording(inputs)
+        recording.inputs.copy_(inputs)
+        recording.forward.replay()
+        return recording.logits
+
+    def step(self, logits: Tensor, of_log_odds: Tensor, rate_factor: float) -> None:
+        """Take the step of the last call of `logits`."""
+        recording = next(r for r in self.recordings.values() if r.logits is logits)
+        recording.of_log_odds.copy_(of_log_odds)
+        self.rates[0].fill_(rate_factor * self.recipe.lr)
+        self.rates[1].fill_(rate_factor * self.recipe.grafting_rate)
+        recording.backward.replay()
+
+    def _recording(self, inputs: Tensor) -> Recording:
+        key = (inputs.shape, self.pull is None)
+        if key not in self.recordings:
+            try:
+                self.recordings[key] = self._record(inputs)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"engine: 'graphed' cannot record a step of this parent ({error}); use 'modulewise'"
+                ) from error
+        recording = self.recordings[key]
+        return recording
+
+    def _record(self, inputs: Tensor) -> Recording:
+        """Record a step; the module in the slot stays what it is."""
+        before = {name: values.clone() for name, values in self.tensors().items()}
+        inputs, of_log_odds = inputs.clone(), self.grafting.new_zeros(len(inputs))
+        aside = torch.cuda.Stream(inputs.device)
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                self.step_at(self.rates, super().logits(inputs), of_log_odds)
+        torch.cuda.current_stream().wait_stream(aside)
+        forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(forward):
+            logits = super().logits(inputs)
+        with torch.cuda.graph(backward, pool=forward.pool()):
+            self.step_at(self.rates, logits, of_log_odds)
+        self.load(before)
+        return Recording(inputs, logits.detach(), of_log_odds, forward, backward)
