@@ -59,20 +59,26 @@ class ModulewiseEngine(start.Started):
             self._make_slot(run, parent, weights, data.num_classes)
             for run, parent, weights in zip(runs, self.parents, self.weights_of, strict=True)
         ]
-        self.members = [[self._first_member(r, classes[i]) for i in self.own] for r in range(len(runs))]
+        self.members = [self._first_members(r, [classes[i] for i in self.own]) for r in range(len(runs))]
         like = self.slots[0].grafting
         self.tables = [Table.empty(len(self.labels), len(classes), like) for _ in runs] if self.recipe.vote else []
 
     def _make_slot(self, run: Run, parent: nn.Module, weights: Mapping[str, Tensor], num_logits: int) -> Slot:
         return Slot(run, parent, weights, num_logits)
 
-    def _first_member(self, r: int, c: int) -> Member:
+    def _first_members(self, r: int, classes: Sequence[int]) -> list[Member]:
+        """Return the modules of run r as they start; scores that all share are drawn once."""
+        run, weights = self.runs[r], self.weights_of[r]
+        shared = start.starting_scores(run, weights, classes[0]) if run.recipe.share_init else None
+        return [self._first_member(r, c, shared or start.starting_scores(run, weights, c)) for c in classes]
+
+    def _first_member(self, r: int, c: int, scores: Mapping[str, Tensor]) -> Member:
         run, slot = self.runs[r], self.slots[r]
         weight, bias = start.starting_grafting(run, c, self.data.num_classes, self.dtype)
         member = {name: torch.zeros_like(values, device="cpu") for name, values in slot.tensors().items()}
         member["grafting"] = torch.cat([weight, bias[:, None]], 1)
-        for name, scores in start.starting_scores(run, self.weights_of[r], c).items():
-            member[f"scores/{name}"].copy_(scores.view_as(member[f"scores/{name}"]))
+        for name, values in scores.items():
+            member[f"scores/{name}"].copy_(values.view_as(member[f"scores/{name}"]))
         for name, values in slot.statistics.items():
             member[f"statistics/{name}"].copy_(values)
         return member
