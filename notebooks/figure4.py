@@ -495,7 +495,7 @@ Markdown("**What came out.**\n\n" + "\n\n".join(sentences))
 # asked for, take the settings without it.
 #
 # **Re-run it:** `modlib panel cifar10 vgg16_quarter`, then `modlib reproduce figure4 --published`. The paper's scale, on a GPU:
-# `modlib panel cifar10 vgg16 --full`, `modlib panel cifar100 wrn28_10`, `modlib panel svhn resnet50`.
+# `modlib panel cifar10 vgg16 --full --engine graphed`, and so `cifar100 wrn28_10` and `svhn resnet50`.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(done, "tab-from-figure4", {"panels": ", ".join(shown)})
