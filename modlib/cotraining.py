@@ -28,7 +28,7 @@ from modlib.engines.start import epoch_order as epoch_order
 from modlib.logits import with_logits
 from modlib.modules import Modules
 from modlib.parent_checks import check_parent, unmasked_lines
-from modlib.recipes import FREE, RECIPES, Recipe, Run, Start, ours, published
+from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 
 VERSION = 1
 """Version of the algorithm: raised when the same recipe and seed give other results (a golden test watches)."""
@@ -201,17 +201,18 @@ class _Saved:
     path: Path | None = None
     identity: str = ""
 
-    @property
-    def shared(self) -> Path | None:
-        """Where the mask of the shared epochs is saved, which are done before the others."""
-        return None if self.path is None else self.path.with_name(f"{self.path.stem}-shared{self.path.suffix}")
+    def shared(self, run: int) -> Path | None:
+        """Where the mask of a run's shared epochs is saved, after every one of them, until the others are done."""
+        return None if self.path is None else self.path.with_name(f"{self.path.stem}-shared{run}{self.path.suffix}")
 
-    def remove(self) -> None:
-        """Remove what has been saved."""
-        if self.path is not None and self.shared is not None:
-            checkpoints.remove(self.path)
-            if Shard.here().rank == 0:
-                self.shared.unlink(missing_ok=True)
+    def remove(self, runs: int) -> None:
+        """Remove what has been saved of so many runs."""
+        if self.path is None:
+            return
+        checkpoints.remove(self.path)
+        for shared in map(self.shared, range(runs) if Shard.here().rank == 0 else ()):
+            assert shared is not None
+            shared.unlink(missing_ok=True)
 
 
 def _started_from_one_mask(
@@ -219,17 +220,13 @@ def _started_from_one_mask(
 ) -> list[Run]:
     """Return the runs with what a mask trained for all classes gives their modules to start from.
 
-    Read where it has been saved. Of several processes, the first trains it for all.
+    It goes on from where it has been saved. Of several processes, the first trains it for all.
     """
     shard, starts = Shard.here(), []
-    if shard.rank == 0 and saved.shared is not None and saved.shared.exists():
-        starts = [Start(**start) for start in checkpoints.read(saved.shared, saved.identity)["starts"]]
-    elif shard.rank == 0:
-        for run in runs:
-            starts.append(shared_mask.train(run, classes, data, device, range(-run.recipe.shared_epochs, 0)))
-            _check_finite(starts[-1].scores, -1)
-        if saved.shared is not None:
-            checkpoints.write(saved.shared, saved.identity, {"starts": [vars(start) for start in starts]})
+    for i, run in enumerate(runs if shard.rank == 0 else ()):
+        epochs = range(-run.recipe.shared_epochs, 0)
+        starts.append(shared_mask.train(run, classes, data, device, epochs, saved.shared(i), saved.identity))
+        _check_finite(starts[-1].scores, -1)
     return [replace(run, start=start) for run, start in zip(runs, shard.gather(starts)[0], strict=True)]
 
 
@@ -290,7 +287,7 @@ def _train(
                 callback(i, epoch + 1, modules)
         if saved.path is not None:
             checkpoints.save(engine, saved.identity, saved.path, epoch + 1)
-    saved.remove()
+    saved.remove(len(runs))
     return _described(engine, runs)
 
 

@@ -1,8 +1,7 @@
 """Panels of Figure 4: a convolutional parent decomposed under several settings, with its control.
 
 `modlib panel` runs them, alone or under `torchrun`; each trial's record is written as soon as it is done, and what was
-stopped goes on from its last epoch. Only controls, and shared epochs that were stopped in between, start anew: one of
-their epochs is as short as a single module's.
+stopped goes on from its last epoch.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from modlib import checks, cotraining, datasets, experiments, masking, metrics, parents, recipes, training
+from modlib import checks, cotraining, datasets, experiments, masking, metrics, parents, recipes, records, training
 from modlib.baselines import controls
 from modlib.datasets import Dataset
 from modlib.engines.sharding import Shard
@@ -288,7 +287,8 @@ def shared_mask(
         which = (panel.model, seed, panel.parent_epochs)
         parent = experiments.trained_parent(data, *which, store, panel.parent_recipe, where)
         classes = range(data.num_classes)
-        modules = controls.shared_mask(parent, data, recipe, seed, classes)
+        checkpoint = store.path("checkpoints", f"control-{records.key(parameters)}", ".pt")
+        modules = controls.shared_mask(parent, data, recipe, seed, classes, checkpoint)
         one_pass = controls.one_pass(modules, panel.precision)
         held, held_labels = _log_odds(one_pass, data, "held_out", panel.final_images, where)
         odds, labels = _log_odds(one_pass, data, "test", panel.final_images, where)

@@ -11,6 +11,7 @@ The rates are annealed over both phases together; the epochs of the first are nu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from tqdm import tqdm
 
-from modlib import masking
+from modlib import checkpoints, masking
 from modlib.datasets import Dataset
 from modlib.engines import start
 from modlib.engines.selection import TopK
@@ -30,11 +31,20 @@ from modlib.recipes import Recipe, Run, Start
 Batch = TypeVar("Batch")
 
 
-def train(run: Run, classes: Sequence[int], data: Dataset, device: torch.device, epochs: range) -> Start:
+@torch.enable_grad()
+def train(
+    run: Run,
+    classes: Sequence[int],
+    data: Dataset,
+    device: torch.device,
+    epochs: range,
+    checkpoint: Path | None = None,
+    identity: str = "",
+) -> Start:
     """Return the scores of one mask trained for all of `classes`, with their grafting layers and the statistics.
 
     `run`: parent, recipe and seed. `epochs`: their numbers, by which rates, and order and augmentation of the images
-    are found. Everything returned lies in host memory.
+    are found. `checkpoint`, `identity`: see `descend`. Everything returned lies in host memory.
     """
     begun = start.Started([run], tuple(classes), data, device)
     recipe, parent, weights = run.recipe, begun.parents[0], begun.weights_of[0]
@@ -63,7 +73,17 @@ def train(run: Run, classes: Sequence[int], data: Dataset, device: torch.device,
         return objective(log_odds, labels, begun.class_tensor, recipe.vote, begun.balancing_weights(labels))
 
     with start.statistics_of_the_batch(parent, recipe.norm):
-        descend(loss, batches, list(scores.values()), [weight, bias], recipe, epochs)
+        descend(
+            loss,
+            batches,
+            list(scores.values()),
+            [weight, bias],
+            recipe,
+            epochs,
+            moved=list(statistics.values()),
+            checkpoint=checkpoint,
+            identity=identity,
+        )
     return Start(
         scores={name: values.detach().cpu() for name, values in scores.items()},
         grafting={c: (weight[i].detach().cpu(), bias[i].detach().cpu()) for i, c in enumerate(classes)},
@@ -86,6 +106,7 @@ def shared_log_odds(logits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return linear(logits, weight[:, 1] - weight[:, 0], bias[:, 1] - bias[:, 0]).T
 
 
+@torch.enable_grad()
 def descend(
     loss: Callable[[Batch], Tensor],
     batches: Callable[[int], Sequence[Batch]],
@@ -93,13 +114,27 @@ def descend(
     grafts: list[nn.Parameter],
     recipe: Recipe,
     epochs: range,
+    *,
+    moved: Sequence[Tensor] = (),
+    checkpoint: Path | None = None,
+    identity: str = "",
 ) -> None:
     """Train as Algorithm 1 does: its optimiser and rates, on the `loss` of every one of the `batches` of an epoch.
 
-    `parameters` step at `recipe.lr`, `grafts` at `recipe.grafting_rate`.
+    `parameters` step at `recipe.lr`, `grafts` at `recipe.grafting_rate`. `checkpoint`: a file written after every
+    epoch, with what the loss `moved` besides; where it is there, training goes on from it, to the same result
+    (ValueError where it is not of what `identity` names). It stays: the caller removes it when its own work is done.
     """
     optimiser = start.make_optimiser(recipe, parameters, grafts, fused=True)
-    for epoch in tqdm(epochs, "one mask", unit="epoch", disable=None):
+    tensors, first = [*parameters, *grafts, *moved], epochs.start
+    if checkpoint is not None and checkpoint.exists():
+        saved = checkpoints.read(checkpoint, identity)
+        with torch.no_grad():
+            for values, stored in zip(tensors, saved["tensors"], strict=True):
+                values.copy_(stored)
+        optimiser.load_state_dict(saved["optimiser"])
+        first = saved["epoch"]
+    for epoch in tqdm(range(first, epochs.stop), "one mask", unit="epoch", disable=None):
         every = batches(epoch)
         for step, batch in enumerate(every):
             start.set_rates(optimiser, recipe.rate_factor_at(epoch, step, len(every)))
@@ -108,3 +143,6 @@ def descend(
             value.backward()
             start.fill_gradients(parameters)
             optimiser.step()
+        if checkpoint is not None:
+            state = {"epoch": epoch + 1, "optimiser": optimiser.state_dict()}
+            checkpoints.write(checkpoint, identity, state | {"tensors": [values.detach() for values in tensors]})

@@ -115,6 +115,8 @@ def fast_precision(device: str | torch.device = "cpu") -> str:
     return "bfloat16" if native and supported else "float32"
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     model: nn.Module,
     data: Dataset,

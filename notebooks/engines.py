@@ -16,6 +16,7 @@
 # - `vectorised`: all modules side by side; fully connected parents.
 # - `modulewise`: one module after another within an epoch; any network. With a vote loss, a module sees the other modules' log-odds
 #   in a **table** of one epoch ago.
+# - `graphed`: the same, its steps recorded as CUDA graphs; on a GPU, so not timed on this page, whose runs are on a CPU.
 # - `sequential`: all modules step by step, as the paper reads; any network, the reference of the tests.
 
 # %% tags=["parameters"]

@@ -138,7 +138,10 @@ def test_union_and_intersection_by_hand(masks):
     assert torch.equal(chosen.masks["b"], bits("01", "10").view(2, 1, 2))
 
 
-def test_jaccard_and_remaining_by_hand(masks):
+@pytest.mark.parametrize("together", [0, 16])
+def test_jaccard_and_remaining_by_hand(masks, together, monkeypatch):
+    """Counted by module, as where there are many, and together."""
+    monkeypatch.setattr(masking, "COUNTED_TOGETHER", together)
     assert masks.common().tolist() == [[3, 2, 2], [2, 3, 1], [2, 1, 3]]
     jaccard = torch.tensor([[1, 2 / 4, 2 / 4], [2 / 4, 1, 1 / 5], [2 / 4, 1 / 5, 1]], dtype=torch.float64)
     torch.testing.assert_close(masks.jaccard(), jaccard)

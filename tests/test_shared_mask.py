@@ -1,6 +1,8 @@
 """One mask for all classes, and co-training that goes on from it; as a control it is tested in test_controls.py."""
 
 import copy
+import itertools
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ from modlib import cotraining, shared_mask
 from modlib.baselines import controls
 from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.engines import start
+from modlib.objective import objective
 
 CLASSES = (0, 1, 2)
 RECIPE = Recipe(k=0.3, alpha=1.0, epochs=3, batch_size=16, vote=0.5, shared_epochs=2)
@@ -76,20 +79,74 @@ def test_a_cumulative_average_starts_anew(conv_parent, data):
     assert start.starting_statistics(run, conv_parent)["1.num_batches_tracked"] == 0
 
 
-def test_stopping_and_going_on_changes_nothing(conv_parent, data, tmp_path, same, monkeypatch):
+class Stopped(Exception):
+    """Raised in the middle of a training."""
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """Stop a training of one mask, four steps an epoch, in the third step of an epoch (from 1, over all runs)."""
+
+    @contextmanager
+    def stop_in(epoch):
+        steps = itertools.count(1)
+
+        def counted(*arguments):
+            if next(steps) == 4 * epoch - 1:
+                raise Stopped
+            return objective(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shared_mask, "objective", counted)
+            yield
+
+    return stop_in
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.mark.parametrize(("epoch", "left"), [
+    (2, ["run-shared0.pt"]),
+    (5, ["run-shared0.pt", "run-shared1.pt"]),
+])  # fmt: skip
+def test_shared_epochs_that_were_stopped_go_on(epoch, left, conv_parent, data, tmp_path, same, stopping):
+    recipe = replace(RECIPE, shared_epochs=3)
+    runs, path = [Run(conv_parent, recipe, 0), Run(conv_parent, recipe, 1)], tmp_path / "run.pt"
+    with stopping(epoch), pytest.raises(Stopped):
+        cotrain_population(runs, data, device="cpu", checkpoint=path)
+    assert names(tmp_path) == left
+    resumed = cotrain_population(runs, data, device="cpu", checkpoint=path)
+    assert names(tmp_path) == []
+    assert all(same(a, b) for a, b in zip(resumed, cotrain_population(runs, data, device="cpu"), strict=True))
+
+
+def test_a_control_that_was_stopped_goes_on(conv_parent, data, tmp_path, stopping):
+    recipe, path = replace(RECIPE, shared_epochs=0, epochs=3), tmp_path / "control.pt"
+    whole = controls.shared_mask(conv_parent, data, recipe, 0, CLASSES)
+    with stopping(3), pytest.raises(Stopped):
+        controls.shared_mask(conv_parent, data, recipe, 0, CLASSES, path)
+    with pytest.raises(ValueError, match=r"checkpoint: .* is of another run"):
+        controls.shared_mask(conv_parent, data, recipe, 1, CLASSES, path)
+    resumed = controls.shared_mask(conv_parent, data, recipe, 0, CLASSES, path)
+    assert names(tmp_path) == []
+    x = data.inputs(data.train_images).double()
+    assert torch.equal(resumed.log_odds(x), whole.log_odds(x))
+
+
+def test_stopping_after_shared_epochs_and_going_on_changes_nothing(conv_parent, data, tmp_path, same, monkeypatch):
     runs, path = [Run(conv_parent, RECIPE, 0), Run(conv_parent, RECIPE, 1)], tmp_path / "run.pt"
 
     def stop(run, epoch, modules):
         if epoch == 2:
-            raise KeyboardInterrupt
+            raise Stopped
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         cotrain_population(runs, data, device="cpu", callback=stop, checkpoint=path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["run-shared.pt", "run.pt"]
-    with monkeypatch.context() as patch:
-        patch.setattr(shared_mask, "train", None)  # its epochs are done
-        resumed = cotrain_population(runs, data, device="cpu", checkpoint=path)
-    assert not list(tmp_path.iterdir())
+    assert names(tmp_path) == ["run-shared0.pt", "run-shared1.pt", "run.pt"]
+    resumed = cotrain_population(runs, data, device="cpu", checkpoint=path)
+    assert names(tmp_path) == []
     assert all(same(a, b) for a, b in zip(resumed, cotrain_population(runs, data, device="cpu"), strict=True))
 
 

@@ -43,6 +43,12 @@ def test_the_same_seed_trains_the_same_parent(data):
     assert not nets[0].training
 
 
+def test_gradients_may_be_off_where_training_is_called(data):
+    with torch.no_grad():
+        inside = training.train(parents.fc(1, 16, 6, 3), data, seed=0, epochs=1)
+    assert torch.equal(inside[1].weight, training.train(parents.fc(1, 16, 6, 3), data, seed=0, epochs=1)[1].weight)
+
+
 def test_accuracy_by_hand(data):
     """A network that says class 0 always: a third of the images are of class 0."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).requires_grad_(False)

@@ -9,14 +9,15 @@ log-odds of any subset vote by their largest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from modlib import checks, masking, parents
+from modlib import checks, library, masking, parents
 from modlib import shared_mask as one_mask
 from modlib.datasets import Dataset
 from modlib.engines import start
@@ -87,16 +88,28 @@ def grafted(parent: nn.Module, masks: MaskSet, data: Dataset, recipe: Recipe, se
     return Modules(frozen, masks, weight.detach(), bias.detach())
 
 
-def shared_mask(parent: nn.Module, data: Dataset, recipe: Recipe, seed: int, classes: Sequence[int]) -> Modules:
+def shared_mask(
+    parent: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    seed: int,
+    classes: Sequence[int],
+    checkpoint: Path | None = None,
+) -> Modules:
     """Return modules with one supermask for all of `classes` and a grafting layer each: the limit of a large alpha.
 
     Only images of `classes` are trained on: with a subset, the mask is trained for the subset itself. Scores and
-    grafting layers start as in module stemming.
+    grafting layers start as in module stemming. `checkpoint`: a file written after every epoch and removed at the end;
+    where it is there, training goes on from it (ValueError where it is another training's).
     """
     check_parent(parent, data, masking.default_policy)
     device = next(parent.parameters()).device
     run, classes = Run(parent, replace(recipe, shared_epochs=0), seed), checks.subset(classes, range(data.num_classes))
-    trained = one_mask.train(run, classes, only(data, classes), device, range(recipe.epochs))
+    ours = only(data, classes)
+    identity = repr((asdict(run.recipe), seed, classes, library.parent_hash(parent), ours.sha256()))
+    trained = one_mask.train(run, classes, ours, device, range(recipe.epochs), checkpoint, identity)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     keep = recipe.kept_edges(dict(masking.maskable_parameters(parent)))
     final = {
         name: masking.top_k_mask(masking.ranked(scores, recipe.scores).flatten(), keep[name]).view_as(scores)

@@ -1,9 +1,9 @@
 """The modulewise engine for a GPU that is faster than its steps can be launched.
 
-A step of a module on a batch of small images is close to a thousand kernels of a few microseconds; launching them one by
-one takes several times longer than they do. Here a step is recorded once, as two CUDA graphs, and replayed: the forward
-pass, and what follows from the gradient of the log-odds (backward pass and `modlib.engines.update`). The objective in
-between stays as it is.
+A step of a module on a batch of small images is close to a thousand kernels of a few microseconds; launching them one
+by one takes several times longer than they do. Here a step is recorded once, as two CUDA graphs, and replayed: the
+forward pass, and what follows from the gradient of the log-odds (backward pass and `modlib.engines.update`). The
+objective in between stays as it is.
 
 What a parent does outside the GPU, such as drawing a number in Python, happens when a step is recorded, not when it is
 replayed. The parents of this book do nothing there; others have to ask for this engine.
@@ -94,8 +94,7 @@ class RecordedSlot(Slot):
                 raise ValueError(
                     f"engine: 'graphed' cannot record a step of this parent ({error}); use 'modulewise'"
                 ) from error
-        recording = self.recordings[key]
-        return recording
+        return self.recordings[key]
 
     def _record(self, inputs: Tensor) -> Recording:
         """Record a step; the module in the slot stays what it is."""

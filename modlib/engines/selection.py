@@ -62,13 +62,11 @@ def exact_mask(scores: Tensor, keep: Tensor) -> Tensor:
 
     `keep`: int64 [R], best on the CPU. Nothing is then read back from the device, which would have to wait for it.
     """
-    if bool((keep == keep[0]).all()):
-        count: int | Tensor = int(keep[0])
-        # the largest need no order among them: their sort takes longer than their selection
-        threshold = scores.topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
-    else:
-        count = keep.to(scores.device)[:, None]
-        threshold = scores.topk(int(keep.max()), dim=1).values.gather(1, count - 1)
+    most, alike = int(keep.max()), bool((keep == keep[0]).all())
+    # where all rows keep as many, the largest need no order among them: their sort takes longer than their selection
+    largest = scores.topk(most, dim=1, sorted=not alike).values
+    count = most if alike else keep.to(scores.device)[:, None]
+    threshold = largest.amin(1, keepdim=True) if isinstance(count, int) else largest.gather(1, count - 1)
     above, equal = scores > threshold, scores == threshold
     room = count - above.sum(1, keepdim=True)
     return above | (equal & (equal.cumsum(1) <= room))
