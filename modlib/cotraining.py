@@ -25,7 +25,7 @@ from modlib.datasets import Dataset
 from modlib.engines import Engine, engine_class, make_engine
 from modlib.engines.sharding import Shard
 from modlib.engines.start import epoch_order as epoch_order
-from modlib.logits import with_logits
+from modlib.logits import picked, with_logits
 from modlib.modules import Modules
 from modlib.parent_checks import check_parent, unmasked_lines
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
@@ -292,9 +292,13 @@ def _train(
 
 
 def _described(engine: Engine, runs: Sequence[Run]) -> list[Modules]:
-    """Return the modules of every run with the recipe and the seed that they come from."""
+    """Return the modules of every run with recipe and seed, and whether their logits are picked, in their metadata."""
     return [
-        replace(modules, metadata={"recipe": asdict(run.recipe), "recipe_version": VERSION, "seed": run.seed})
+        replace(
+            modules,
+            metadata={"recipe": asdict(run.recipe), "recipe_version": VERSION, "seed": run.seed}
+            | ({"logits": "picked"} if picked(run.parent) else {}),
+        )
         for modules, run in zip(engine.modules(), runs, strict=True)
     ]
 

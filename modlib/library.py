@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from modlib.logits import copied, frozen, with_logits
+from modlib.logits import copied, frozen, picked, with_logits
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 
@@ -92,8 +92,8 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     """Return the modules written to `path`, over `parent`; `logits` picks the logits in its output, as in `cotrain`.
 
     Raises FileNotFoundError where there is no file, and ValueError where it is truncated or not of this format or
-    version, where its parts are missing or do not fit each other or the parent, or where it belongs to another parent
-    (or to this one before it was trained further).
+    version, where its parts are missing or do not fit each other or the parent, where it belongs to another parent
+    (or to this one before it was trained further), and where `logits` is missing.
     """
     path = Path(path)
     if not isinstance(parent, nn.Module):
@@ -112,6 +112,8 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
             f"parent: {path} belongs to a parent with hash {header['parent'][:12]}…, "
             f"this one has {parent_hash(parent)[:12]}…; modules fit the parent they were taken from only"
         )
+    if recorded.get("logits") == "picked" and logits is None and not picked(parent):
+        raise ValueError(f"logits: the modules in {path} were made with logits=, hand the same function over")
     _check_tensors(path, tensors, classes, shapes, parent)
     device = next(parent.parameters()).device
     tensors = {name: values if name.startswith("mask/") else values.to(device) for name, values in tensors.items()}

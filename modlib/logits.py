@@ -39,6 +39,11 @@ def with_logits(parent: nn.Module, pick: Callable[[Any], Tensor]) -> nn.Module:
     return network
 
 
+def picked(network: nn.Module) -> bool:
+    """Say whether a network is one of `with_logits`."""
+    return any(isinstance(hook, _Picked) for hook in network._forward_hooks.values())
+
+
 def copied(parent: nn.Module) -> nn.Module:
     """Return a deep copy of `parent`; raise TypeError where it is no `nn.Module`, ValueError where it has no copy."""
     if not isinstance(parent, nn.Module):

@@ -20,8 +20,15 @@ def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> No
         raise TypeError(f"parent: a {type(parent).__name__} wraps a network; hand over the network, its .module")
     original, parent = parent, copied(parent)
     inputs = _some_inputs(parent, data, policy)
+    written = {name: weight._version for name, weight in parent.named_parameters()}
     with torch.no_grad(), _not_called(original):
         logits = _call(parent, {}, inputs)
+    changed = [name for name, weight in parent.named_parameters() if weight._version != written[name]]
+    if changed:
+        raise ValueError(
+            f"parent: a forward pass writes to its weights, as an Embedding with max_norm does: {_shortened(changed)}; "
+            "they must stay what they are (max_norm=None)"
+        )
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (len(inputs), data.num_classes):
         hint = "" if isinstance(logits, Tensor) else "; pass logits=, a function that picks them"

@@ -215,13 +215,21 @@ tables.table(
     "tab-figure3-trade",
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy against remaining parameters in the last epoch, test images, one point a trial; lines join the means of one parent and k, from the largest α (left) to the smallest (right). Left: votes of two modules (mean over pairs). Right: the vote of all modules, over the same horizontal axis.", "name": "fig-figure3-trade"}, "image": {"alt": "Two scatter plots with one line for each k: every line goes from fewer remaining parameters at large alpha to more at small alpha; its slope shows whether accuracy grows or falls on the way."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy against remaining parameters in the last epoch, test images, one point a trial; lines join the means of one parent (by its dashes) and k, from the largest α (left) to the smallest (right). Left: votes of two modules (mean over pairs). Right: the vote of all modules, over the same horizontal axis.", "name": "fig-figure3-trade"}, "image": {"alt": "Two scatter plots with one line for each k: every line goes from fewer remaining parameters at large alpha to more at small alpha; its slope shows whether accuracy grows or falls on the way."}}
 figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
 markers = dict(zip(ks, "osD^vPX", strict=False))
+dashes = dict(zip(models, ["-", "--", ":", "-."], strict=False))
 for ax, quantity, label in zip(axes, ("pair_accuracy", "accuracy"), ("pairs", "all classes"), strict=True):
     for model, k in ((m, k) for m in models for k in ks):
         line = means.loc[(model, k)].sort_index(ascending=False)
-        ax.plot(line["remaining_parameters"], 100 * line[quantity], color=figures.COLOURS["paper"], lw=1, zorder=1)
+        ax.plot(
+            line["remaining_parameters"],
+            100 * line[quantity],
+            color=figures.COLOURS["paper"],
+            lw=1,
+            ls=dashes[model],
+            zorder=1,
+        )
         part = last[(last["model"] == model) & (last["k"] == k)]
         colours = [palette[a] for a in part["alpha"]]
         ax.scatter(part["remaining_parameters"], 100 * part[quantity], c=colours, marker=markers[k], s=30, zorder=2)
@@ -230,19 +238,22 @@ for k in ks:
     axes[1].scatter([], [], color="black", marker=markers[k], s=30, label=f"k = {k:.0%}")
 for alpha in sorted(alphas):
     axes[1].plot([], [], color=palette[alpha], label=f"α = {alpha:g}")
+for model in models if len(models) > 1 else ():
+    axes[1].plot([], [], color=figures.COLOURS["paper"], lw=1, ls=dashes[model], label=model.upper())
 figure.legend(*axes[1].get_legend_handles_labels(), frameon=False, fontsize=7, ncols=7, loc="outside upper center")
 plt.show()
 
 # %% tags=["hide-input"]
 text = f"**What came out.** On {dataset}, after {epochs} epochs (n = {counted_trials} {'trial' if counted_trials == '1' else 'trials'} a setting): "
-parts = []
-for row in worst:
-    parts.append(
-        f"{row['parent']} at k = {row['k']}: {row['remaining parameters, α = 0']} without stemming "
-        f"({row['as a multiple of k']} k), {row[f'α = {max(alphas):g}']} with α = {max(alphas):g}"
+if worst:
+    multiples = means["remaining_parameters"] / means.index.get_level_values("k")
+    low, high = (multiples.groupby("alpha").agg(bound) for bound in ("min", "max"))
+    found = pd.Series([row["close to 2k"] for row in worst]).value_counts()
+    text += (
+        f"without stemming two modules need {low[0.0]:.2f} to {high[0.0]:.2f} k, with α = {max(alphas):g} "
+        f'{low[max(alphas)]:.2f} to {high[max(alphas)]:.2f} k. "Close to 2k" at α = 0: '
+        f"{', '.join(f'**{verdict}** for {count} of {len(worst)}' for verdict, count in found.items())} settings of parent and k. "
     )
-text += "; ".join(parts) + ". "
-text += "".join(f'"Close to 2k" at α = 0, {row["parent"]}, k = {row["k"]}: **{row["close to 2k"]}**. ' for row in worst)
 least, most = means["remaining_parameters"].idxmin(), means["remaining_parameters"].idxmax()
 differences = 100 * (means.loc[most] - means.loc[least])
 less, total = counted["pair_accuracy", "α, k or both"]

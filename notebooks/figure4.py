@@ -72,11 +72,13 @@ store = records.Store.at(results or scratch.name)
 # `modlib.panels.FULL`.
 
 # %%
-shown, done, frames, curves, shared, tried, untrained = {}, [], [], [], [], [], []
+shown, classes_and_images = {}, {}
+done, frames, curves, shared, tried, untrained = [], [], [], [], [], []
 for settings in panels:
     panel = figure4.Panel.of(settings)
     shown[panel.name] = panel
     data = modlib.datasets.load(panel.dataset)
+    classes_and_images[panel.name] = data.num_classes, len(data.train_labels)
     figure4.run(panel, data, store)
     trials = panel.trials()
     some, rows = experiments.run_variants(trials, data, store)
@@ -323,11 +325,11 @@ tables.table(
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 lines = []
 for name, panel in shown.items():
-    data = modlib.datasets.load(panel.dataset)
-    of_all = every[(every["panel"] == name) & (every["classes"] == data.num_classes)]
+    num_classes, train_images = classes_and_images[name]
+    of_all = every[(every["panel"] == name) & (every["classes"] == num_classes)]
     own_accuracy = last[last["panel"] == name].set_index(["variant", "seed"])["module_accuracy"]
     chosen = {s: r for s, r in panel.settings().items() if s == "LAMP, vote" or r.shared_epochs}
-    own_epochs = dict.fromkeys(chosen, data.num_classes * panel.epochs)
+    own_epochs = dict.fromkeys(chosen, num_classes * panel.epochs)
     alone = {s: r for s, r in panel.control_recipes().items() if r.allocation == "lamp" and (name, s) in compared}
     for setting, recipe in (chosen | alone).items():
         passes = recipe.shared_epochs + own_epochs.get(setting, recipe.epochs)
@@ -336,7 +338,7 @@ for name, panel in shown.items():
             {
                 "panel": name,
                 "setting": setting,
-                "images trained on": f"{passes * (panel.images_per_epoch or len(data.train_labels)):,}",
+                "images trained on": f"{passes * (panel.images_per_epoch or train_images):,}",
                 "all classes (%)": records.mean_and_spread(part["accuracy"]),
                 "the parent (%)": records.mean_and_spread(part["parent_accuracy"]),
                 "weights held": records.mean_and_spread(part["union"], 1, 3),

@@ -297,6 +297,8 @@ def test_logits_are_picked_out_of_what_a_network_returns(kind, data, inputs, mas
     with pytest.raises(ValueError, match=r"parent: must return logits .* got \w+ for a batch of 2; pass logits="):
         modlib.cotrain(parent, data, k=0.3, alpha=1.0, epochs=1, seed=0)
     modules = all_the_way(parent, data, tmp_path / "m", logits=pick)
+    with pytest.raises(ValueError, match=r"logits: the modules in .* were made with logits=, hand the same"):
+        modlib.load(tmp_path / "m", parent)
     check_by_hand(modules, masked_copy, inputs)
     assert not isinstance(parent(inputs), torch.Tensor), "the user's own still returns what it did"
 

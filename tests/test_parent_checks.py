@@ -154,6 +154,27 @@ def test_quantised_layers_are_named(data):
     assert "parent: 1 quantised layers are not masked: first" in unmasked_lines(net, data)
 
 
+class Renormed(nn.Module):
+    """A parent whose embedding shrinks its own rows in every forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(4, 8, max_norm=0.1)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.last(self.rows((images.flatten(1) > 0.5).long() % 4).mean(1))
+
+
+def test_a_forward_pass_that_writes_to_weights_is_refused(decompose):
+    net = Renormed()
+    with pytest.raises(ValueError, match=r"parent: a forward pass writes to its weights, .*: rows\.weight; they must"):
+        decompose(net)
+    net.rows.max_norm = None
+    with pytest.warns(UserWarning, match="1 weights are not masked"):
+        decompose(net)
+
+
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_gradients_may_be_off_where_it_is_called(context, data, decompose):
     with context():
