@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from modlib import datasets, panels
+from modlib.engines import ENGINES
 from modlib.records import Store
 
 
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     panel.add_argument("--full", action="store_true", help="the paper's size, where the book shows a reduced panel")
     panel.add_argument("--results", default="book/results", help="folder of records and parents (book/results)")
     panel.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
-    panel.add_argument("--engine", default="auto", help="auto; graphed is faster on a GPU (default: auto)")
+    panel.add_argument("--engine", default="auto", choices=ENGINES, help="graphed saves time on a GPU (default: auto)")
     commands.add_parser("book", help="build the published book at _build/html")
     return top
 

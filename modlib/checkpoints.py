@@ -1,5 +1,7 @@
 """Checkpoints: the state of a training after an epoch, of co-training an engine's, written whole or not at all.
 
+Those of a large network are gigabytes, and an epoch may be seconds: `Pace` says after which epochs one is written.
+
 One process writes one file. Of several, each writes its own, with epoch and rank in the name; the one of the epoch
 before is removed when all have written theirs, so that there is always an epoch which every process can go on from.
 """
@@ -8,7 +10,9 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +22,28 @@ from modlib.engines.sharding import Shard
 
 if TYPE_CHECKING:
     from modlib.engines import Engine
+
+
+class Pace:
+    """Says when a checkpoint is due: after the first epoch, then so that writing takes a twentieth of the time at most.
+
+    Several processes write after every epoch: all of them need the same one.
+    """
+
+    def __init__(self) -> None:
+        self.rest_until = 0.0
+
+    def is_due(self) -> bool:
+        """Return whether the next one is to be written."""
+        return Shard.here().size > 1 or time.perf_counter() >= self.rest_until
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Within it one is written."""
+        began = time.perf_counter()
+        yield
+        now = time.perf_counter()
+        self.rest_until = now + 19 * (now - began)
 
 
 def write(path: Path, identity: str, state: Mapping[str, Any]) -> None:

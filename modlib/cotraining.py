@@ -176,8 +176,9 @@ def cotrain_population(
     """Decompose several parents of one architecture side by side; return the modules of each run, in order.
 
     The runs may differ in parent, k, alpha, share_init and seed; everything else in their recipes must agree.
-    `checkpoint`: a file written after every epoch and removed at the end, and one beside it after shared epochs; where
-    it is there, the population goes on from it, to the same result. Otherwise as `cotrain`.
+    `checkpoint`: a file written after epochs (see `modlib.checkpoints.Pace`) and removed at the end, and one beside it
+    for the shared epochs of each run; where they are there, the population goes on from them, to the same result.
+    Otherwise as `cotrain`.
     """
     device = resolve_device(device)
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
@@ -187,7 +188,7 @@ def cotrain_population(
             warnings.warn(line, stacklevel=3)
         if runs[0].recipe.method == "base":
             return _cotrain_from_base(runs, data, classes, engine, device, callback)
-        chosen = engine_class(engine, runs, classes)
+        chosen = engine_class(engine, runs, classes, device)
         saved = _Saved(checkpoint, "" if checkpoint is None else _identity(runs, data, chosen.__name__))
         if runs[0].recipe.shared_epochs:
             runs = _started_from_one_mask(runs, classes, data, device, saved)
@@ -196,13 +197,13 @@ def cotrain_population(
 
 @dataclass(frozen=True)
 class _Saved:
-    """Where a population is saved after every epoch, and what it must agree in to be gone on from."""
+    """Where a population is saved, and what it must agree in to be gone on from."""
 
     path: Path | None = None
     identity: str = ""
 
     def shared(self, run: int) -> Path | None:
-        """Where the mask of a run's shared epochs is saved, after every one of them, until the others are done."""
+        """Where the mask of a run's shared epochs is saved, until the other epochs are done."""
         return None if self.path is None else self.path.with_name(f"{self.path.stem}-shared{run}{self.path.suffix}")
 
     def remove(self, runs: int) -> None:
@@ -226,8 +227,10 @@ def _started_from_one_mask(
     for i, run in enumerate(runs if shard.rank == 0 else ()):
         epochs = range(-run.recipe.shared_epochs, 0)
         starts.append(shared_mask.train(run, classes, data, device, epochs, saved.shared(i), saved.identity))
-        _check_finite(starts[-1].scores, -1)
-    return [replace(run, start=start) for run, start in zip(runs, shard.gather(starts)[0], strict=True)]
+    starts = shard.gather(starts)[0]
+    for start in starts:
+        _check_finite(start.scores, -1)  # by every process, so that all of them fail
+    return [replace(run, start=start) for run, start in zip(runs, starts, strict=True)]
 
 
 def _cotrain_from_base(
@@ -271,12 +274,13 @@ def _train(
 
     `stemming_from`: the first epoch (from 0) with stemming; None is never.
     """
-    epochs = runs[0].recipe.epochs
+    epochs, pulled = runs[0].recipe.epochs, any(run.recipe.alpha > 0 for run in runs)
+    pace = checkpoints.Pace()
     start = checkpoints.resume(engine, saved.identity, saved.path)
     latest = engine.average()
     for epoch in tqdm(range(start, epochs), "co-training", initial=start, total=epochs, unit="epoch", disable=None):
         average = None
-        if stemming_from is not None and epoch >= stemming_from:
+        if pulled and stemming_from is not None and epoch >= stemming_from:
             average = target or latest
         orders = torch.stack([epoch_order(len(data.train_labels), run.seed, epoch) for run in runs])
         engine.train_epoch(orders[:, : runs[0].recipe.images_per_epoch], epoch, average)
@@ -285,8 +289,9 @@ def _train(
         if callback is not None:
             for i, modules in enumerate(_described(engine, runs)):
                 callback(i, epoch + 1, modules)
-        if saved.path is not None:
-            checkpoints.save(engine, saved.identity, saved.path, epoch + 1)
+        if saved.path is not None and pace.is_due():
+            with pace.writing():
+                checkpoints.save(engine, saved.identity, saved.path, epoch + 1)
     saved.remove(len(runs))
     return _described(engine, runs)
 

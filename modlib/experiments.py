@@ -1,7 +1,7 @@
 """The book's trials: a parent and its decomposition from one seed, measured after every epoch, and kept.
 
 A trial's parent, modules and record lie in a `Store`. What is there is not computed again; a decomposition that was
-stopped goes on from its last epoch.
+stopped goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ def run_trials(
 ) -> list[Record]:
     """Return the record of every trial, computing those that are not in the store, one population at a time.
 
-    `engine`: one of `modlib.engines.ENGINES`; results do not depend on it, but for rounding.
+    `engine`: one of `modlib.engines.ENGINES`. Results do not depend on it but for rounding, and with a vote loss where
+    "auto" would be the vectorised one: others may see the other modules as they were an epoch ago. Kept in the record.
     `population`: how many decompositions train side by side. One is fastest on a CPU, whose caches hold one; a GPU
     takes many. Trials that differ in more than k, alpha, share_init and seed go into different populations.
     A trial that diverges is recorded as failed, with the reason; the others are not touched by it.
@@ -447,15 +448,18 @@ def _run_population(
         runs, data, engine=engine, device=device, callback=after_epoch, checkpoint=checkpoint
     )
     seconds = (earlier + time.perf_counter() - before) / len(trials)
-    records = {}
+    facts = {} if engine == "auto" else {"engine": engine}
+    facts["device"] = records.device_name(cotraining.resolve_device(device))
+    measured_now = {}
     for trial, modules, measured in zip(trials, done, rows, strict=True):
         path = _modules_path(trial, store)
         if path is not None and shard.rank == 0:
             modules.save(path)
-        records[_id(trial)] = shard.first_alone(partial(_record, trial, data, store, measured, seconds))
+        record = partial(_record, trial, data, store, measured, seconds, **facts)
+        measured_now[_id(trial)] = shard.first_alone(record)
     if so_far is not None and shard.rank == 0:
         so_far.unlink(missing_ok=True)
-    return records
+    return measured_now
 
 
 def _measure_trial(trial: Trial, epoch: int, modules: Modules, data: Dataset, split: str) -> dict[str, Any]:
@@ -471,9 +475,9 @@ def _measure_trial(trial: Trial, epoch: int, modules: Modules, data: Dataset, sp
     return taken | _measure(modules, log_odds, labels) | {"subsets": subsets}
 
 
-def _record(trial: Trial, data: Dataset, store: Store, rows: Rows | None, seconds: float = 0.0) -> Record:
+def _record(trial: Trial, data: Dataset, store: Store, rows: Rows | None, seconds: float = 0.0, **facts: str) -> Record:
     """Write the record of a trial just measured, or read the one that is there (`rows` None)."""
-    facts = {"data_sha256": data.sha256()}
+    facts["data_sha256"] = data.sha256()
 
     def measured() -> Rows:
         if not rows:  # of several processes, the first has written it

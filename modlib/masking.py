@@ -228,11 +228,11 @@ class MaskSet:
         """How many edges are kept by which modules: int64 [2**N], bit i of an index is module i."""
         counts = torch.zeros(2 ** len(self.classes), dtype=torch.int64)
         for mask in self.masks.values():
-            by_module = mask.flatten(1)
-            which = torch.zeros(by_module.shape[1], dtype=torch.int32, device=mask.device)
-            for i, own in enumerate(by_module):
-                which.add_(own, alpha=2**i)
-            counts += torch.bincount(which, minlength=len(counts)).cpu()
+            for part in mask.flatten(1).split(COUNTED, dim=1):
+                which = torch.zeros(part.shape[1], dtype=torch.int32, device=mask.device)
+                for i, own in enumerate(part):
+                    which.add_(own, alpha=2**i)
+                counts += torch.bincount(which, minlength=len(counts)).cpu()
         return counts
 
     def _keepers(self) -> Tensor:

@@ -1,7 +1,7 @@
 """Panels of Figure 4: a convolutional parent decomposed under several settings, with its control.
 
 `modlib panel` runs them, alone or under `torchrun`; each trial's record is written as soon as it is done, and what was
-stopped goes on from its last epoch.
+stopped goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from modlib import checks, cotraining, datasets, experiments, masking, metrics, parents, recipes, records, training
 from modlib.baselines import controls
 from modlib.datasets import Dataset
+from modlib.engines import check_engine
 from modlib.engines.sharding import Shard
 from modlib.experiments import Trial
 from modlib.recipes import Recipe
@@ -164,26 +165,25 @@ class Panel:
         )
 
 
+SHARED_EPOCHS = 30
+"""Of "one mask first", at full size."""
 OURS: Changes = {
     "LAMP": {"allocation": "lamp"},
     "LAMP, vote": {"allocation": "lamp", "vote": 0.9},
     "LAMP 18%, vote": {"allocation": "lamp", "vote": 0.9, "k": 0.18},
-    "one mask first": {"allocation": "lamp", "vote": 0.9, "shared_epochs": 30},
+    "one mask first": {"allocation": "lamp", "vote": 0.9, "shared_epochs": SHARED_EPOCHS},
 }
 """Ours: a share of all edges, shared out among the layers by layer-adaptive magnitude, see `masking.kept_edges`; and
 modules that go on from one mask, see `modlib.shared_mask`."""
-CONTROLS: Changes = {
-    SHARED: {},
-    "shared mask, LAMP": {"allocation": "lamp"},
-    "shared mask, LAMP, longer": {"allocation": "lamp", "epochs": 60},
-}
-TRIED: Changes = {f"LAMP, vote, rate {lr:g}": {"allocation": "lamp", "vote": 0.9, "lr": lr} for lr in (0.03, 0.3)}
 
 
 def _full(dataset: str, model: str, parent_epochs: int, epochs: int, lr: float = 0.1) -> Panel:
+    longer = {"allocation": "lamp", "epochs": SHARED_EPOCHS + epochs}  # as many as "one mask first" has in both phases
+    rates = [float(f"{factor * lr:g}") for factor in (0.3, 3.0)]
     return Panel(
         dataset, model, range(5), parent_epochs, epochs, lr=lr, scale_free=(0.01,), voting=(0.01,), variants=OURS,
-        controls=CONTROLS, tried=TRIED,
+        controls={SHARED: {}, "shared mask, LAMP": {"allocation": "lamp"}, "shared mask, LAMP, longer": longer},
+        tried={f"LAMP, vote, rate {rate:g}": {**OURS["LAMP, vote"], "lr": rate} for rate in rates},
     )  # fmt: skip
 
 
@@ -215,9 +215,11 @@ def named(dataset: str, model: str, file: Path = REDUCED_FILE, full: bool = Fals
 def run(panel: Panel, data: Dataset, store: Store, device: str = "auto", engine: str = "auto") -> None:
     """Run what is open of a panel: what is tried first, then seed by seed, so that what is there is of use at any time.
 
-    Raises ValueError, before any work, where it asks for more images than there are, or so few that a class has none.
+    Raises ValueError, before any work, where it asks for more images than there are, or so few that a class has none,
+    and for an engine that there is not, or not on this device.
     """
     _check_images(panel, data)
+    check_engine(engine, cotraining.resolve_device(device))
     trials = panel.trials()
     before_training(panel, data, store, device=device)
     experiments.run_trials(
@@ -282,12 +284,13 @@ def shared_mask(
         parameters["changes"] = panel.controls[control]
     parameters |= _versions(cotraining=cotraining.VERSION, parent=experiments.PARENT_VERSION)
 
+    where = cotraining.resolve_device(device)
+    checkpoint = store.path("checkpoints", f"control-{records.key(parameters)}", ".pt")
+
     def compute() -> list[dict[str, Any]]:
-        where = cotraining.resolve_device(device)
         which = (panel.model, seed, panel.parent_epochs)
         parent = experiments.trained_parent(data, *which, store, panel.parent_recipe, where)
         classes = range(data.num_classes)
-        checkpoint = store.path("checkpoints", f"control-{records.key(parameters)}", ".pt")
         modules = controls.shared_mask(parent, data, recipe, seed, classes, checkpoint)
         one_pass = controls.one_pass(modules, panel.precision)
         held, held_labels = _log_odds(one_pass, data, "held_out", panel.final_images, where)
@@ -301,8 +304,15 @@ def shared_mask(
         ]
 
     name = f"{panel.dataset}-{panel.model}-{control.replace(' ', '-').replace(',', '')}-seed{seed}"
-    sha256 = data.sha256()
-    return Shard.here().first_alone(lambda: store.record("panels", name, parameters, compute, data_sha256=sha256))
+    facts: dict[str, Any] = {"data_sha256": data.sha256(), "device": records.device_name(where)}
+
+    def recorded() -> Record:
+        record = store.record("panels", name, parameters, compute, **facts)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)  # only now: measuring takes its time too
+        return record
+
+    return Shard.here().first_alone(recorded)
 
 
 def _versions(**versions: int) -> dict[str, int]:
@@ -327,16 +337,16 @@ def before_training(panel: Panel, data: Dataset, store: Store, images: int = 100
         "precision": panel.precision,
         **_versions(parent=experiments.PARENT_VERSION),
     }
+    where = cotraining.resolve_device(device)
 
     def compute() -> list[dict[str, Any]]:
-        where = cotraining.resolve_device(device)
         parent = experiments.trained_parent(data, *which, store, panel.parent_recipe, where)
         cases = [("all", 1.0), *itertools.product(masking.ALLOCATIONS, panel.shares)]
         return [{"seed": seed} | _before_training(parent, *case, data, images, panel.precision) for case in cases]
 
     name = f"{panel.dataset}-{panel.model}-before-training-seed{seed}"
-    sha256 = data.sha256()
-    return Shard.here().first_alone(lambda: store.record("panels", name, parameters, compute, data_sha256=sha256))
+    facts: dict[str, Any] = {"data_sha256": data.sha256(), "device": records.device_name(where)}
+    return Shard.here().first_alone(lambda: store.record("panels", name, parameters, compute, **facts))
 
 
 def _before_training(

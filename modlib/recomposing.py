@@ -31,7 +31,7 @@ class Recomposed(nn.Module):
         super().__init__()
         chosen = modules.select(subset)
         self.network = frozen_copy(chosen.parent)
-        self.remaining = chosen.masks.remaining()
+        self.remaining = modules.masks.remaining(chosen.classes)
         """Share of the parent's maskable weights in the union, in [0, 1]."""
         device = next(self.network.parameters()).device
         self.register_buffer("classes", torch.tensor(chosen.classes, device=device))

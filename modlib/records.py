@@ -106,13 +106,16 @@ def write(path: Path, text: str) -> None:
 
 
 def provenance(seconds: float, **facts: Any) -> dict[str, Any]:
-    """Return where a result came from: device, versions, commit, seconds, and `facts`."""
+    """Return where a result came from: device, versions, commit, seconds, and `facts`.
+
+    `facts` may name the device; else it is taken for the GPU where there is one.
+    """
     from torchvision import __version__ as torchvision_version
 
     from modlib import __version__
 
     return {
-        "device": device_name(),
+        "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
         "versions": {
             "modlib": __version__,
             "python": platform.python_version(),
@@ -127,10 +130,11 @@ def provenance(seconds: float, **facts: Any) -> dict[str, Any]:
     }
 
 
-def device_name() -> str:
-    """Return the GPU's name where there is one, else the processor's."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def device_name(device: torch.device | str) -> str:
+    """Return the name of a GPU, or of the processor."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -31,6 +31,7 @@ from modlib.recipes import Recipe, Run, Start
 Batch = TypeVar("Batch")
 
 
+@torch.inference_mode(False)
 @torch.enable_grad()
 def train(
     run: Run,
@@ -106,6 +107,7 @@ def shared_log_odds(logits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return linear(logits, weight[:, 1] - weight[:, 0], bias[:, 1] - bias[:, 0]).T
 
 
+@torch.inference_mode(False)
 @torch.enable_grad()
 def descend(
     loss: Callable[[Batch], Tensor],
@@ -121,12 +123,13 @@ def descend(
 ) -> None:
     """Train as Algorithm 1 does: its optimiser and rates, on the `loss` of every one of the `batches` of an epoch.
 
-    `parameters` step at `recipe.lr`, `grafts` at `recipe.grafting_rate`. `checkpoint`: a file written after every
-    epoch, with what the loss `moved` besides; where it is there, training goes on from it, to the same result
-    (ValueError where it is not of what `identity` names). It stays: the caller removes it when its own work is done.
+    `parameters` step at `recipe.lr`, `grafts` at `recipe.grafting_rate`. `checkpoint`: a file written after epochs
+    (see `modlib.checkpoints.Pace`; the last one too), with what the loss `moved` besides; where it is there, training
+    goes on from it, to the same result (ValueError where it is not of what `identity` names). It stays: the caller
+    removes it when its own work is done.
     """
     optimiser = start.make_optimiser(recipe, parameters, grafts, fused=True)
-    tensors, first = [*parameters, *grafts, *moved], epochs.start
+    tensors, first, pace = [*parameters, *grafts, *moved], epochs.start, checkpoints.Pace()
     if checkpoint is not None and checkpoint.exists():
         saved = checkpoints.read(checkpoint, identity)
         with torch.no_grad():
@@ -143,6 +146,7 @@ def descend(
             value.backward()
             start.fill_gradients(parameters)
             optimiser.step()
-        if checkpoint is not None:
+        if checkpoint is not None and (pace.is_due() or epoch + 1 == epochs.stop):
             state = {"epoch": epoch + 1, "optimiser": optimiser.state_dict()}
-            checkpoints.write(checkpoint, identity, state | {"tensors": [values.detach() for values in tensors]})
+            with pace.writing():
+                checkpoints.write(checkpoint, identity, state | {"tensors": [v.detach() for v in tensors]})

@@ -68,7 +68,7 @@ store = records.Store.at(results or scratch.name)
 #
 # `modlib panel DATASET MODEL` runs the same trials without a notebook, alone or in several processes
 # (`torchrun --nproc-per-node 4 -m modlib panel cifar10 vgg16 --full`), for as long as it is given: every trial's record is written as
-# soon as it is done, and a trial that was stopped goes on from its last epoch. The paper's panels at full size are
+# soon as it is done, and a trial that was stopped goes on from its last checkpoint. The paper's panels at full size are
 # `modlib.panels.FULL`.
 
 # %%

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import modlib
-from modlib import cotraining, masking
+from modlib import checkpoints, cotraining, masking
 from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.objective import balancing_weights, class_frequency, objective
 from modlib.seeds import generator
@@ -149,7 +149,8 @@ def stop_in(runs, data, stop_at, **options):
         *(("conv_parent", engine) for engine in ENGINES[1:]),
     ],
 )
-def test_stopping_and_going_on_changes_nothing(kind, engine, stop_at, request, data, tmp_path, same):
+def test_stopping_and_going_on_changes_nothing(kind, engine, stop_at, request, data, tmp_path, same, monkeypatch):
+    monkeypatch.setattr(checkpoints.Pace, "is_due", lambda self: True)
     # wide: 4,800 weights in float32, so that the fast selection starts anew in the middle
     net = modlib.parents.fc(1, 16, 300, 3) if kind == "wide" else request.getfixturevalue(kind)
     recipe = Recipe(k=0.3, alpha=5.0, epochs=3, batch_size=16, vote=0.5, schedule="cosine", share_init=False)
@@ -229,3 +230,16 @@ def test_every_layer_keeps_its_count(tied_parent, decompose):
 def test_diverging_scores_are_reported(parent, decompose):
     with pytest.raises(FloatingPointError, match=r"the scores of .*\.weight diverged in epoch 1: lower lr or alpha"):
         decompose(parent, lr=1e300, weight_decay=1e10)
+
+
+def test_writing_checkpoints_takes_a_twentieth_of_the_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: now[0])
+    pace = checkpoints.Pace()
+    assert pace.is_due()
+    with pace.writing():
+        now[0] += 2.0
+    now[0] += 37.0
+    assert not pace.is_due()
+    now[0] += 1.5
+    assert pace.is_due()

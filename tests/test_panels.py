@@ -1,5 +1,6 @@
 """Panels of Figure 4, on a toy: what runs, what is kept, and what goes on."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import yaml
 
 import modlib
 from modlib import __main__ as command_line
-from modlib import experiments, masking, metrics, panels, training
+from modlib import experiments, masking, metrics, panels, shared_mask, training
 from modlib.baselines import controls
 from modlib.panels import Panel
 from modlib.records import Store
@@ -74,6 +75,34 @@ def test_a_control_of_other_settings_is_another_record(store, three):
     assert plain == panels.shared_mask(panel, 0, three, store)
     assert plain.rows[0]["density"] == pytest.approx(0.1, abs=1e-3)
     assert other.rows[0]["density"] == pytest.approx(0.3, abs=1e-3)
+
+
+def test_a_control_that_was_stopped_while_it_was_measured_is_not_trained_again(three, tmp_path, store, monkeypatch):
+    own, expected = Store.at(tmp_path), panels.shared_mask(PANEL, 0, three, store, "cpu")
+    shutil.copytree(store.folder / "parents", tmp_path / "parents")
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "subset_curve", raising(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            panels.shared_mask(PANEL, 0, three, own, "cpu")
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+    monkeypatch.setattr(shared_mask, "objective", raising(AssertionError))  # no step is taken
+    assert panels.shared_mask(PANEL, 0, three, own, "cpu").rows == expected.rows
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def raising(error):
+    """Return a function that raises."""
+
+    def stop(*_, **__):
+        raise error
+
+    return stop
+
+
+def test_an_engine_is_refused_before_any_work(three, tmp_path):
+    with pytest.raises(ValueError, match="engine: 'graphed' records CUDA graphs, the device is cpu"):
+        panels.run(PANEL, three, Store.at(tmp_path), "cpu", "graphed")
+    assert not list(tmp_path.iterdir())
 
 
 def test_before_training_masks_by_magnitude_and_takes_the_statistics_anew(store, three, monkeypatch):

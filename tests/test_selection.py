@@ -64,6 +64,14 @@ def test_over_scores_of_which_too_many_are_near():
     assert_follows([CANDIDATES], (1 + near * factor for factor in (1, 3, -2, 1, 5, -7, 2)))
 
 
+@pytest.mark.parametrize("keep", [[2, 2, 2], [1, 1, 1], [4, 4, 4], [1, 3, 2]], ids=str)
+def test_exact_mask_is_the_definition(keep):
+    """Where all rows keep as many, and where they don't; there are equal scores at every threshold."""
+    scores = torch.tensor([[1.0, 3.0, 3.0, 1.0], [5.0, 5.0, 5.0, 0.0], [2.0, 2.0, 2.0, 2.0]])
+    rows = [masking.top_k_mask(row, count) for row, count in zip(scores, keep, strict=True)]
+    assert torch.equal(exact_mask(scores, torch.tensor(keep)), torch.stack(rows))
+
+
 def test_exact_mask_by_hand():
     mask = exact_mask(torch.tensor([[1.0, 3.0, 1.0, 2.0], [5.0, 5.0, 5.0, 0.0]]), torch.tensor([3, 2]))
     assert mask.tolist() == [[True, True, False, True], [True, True, False, False]]

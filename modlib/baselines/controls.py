@@ -99,17 +99,16 @@ def shared_mask(
     """Return modules with one supermask for all of `classes` and a grafting layer each: the limit of a large alpha.
 
     Only images of `classes` are trained on: with a subset, the mask is trained for the subset itself. Scores and
-    grafting layers start as in module stemming. `checkpoint`: a file written after every epoch and removed at the end;
-    where it is there, training goes on from it (ValueError where it is another training's).
+    grafting layers start as in module stemming. `checkpoint`: see `modlib.shared_mask.descend`.
     """
     check_parent(parent, data, masking.default_policy)
     device = next(parent.parameters()).device
     run, classes = Run(parent, replace(recipe, shared_epochs=0), seed), checks.subset(classes, range(data.num_classes))
     ours = only(data, classes)
-    identity = repr((asdict(run.recipe), seed, classes, library.parent_hash(parent), ours.sha256()))
-    trained = one_mask.train(run, classes, ours, device, range(recipe.epochs), checkpoint, identity)
+    identity = ""
     if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        identity = repr((asdict(run.recipe), seed, classes, library.parent_hash(parent), ours.sha256()))
+    trained = one_mask.train(run, classes, ours, device, range(recipe.epochs), checkpoint, identity)
     keep = recipe.kept_edges(dict(masking.maskable_parameters(parent)))
     final = {
         name: masking.top_k_mask(masking.ranked(scores, recipe.scores).flatten(), keep[name]).view_as(scores)

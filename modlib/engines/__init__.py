@@ -53,18 +53,28 @@ def make_engine(
     name: str, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device
 ) -> Engine:
     """Return the engine `name` for `runs`, see `engine_class`."""
-    return engine_class(name, runs, classes)(runs, classes, data, device)
+    return engine_class(name, runs, classes, device)(runs, classes, data, device)
 
 
-def engine_class(name: str, runs: Sequence[Run], classes: tuple[int, ...]) -> Callable[..., Engine]:
+def check_engine(name: str, device: torch.device) -> None:
+    """Raise ValueError for an engine that there is not, or not on this device."""
+    checks.choice("engine", name, ENGINES)
+    if name == "graphed" and device.type != "cuda":
+        raise ValueError(f"engine: 'graphed' records CUDA graphs, the device is {device}; use 'modulewise'")
+
+
+def engine_class(
+    name: str, runs: Sequence[Run], classes: tuple[int, ...], device: torch.device
+) -> Callable[..., Engine]:
     """Return the engine `name` means for `runs`; "auto": the vectorised one where it can, else `modulewise`.
 
-    Raises ValueError where the vectorised engine is asked for and does not fit, and where there are several processes
-    for an engine that knows one, for "auto" where one process would train otherwise, or more than modules.
+    Raises ValueError as `check_engine` does, where the vectorised engine is asked for and does not fit, and where there
+    are several processes for an engine that knows one, for "auto" where one process would train otherwise, or more than
+    modules.
     """
-    checks.choice("engine", name, ENGINES)
+    check_engine(name, device)
     processes = Shard.here().size
-    if processes > 1 and name not in ("auto", "modulewise", "graphed"):
+    if processes > 1 and name not in ("auto", "modulewise"):
         raise ValueError(f"engine: {name!r} runs in one process, there are {processes}; use 'modulewise' or 'auto'")
     if processes > len(classes):
         raise ValueError(f"classes: {len(classes)} modules for {processes} processes; each needs one at least")

@@ -11,13 +11,12 @@ replayed. The parents of this book do nothing there; others have to ask for this
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from modlib.datasets import Dataset
 from modlib.engines.modulewise import ModulewiseEngine, Slot
 from modlib.recipes import Run
 
@@ -27,11 +26,6 @@ WARM_UP = 3
 
 class GraphedEngine(ModulewiseEngine):
     """See the module's docstring; the interface is `modlib.engines.Engine`."""
-
-    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
-        if device.type != "cuda":
-            raise ValueError(f"engine: 'graphed' records CUDA graphs, the device is {device}; use 'modulewise'")
-        super().__init__(runs, classes, data, device)
 
     def _make_slot(self, run: Run, parent: nn.Module, weights: Mapping[str, Tensor], num_logits: int) -> Slot:
         return RecordedSlot(run, parent, weights, num_logits)
@@ -49,17 +43,19 @@ class Recording:
 
 
 class RecordedSlot(Slot):
-    """A slot whose steps are replayed, one recording for every shape of a batch, with and without stemming."""
+    """A slot whose steps are replayed: one recording for every shape of a batch."""
 
     def __init__(self, run: Run, parent: nn.Module, weights: Mapping[str, Tensor], num_logits: int) -> None:
         super().__init__(run, parent, weights, num_logits)
         self.rates = (self.grafting.new_zeros(()), self.grafting.new_zeros(()))
-        self.recordings: dict[tuple[torch.Size, bool], Recording] = {}
+        self.recordings: dict[torch.Size, Recording] = {}
         self.average = {name: torch.zeros_like(update.scores) for name, update in self.updates.items()}
 
     def pull_to(self, average: dict[str, Tensor] | None, factor: dict[str, float]) -> None:
         """As in `Slot`, in the memory that recorded steps read from."""
         earlier = self.factor
+        if (average is None) != (self.pull is None):
+            self.recordings.clear()  # a step with stemming is another
         super().pull_to(average, factor)
         for name, values in earlier.items():
             self.factor[name] = values.copy_(self.factor[name])
@@ -86,30 +82,30 @@ class RecordedSlot(Slot):
         recording.backward.replay()
 
     def _recording(self, inputs: Tensor) -> Recording:
-        key = (inputs.shape, self.pull is None)
-        if key not in self.recordings:
+        if inputs.shape not in self.recordings:
             try:
-                self.recordings[key] = self._record(inputs)
+                self.recordings[inputs.shape] = self._record(inputs)
             except RuntimeError as error:
                 raise ValueError(
                     f"engine: 'graphed' cannot record a step of this parent ({error}); use 'modulewise'"
                 ) from error
-        return self.recordings[key]
+        return self.recordings[inputs.shape]
 
     def _record(self, inputs: Tensor) -> Recording:
         """Record a step; the module in the slot stays what it is."""
         before = {name: values.clone() for name, values in self.tensors().items()}
         inputs, of_log_odds = inputs.clone(), self.grafting.new_zeros(len(inputs))
-        aside = torch.cuda.Stream(inputs.device)
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                self.step_at(self.rates, super().logits(inputs), of_log_odds)
-        torch.cuda.current_stream().wait_stream(aside)
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(forward):
-            logits = super().logits(inputs)
-        with torch.cuda.graph(backward, pool=forward.pool()):
-            self.step_at(self.rates, logits, of_log_odds)
+        with torch.cuda.device(inputs.device):
+            aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):  # left again also where recording fails
+                for _ in range(WARM_UP):
+                    self.step_at(self.rates, super().logits(inputs), of_log_odds)
+                with torch.cuda.graph(forward, stream=aside):
+                    logits = super().logits(inputs)
+                with torch.cuda.graph(backward, pool=forward.pool(), stream=aside):
+                    self.step_at(self.rates, logits, of_log_odds)
+            here.wait_stream(aside)
         self.load(before)
         return Recording(inputs, logits.detach(), of_log_odds, forward, backward)
