@@ -339,8 +339,10 @@ else:
 Markdown(reach)
 
 # %% [markdown]
-# What is not there is not shown: a result on a small fully connected network says little about a deep convolutional one, where
-# a signal must pass many masked layers. Five trials tell a spread only roughly, and a published
+# What is not there is not shown. A result on a small fully connected network says little about a deep convolutional one, where
+# a signal must pass many masked layers: those have pages of their own, [Figure 4](figure4.ipynb) at a reduced size and
+# [why deep networks die under a random mask](deep_networks.ipynb). How time grows with the number of classes, with engines and
+# processes, is [measured there](engines.ipynb). Five trials tell a spread only roughly, and a published
 # recipe that was given fewer epochs than the paper's 50 may not have come to its end. Timings are of one machine and of this
 # implementation; a sparse kernel, or a GPU that takes all masks at once, would change them. Every departure from the
 # paper is listed under [deviations](../deviations.md).

@@ -305,7 +305,8 @@ Markdown(text)
 
 # %% [markdown]
 # **What it means.** Use `engine="auto"`. Within one machine the limit stands, as it must: every module is trained. While they train,
-# the device holds one module; the others wait in host memory, which does grow with the number of classes. The times above are of
+# the device holds one module (and, with a vote loss, one number for each image and class); the others wait in host memory, at 8 bytes
+# for each edge, which does grow with the number of classes. The times above are of
 # whole decompositions of one epoch, with what is checked and set up around it, and in float32.
 #
 # **Re-run it:** `modlib reproduce engines -p processes "[1, 2]"`.
