@@ -119,7 +119,8 @@ def cotrain(
         callback: called after every epoch with its number (from 1) and the modules so far.
 
     Returns:
-        The modules, on `device`, with recipe and seed in their metadata.
+        The modules, on `device` (of "modulewise" and "graphed" the masks in host memory), with recipe and seed in their
+        metadata.
 
     Raises:
         ValueError: before any work, for an argument out of its range, a parent without maskable layer or whose output

@@ -1,7 +1,8 @@
 """Many processes for one decomposition: `torchrun` starts them, each trains its share of the modules.
 
-What they exchange, once an epoch: the sum of their scores, the log-odds that their modules gave to the images, and,
-when modules are asked for, masks and grafting layers. Every process ends up with the same numbers as one process has.
+What they exchange, once an epoch: the sum of their scores, layer by layer, the log-odds that their modules gave to the
+images, and, when modules are asked for, masks and grafting layers. Every process ends up with the same numbers as one
+process has.
 """
 
 from __future__ import annotations
