@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from modlib import datasets, panels
+from modlib import datasets, panels, training
+from modlib.cotraining import resolve_device
 from modlib.engines import ENGINES
 from modlib.records import Store
 
@@ -48,6 +49,8 @@ def run_panel(dataset: str, model: str, full: bool, results: str, device: str, e
         panel = panels.named(dataset, model, full=full)
         store, data = Store.at(results), datasets.load(dataset)
         print(panels.describe(panel, store), flush=True)
+        if panel.precision == "bfloat16" and training.fast_precision(resolve_device(device)) == "float32":
+            print("modlib: bfloat16 is emulated on this device: a step takes many times longer", file=sys.stderr)
         panels.run(panel, data, store, device, engine)
         print(panels.describe(panel, store), flush=True)
     except (ValueError, TypeError, FileNotFoundError) as error:

@@ -248,6 +248,15 @@ def test_bad_panels_are_refused(capsys):
     assert "no panel cifar10 lenet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("fast", "said"), [("float32", True), ("bfloat16", False)])
+def test_slow_bfloat16_is_said_before_it_is_waited_for(fast, said, three, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(panels, "run", lambda *_: None)
+    monkeypatch.setattr(modlib.datasets, "load", lambda _: three)
+    monkeypatch.setattr(training, "fast_precision", lambda device: fast)
+    assert command_line.main(["panel", "cifar10", "vgg16", "--full", "--results", str(tmp_path)]) == 0
+    assert ("bfloat16 is emulated" in capsys.readouterr().err) == said
+
+
 def test_the_book_shows_what_its_file_says():
     """The panels of the parameter file: reduced ones say so, and each trial has its record (a page must not train)."""
     store = Store.at(Path(__file__).parents[1] / "book" / "results")
