@@ -102,11 +102,15 @@ for i, (model, (quantity, (label, scale))) in enumerate((m, q) for m in models f
         if quantity == "remaining_parameters":
             ax.axhline(k, ls=":", color="black", lw=1)
             ax.set(title=f"{model.upper()}, k = {k:.0%}")
-    if scale == 100:  # one scale for all k
-        shown = scale * test[test["model"] == model][quantity]
+    if scale == 100:  # one scale for all k; the first fifth of the epochs, where some are at chance, may lie below it
+        shown = scale * test[(test["model"] == model) & (test["epoch"] > epochs / 5)][quantity]
         for ax in axes[i]:
             ax.set_ylim(shown.quantile(0.02) - 0.1, shown.max() + 0.1)
-axes[0, -1].legend(frameon=False, fontsize=7, title="α", title_fontsize=7)
+handles, labels = axes[0, -1].get_legend_handles_labels()
+axes[0, -1].get_legend().remove()
+figure.legend(
+    handles, [f"α = {float(a):g}" for a in labels], frameon=False, fontsize=7, ncols=7, loc="outside upper center"
+)
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
