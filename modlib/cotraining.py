@@ -190,7 +190,7 @@ def cotrain_population(
         if runs[0].recipe.method == "base":
             return _cotrain_from_base(runs, data, classes, engine, device, callback)
         chosen = engine_class(engine, runs, classes, device)
-        saved = _Saved(checkpoint, "" if checkpoint is None else _identity(runs, data, chosen.__name__))
+        saved = _Saved(checkpoint, "" if checkpoint is None else identity(runs, data, chosen.__name__))
         if runs[0].recipe.shared_epochs:
             runs = _started_from_one_mask(runs, classes, data, device, saved)
         return _train(chosen(runs, classes, data, device), runs, data, callback, saved, stemming_from=1)
@@ -309,7 +309,7 @@ def _described(engine: Engine, runs: Sequence[Run]) -> list[Modules]:
     ]
 
 
-def _identity(runs: Sequence[Run], data: Dataset, engine: str) -> str:
+def identity(runs: Sequence[Run], data: Dataset, engine: str) -> str:
     """Return what a checkpoint must agree in: recipes, seeds, classes, parents, what is masked, data and engine."""
     each = [
         (asdict(run.recipe), run.seed, run.classes, library.parent_hash(run.parent), masked, run.start is not None)

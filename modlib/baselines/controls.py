@@ -9,7 +9,7 @@ log-odds of any subset vote by their largest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from modlib import checks, library, masking, parents
+from modlib import checks, cotraining, masking, parents
 from modlib import shared_mask as one_mask
 from modlib.datasets import Dataset
 from modlib.engines import start
@@ -103,11 +103,9 @@ def shared_mask(
     """
     check_parent(parent, data, masking.default_policy)
     device = next(parent.parameters()).device
-    run, classes = Run(parent, replace(recipe, shared_epochs=0), seed), checks.subset(classes, range(data.num_classes))
-    ours = only(data, classes)
-    identity = ""
-    if checkpoint is not None:
-        identity = repr((asdict(run.recipe), seed, classes, library.parent_hash(parent), ours.sha256()))
+    classes, ours = checks.subset(classes, range(data.num_classes)), only(data, classes)
+    run = Run(parent, replace(recipe, shared_epochs=0), seed, tuple(classes))
+    identity = "" if checkpoint is None else cotraining.identity([run], ours, "shared mask")
     trained = one_mask.train(run, classes, ours, device, range(recipe.epochs), checkpoint, identity)
     keep = recipe.kept_edges(dict(masking.maskable_parameters(parent)))
     final = {

@@ -49,7 +49,7 @@ class RecordedSlot(Slot):
         super().__init__(run, parent, weights, num_logits)
         self.rates = (self.grafting.new_zeros(()), self.grafting.new_zeros(()))
         self.recordings: dict[torch.Size, Recording] = {}
-        self.average = {name: torch.zeros_like(update.scores) for name, update in self.updates.items()}
+        self.average: dict[str, Tensor] = {}
 
     def pull_to(self, average: dict[str, Tensor] | None, factor: dict[str, float]) -> None:
         """As in `Slot`, in the memory that recorded steps read from."""
@@ -60,6 +60,7 @@ class RecordedSlot(Slot):
         for name, values in earlier.items():
             self.factor[name] = values.copy_(self.factor[name])
         if average is not None:
+            self.average = self.average or {name: torch.empty_like(values) for name, values in average.items()}
             for name, values in self.average.items():
                 values.copy_(average[name])
             self.pull = self.average
