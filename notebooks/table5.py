@@ -148,13 +148,22 @@ shown["α"] = [f"{alpha:g}" for alpha in shown["alpha"]]
 figure, axes = plt.subplots(1, len(models), figsize=(figures.WIDTH, 3.2), sharey=True, squeeze=False)
 for ax, model in zip(axes[0], models, strict=True):
     part = shown[shown["model"] == model]
-    style = {"linestyle": "none", "dodge": 0.3, "markersize": 5, "err_kws": {"linewidth": 1.5}}
+    # the order is said: otherwise each panel has that of its rows, and the crosses stand at other α than they belong to
+    style = {
+        "order": [f"{alpha:g}" for alpha in alphas],
+        "linestyle": "none",
+        "dodge": 0.3,
+        "markersize": 5,
+        "err_kws": {"linewidth": 1.5},
+    }
     sns.pointplot(part, x="α", y="accuracy", hue="epoch", errorbar="sd", ax=ax, legend=ax is axes[0, -1], **style)
     if comparable:
         marks = [printed.get((model, alpha, "avg")) for alpha in alphas]
         ax.scatter(range(len(alphas)), marks, marker="x", s=40, color="black", zorder=5, label="paper")
     ax.set(title=model.upper(), ylabel="accuracy of modules (%)")
-sns.move_legend(axes[0, -1], "best", frameon=False, fontsize=7, title=None)
+handles, labels = axes[0, -1].get_legend_handles_labels()
+axes[0, -1].get_legend().remove()
+figure.legend(handles, labels, frameon=False, fontsize=7, ncols=4, loc="outside upper center")
 plt.show()
 
 # %% [markdown]
