@@ -102,11 +102,19 @@ def resume(engine: Engine, identity: str, path: Path | None) -> int:
     return int(saved["epoch"])
 
 
+def of_shared_epochs(path: Path, run: int | str) -> Path:
+    """Return where the shared epochs of one run of a population are saved, beside its checkpoint `path`."""
+    return path.with_name(f"{path.stem}-shared{run}{path.suffix}")
+
+
 def remove(path: Path) -> None:
-    """Remove the checkpoint of this process."""
+    """Remove the checkpoints of a population: this process's own, and by the first those of the shared epochs."""
+    shard = Shard.here()
     path.unlink(missing_ok=True)
-    for _, own in _own(path, Shard.here()):
+    for _, own in _own(path, shard):
         own.unlink()
+    for shared in path.parent.glob(of_shared_epochs(path, "*").name) if shard.rank == 0 else ():
+        shared.unlink()
 
 
 def _refuse_others(path: Path, shard: Shard) -> None:

@@ -177,9 +177,9 @@ def cotrain_population(
     """Decompose several parents of one architecture side by side; return the modules of each run, in order.
 
     The runs may differ in parent, k, alpha, share_init and seed; everything else in their recipes must agree.
-    `checkpoint`: a file written after epochs (see `modlib.checkpoints.Pace`) and removed at the end, and one beside it
-    for the shared epochs of each run; where they are there, the population goes on from them, to the same result.
-    Otherwise as `cotrain`.
+    `checkpoint`: a file written after epochs (see `modlib.checkpoints.Pace`), and one beside it for the shared epochs of
+    each run; where they are there, the population goes on from them, to the same result. They stay: remove them
+    (`modlib.checkpoints.remove`) when what comes out is written. Otherwise as `cotrain`.
     """
     device = resolve_device(device)
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
@@ -204,17 +204,8 @@ class _Saved:
     identity: str = ""
 
     def shared(self, run: int) -> Path | None:
-        """Where the mask of a run's shared epochs is saved, until the other epochs are done."""
-        return None if self.path is None else self.path.with_name(f"{self.path.stem}-shared{run}{self.path.suffix}")
-
-    def remove(self, runs: int) -> None:
-        """Remove what has been saved of so many runs."""
-        if self.path is None:
-            return
-        checkpoints.remove(self.path)
-        for shared in map(self.shared, range(runs) if Shard.here().rank == 0 else ()):
-            assert shared is not None
-            shared.unlink(missing_ok=True)
+        """Where the mask of a run's shared epochs is saved."""
+        return None if self.path is None else checkpoints.of_shared_epochs(self.path, run)
 
 
 def _started_from_one_mask(
@@ -293,7 +284,6 @@ def _train(
         if saved.path is not None and pace.is_due():
             with pace.writing():
                 checkpoints.save(engine, saved.identity, saved.path, epoch + 1)
-    saved.remove(len(runs))
     return _described(engine, runs)
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from modlib import cotraining, library, metrics, parent_files, parents, recipes, records, training
+from modlib import checkpoints, cotraining, library, metrics, parent_files, parents, recipes, records, training
 from modlib.datasets import Dataset
 from modlib.engines.sharding import Shard
 from modlib.masking import mean_over_pairs
@@ -119,6 +119,8 @@ def trained_parent(
         parent_files.round_to_half(parent)
     if path is not None:
         parent_files.save(parent, path, half)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)  # only now: the parent is written
     return parent
 
 
@@ -457,6 +459,8 @@ def _run_population(
             modules.save(path)
         record = partial(_record, trial, data, store, measured, seconds, **facts)
         measured_now[_id(trial)] = shard.first_alone(record)
+    if checkpoint is not None:
+        checkpoints.remove(checkpoint)  # only now: modules and records are written
     if so_far is not None and shard.rank == 0:
         so_far.unlink(missing_ok=True)
     return measured_now

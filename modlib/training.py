@@ -130,9 +130,9 @@ def train(
     """Train `model` in place on the training images with cross-entropy and return it, in eval mode.
 
     `parameters`: default, Table 3's for `data`. `epochs`: overrides theirs. `callback`: called after every epoch with
-    its number (from 1) and the model. `checkpoint`: a file written after every epoch and removed at the end; where it
-    is there, training goes on from it to the same result (ValueError where it is another training's). Deterministic
-    given `seed` on one CPU; torch's global generators are left as they were.
+    its number (from 1) and the model. `checkpoint`: a file written after every epoch but the last; where it is there,
+    training goes on from it to the same result (ValueError where it is another training's). It stays: remove it when
+    the model is written. Deterministic given `seed` on one CPU; torch's global generators are left as they were.
     """
     settings = parameters or table_3(data.name)
     if epochs is not None:
@@ -155,8 +155,6 @@ def train(
             state.save(checkpoint, identity, epoch + 1)
     if faster_layout:
         model.to(memory_format=torch.contiguous_format)  # which is what files and other code expect
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
     return model.eval()
 
 

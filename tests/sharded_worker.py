@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import modlib
-from modlib import panels
+from modlib import checkpoints, panels
 from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.records import Store
 
@@ -77,6 +77,7 @@ def main(folder, what=""):
         if rank == 0:
             print(f"epochs of {name}: {seen}")
             modules.save(folder / f"{name}.safetensors")
+        checkpoints.remove(checkpoint)
 
 
 if __name__ == "__main__":

@@ -161,8 +161,14 @@ def test_stopping_and_going_on_changes_nothing(kind, engine, stop_at, request, d
     options = {"engine": engine, "device": "cpu", "callback": lambda run, epoch, modules: seen.append(epoch)}
     resumed = cotrain_population(runs, data, checkpoint=checkpoint, **options)
     assert sorted(set(seen)) == list(range(stop_at, 4)), "epochs that were done must not be done again"
-    assert not checkpoint.exists()
-    assert all(same(a, b) for a, b in zip(resumed, cotrain_population(runs, data, **options), strict=True))
+    assert checkpoint.exists(), "the caller removes it"
+    monkeypatch.setattr(cotraining, "epoch_order", None)  # what is done is not done again
+    again = cotrain_population(runs, data, checkpoint=checkpoint, engine=engine, device="cpu")
+    monkeypatch.undo()
+    checkpoints.remove(checkpoint)
+    assert not list(tmp_path.iterdir())
+    whole = cotrain_population(runs, data, **options)
+    assert all(same(a, b) and same(c, b) for a, b, c in zip(resumed, whole, again, strict=True))
 
 
 def refused(other, parent, data, path):

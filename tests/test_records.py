@@ -153,6 +153,21 @@ def test_a_stopped_trial_goes_on(owner, name, call, uninterrupted, data, tmp_pat
     assert len(list((tmp_path / "trials").iterdir())) == len(list((tmp_path / "modules").iterdir())) == 2
 
 
+def test_a_trial_stopped_before_it_was_recorded_is_not_trained_again(uninterrupted, data, tmp_path, monkeypatch):
+    def stop(*args):
+        raise Stopped
+
+    monkeypatch.setattr(checkpoints.Pace, "is_due", lambda self: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Modules, "save", stop)
+        with pytest.raises(Stopped):
+            run(PAIR, data, tmp_path)
+    monkeypatch.setattr(cotraining, "epoch_order", must_not_run)
+    run(PAIR, data, tmp_path)
+    assert [record.rows for record in run(PAIR, data, tmp_path)] == uninterrupted
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 def test_only_missing_trials_are_run(data, tmp_path, monkeypatch):
     run(PAIR[:1], data, tmp_path)
     seeds, original = [], cotraining.cotrain_population

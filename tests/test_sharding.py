@@ -62,7 +62,7 @@ def test_two_processes_give_the_masks_of_one(alone, tmp_path):
     finished = run(tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert same_files(alone, tmp_path)
-    assert not list(tmp_path.glob("*.pt")), "checkpoints of a finished run are removed"
+    assert not list(tmp_path.glob("*.pt")), "each process removes its own"
 
 
 def test_a_killed_process_fails_the_run_and_it_goes_on_later(alone, tmp_path):

