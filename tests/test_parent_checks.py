@@ -117,6 +117,15 @@ def test_a_wrapper_for_several_devices_is_refused(decompose):
         decompose(nn.DataParallel(Small()))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is")
+@pytest.mark.parametrize("named", ["the whole of it", "first"])
+def test_compiled_programs_are_refused(named, decompose):
+    net = Small()
+    net.first = torch.jit.script(net.first)
+    with pytest.raises(TypeError, match=rf"parent: a compiled program of torch\.jit, .*: {named}; hand over the network"):
+        decompose(torch.jit.script(net) if named == "the whole of it" else net)
+
+
 def test_masked_weights_without_gradient_are_named(data, decompose):
     (line,) = unmasked_lines(Detached(), data)
     assert line.startswith("parent: 1 masked weights get no gradient (something is detached, or under no_grad)")
