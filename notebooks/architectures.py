@@ -13,8 +13,10 @@
 # does it take, what does it leave whole, and how much more than a plain training step does a step of a module cost?
 #
 # Every network here is torchvision's own, or one of the book's parents. It goes all the way: decomposed into two modules,
-# recomposed, saved, loaded, the same predictions afterwards, the parent bit-identical. Weights and images are random,
-# because nothing on this page is about accuracy: whether deep networks *learn* under a mask is another page's question.
+# recomposed, saved, loaded, the same predictions afterwards, the parent bit-identical. Of every family of torchvision the
+# published page has a small network and the largest, but for `regnet_y_128gf` and `vit_h_14`: with more than 600 million
+# parameters each, they need more memory than the machine has (24 GiB). Weights and images are random, because nothing on
+# this page is about accuracy: whether deep networks *learn* under a mask is another page's question.
 # Networks as users write them (grouped, transposed, 1-d and 3-d convolutions, tied weights, attention, every
 # normalisation, buffers, outputs that are tuples or dicts) are tested one by one in `tests/test_architectures.py`.
 
@@ -33,6 +35,7 @@ repeats: int = 2  # measurements of each program, in turns
 k: float = 0.10  # share of the edges kept in every layer
 goal: float = 1.5  # a module's step over a plain one: what the library aims at
 device: str = "cpu"  # where all run: cpu or cuda
+engine: str = "modulewise"  # whose step of a module is measured: modulewise, or graphed on a GPU
 results: str = ""  # folder of records; empty: keep none
 
 # %%
@@ -174,21 +177,21 @@ def module_step(name, family, data, batch, precision):
     """Return a function that takes the training step number i of one module, and what begins and ends an epoch."""
     recipe = recipes.published(k=k, alpha=1.0, batch_size=batch, epochs=2, precision=precision)
     run = recipes.Run(network(name, family, data), recipe, seed=0)
-    engine = make_engine("modulewise", [run], (0,), data, torch.device(device))
-    slot, member = engine.slots[0], engine.members[0][0]
+    made = make_engine(engine, [run], (0,), data, torch.device(device))
+    slot, member = made.slots[0], made.members[0][0]
     batches = torch.arange(steps * batch).split(batch)
-    average = {layer: scores[0, 0].reshape(1, 1, 1, -1) for layer, scores in engine.average().items()}
-    slot.pull_to(average, start.stemming_factors(recipe, engine.weights_of[0], steps))
+    average = {layer: scores[0, 0].reshape(1, 1, 1, -1) for layer, scores in made.average().items()}
+    slot.pull_to(average, start.stemming_factors(recipe, made.weights_of[0], steps))
     slot.load(member)
 
     def step(i):
         with start.statistics_of_the_batch(slot.parent, recipe.norm):
-            engine._pass(0, 0, batches[i : i + 1], 1, None)
+            made._pass(0, 0, batches[i : i + 1], 1, None)
 
     def once_an_epoch(epoch):
         slot.load(member)
         slot.store(member)
-        engine.average()
+        made.average()
 
     return step, once_an_epoch
 
@@ -279,7 +282,7 @@ def examined(name, family, precision):
     costs = store.record(
         "architectures",
         f"{family}-{name}-{precision}-steps",
-        about | {"steps": steps, "repeats": repeats, "warm_up": warm_up},
+        about | {"steps": steps, "repeats": repeats, "warm_up": warm_up} | of_engine,
         lambda: attempt(lambda: step_costs(name, family, data, batch, precision)),
     )
     facts = {"side": data.train_images.shape[1], "batch": batch}
@@ -290,6 +293,7 @@ def examined(name, family, precision):
 precisions = ["float32"] + (["bfloat16"] if fast_precision(device) == "bfloat16" else [])
 tried = [(name, "torchvision", "float32") for name in models]
 tried += [(name, "book", precision) for name in parents for precision in precisions]
+of_engine = {} if engine == "modulewise" else {"engine": engine}
 shared = {"image_size": image_size, "batch_size": batch_size, "k": k, "device": device, "version": 1}
 found = [examined(*one) for one in tried]
 done = [record for pair, _ in found for record in pair]
@@ -401,7 +405,8 @@ Markdown(
     f"of at most {goal:g} is met in {int((works['ratio'] <= goal).sum())} of {len(works)}. The slowest of a module's first {warm_up} steps "
     f"takes up to {(works['slowest_of_the_first_ms'] / works['module_ms']).max():.1f} times a later one, and what begins and ends an epoch as "
     f"long as {(works['epoch_ms'] / works['module_ms']).min():.1f} to {(works['epoch_ms'] / works['module_ms']).max():.1f} steps. Training one module holds "
-    f"{memory.median():.1f} times the memory of plain training (median; {memory.min():.1f} to {memory.max():.1f})."
+    f"{memory.median():.1f} times the memory of plain training (median; {memory.min():.1f} to {memory.max():.1f}), "
+    f"{(works['module_bytes'] / works['parameters']).median():.0f} bytes for each parameter in the median network."
 )
 
 # %% [markdown]
@@ -411,7 +416,7 @@ Markdown(
 # [networks of your own](../own_network.md) says how. With batch normalisation a module holds statistics of its own.
 #
 # **Re-run it:** `modlib reproduce architectures -p models "[vit_b_16, convnext_small]" -p batch_size 32`. On a GPU:
-# `-p device cuda -p image_size 224 -p batch_size 64`.
+# `-p device cuda -p image_size 224 -p batch_size 64`, with `-p engine graphed` for steps that are replayed.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(
