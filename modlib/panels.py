@@ -41,8 +41,8 @@ class Panel:
     `alphas`: of Eq. 1 as it is written, `scale_free`: of its scale-free reading; `voting`: those of the scale-free
     reading that are run with the vote loss too. `variants`: further settings by the name that the page shows, each what
     it changes of the recipe at α = 0; `controls`: the same for the control, one supermask for all classes with the vote
-    loss; `tried`: the same for settings that only the first seed tries, such as other rates, to choose on held-out
-    images. `shares`: what masks keep that are not trained, see `before_training`. `epochs`, `images_per_epoch`,
+    loss; `tried` and `tried_controls`: the same for settings that only the first seed tries, such as other rates, to
+    choose on held-out images. `shares`: what masks keep that are not trained, see `before_training`. `epochs`, `images_per_epoch`,
     `batch_size`, `lr`, `init`, `k`, `precision`: see `modlib.cotrain`; recipe `ours` otherwise. `parent_recipe`,
     `parent_epochs`: see `modlib.training.recipe`. `measured_images`, `final_images`: see `modlib.experiments.Trial`.
     `reduced`: what is smaller than in the paper, in words; empty: nothing. ValueError or TypeError for what is out of
@@ -62,6 +62,7 @@ class Panel:
     variants: Changes = field(default_factory=dict)
     controls: Changes = field(default_factory=lambda: {SHARED: {}})
     tried: Changes = field(default_factory=dict)
+    tried_controls: Changes = field(default_factory=dict)
     shares: Sequence[float] = (0.05, 0.1, 0.2)
     vote: float = 0.9
     k: float = 0.10
@@ -92,13 +93,13 @@ class Panel:
 
     def _check_changes(self) -> None:
         """Raise ValueError for a setting that cannot be, or for two of one name."""
-        every = [*self._of_alphas(), *self.variants, *self.tried]
+        every = [*self._of_alphas(), *self.variants, *self.tried, *self.controls, *self.tried_controls]
         twice = sorted({name for name in every if every.count(name) > 1})
         if twice:
-            raise ValueError(f"variants: {twice} twice among the settings, variants and tried ones of the panel")
-        for kind in ("variants", "tried", "controls"):
+            raise ValueError(f"variants: {twice} twice among the settings, controls and tried ones of the panel")
+        for kind in ("variants", "tried", "controls", "tried_controls"):
             for name, change in getattr(self, kind).items():
-                fixed = {"method"} if kind == "controls" else {"method", "epochs"}  # curves share their epochs
+                fixed = {"method"} if "controls" in kind else {"method", "epochs"}  # curves share their epochs
                 unknown = change.keys() - {f.name for f in fields(Recipe)} | change.keys() & fixed
                 if unknown:
                     raise ValueError(f"{kind}[{name!r}]: a panel cannot change {sorted(unknown)}")
@@ -140,8 +141,14 @@ class Panel:
         return {name: self.recipe(**{"alpha": 0.0, **change}) for name, change in changes.items()}
 
     def control_recipes(self) -> dict[str, Recipe]:
-        """Return the recipes of the controls by name."""
-        return self.recipes_of({name: {"vote": self.vote, **change} for name, change in self.controls.items()})
+        """Return the recipes of the controls by name, tried ones last."""
+        changes = {**self.controls, **self.tried_controls}
+        return self.recipes_of({name: {"vote": self.vote, **change} for name, change in changes.items()})
+
+    def control_runs(self) -> list[tuple[str, int]]:
+        """Return the names and seeds of all controls: tried ones first, then seed by seed."""
+        tried = [(name, self.seeds[0]) for name in self.tried_controls]
+        return tried + [(name, seed) for seed in self.seeds for name in self.controls]
 
     def trials(self) -> dict[str, list[Trial]]:
         """Return the trials of every setting, one for each seed."""
@@ -229,6 +236,8 @@ def run(panel: Panel, data: Dataset, store: Store, device: str = "auto", engine:
         device=device,
         engine=engine,
     )
+    for control in panel.tried_controls:
+        shared_mask(panel, panel.seeds[0], data, store, device, control)
     for i, seed in enumerate(panel.seeds):
         experiments.run_trials(
             [of_setting[i] for of_setting in trials.values()], data, store, device=device, engine=engine
@@ -263,7 +272,7 @@ def shared_mask(
 
     It takes as many steps as one module does, or those of the epochs that the control names.
 
-    `control`: which of `panel.controls`. The rows are those of `modlib.metrics.subset_curve`, beside the accuracy on
+    `control`: which of `panel.control_recipes()`. The rows are those of `modlib.metrics.subset_curve`, beside the accuracy on
     held-out images.
     """
     recipe = panel.control_recipes()[control]
@@ -274,14 +283,15 @@ def shared_mask(
         "variants",
         "controls",
         "tried",
+        "tried_controls",
         "shares",
         "reduced",
         "measured_images",
     }
     relevant = {name: v for name, v in vars(panel).items() if name not in irrelevant} | {"seeds": [seed]}
     parameters: dict[str, Any] = {"control": "shared mask", "panel": relevant}
-    if panel.controls[control]:
-        parameters["changes"] = panel.controls[control]
+    if changes := {**panel.controls, **panel.tried_controls}[control]:
+        parameters["changes"] = changes
     parameters |= _versions(cotraining=cotraining.VERSION, parent=experiments.PARENT_VERSION)
 
     where = cotraining.resolve_device(device)

@@ -41,6 +41,7 @@ panels: list[dict] = [  # settings of each panel, see modlib.panels.Panel
             "shared mask, LAMP, longer": {"allocation": "lamp", "epochs": 4},
         },
         "tried": {"α = 0, rate 0.3": {"lr": 0.3}},
+        "tried_controls": {"shared mask, LAMP, rate 0.3": {"allocation": "lamp", "lr": 0.3}},
     }
 ]  # fmt: skip
 goal: float = 0.20  # share of the weights in which all classes should fit, within one point of the parent
@@ -48,7 +49,7 @@ results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["hide-input"]
 import tempfile
-from itertools import cycle, product
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -91,7 +92,7 @@ for settings in panels:
         devices.setdefault((panel.name, name), set()).add(kind)
         curve = pd.DataFrame(record.rows[-1].get("subsets", []))  # the last row: the last epoch, on test images
         curves.append(curve.assign(panel=panel.name, setting=name, seed=record.parameters["seed"]))
-    for name, seed in product(panel.controls, panel.seeds):
+    for name, seed in panel.control_runs():
         control = figure4.shared_mask(panel, seed, data, store, control=name)
         shared.append(pd.DataFrame(control.rows).assign(panel=panel.name, setting=name))
         done.append(control)
@@ -121,7 +122,7 @@ print("pairs between k and 2k:", bool(last["remaining_parameters"].between(0.98 
 
 # %% tags=["hide-input"]
 plain = [figures.COLOURS["no stemming"], *sns.color_palette("blend:#9ecae1,#08306b", 3)]
-compared = {(name, c) for name, panel in shown.items() for c, change in panel.controls.items() if "lr" not in change}
+compared = {(name, control) for name, panel in shown.items() for control in panel.controls}
 of_figures = shared[[which in compared for which in zip(shared["panel"], shared["setting"], strict=True)]]
 names = list(dict.fromkeys([*rows["variant"], *of_figures["setting"]]))
 looks = {f"α = {a:g}": (hue, "-") for a, hue in zip([0.0, 0.05, 0.1, 1.0], plain, strict=True)}

@@ -99,6 +99,15 @@ def raising(error):
     return stop
 
 
+def test_tried_controls_are_run_for_the_first_seed(three, store):
+    panel = replace(PANEL, seeds=[0, 1], tried_controls={"slow": {"lr": 0.01}})
+    assert panel.control_runs() == [("slow", 0), ("shared mask", 0), ("shared mask", 1)]
+    assert panel.control_recipes()["slow"] == replace(panel.control_recipes()["shared mask"], lr=0.01)
+    panels.run(replace(panel, seeds=[0]), three, store, "cpu")
+    kept = sorted(path.name.rsplit("-", 1)[0] for path in (store.folder / "panels").iterdir())
+    assert [name for name in kept if "slow" in name] == ["digits-wrn16_2-slow-seed0"]
+
+
 def test_an_engine_is_refused_before_any_work(three, tmp_path):
     with pytest.raises(ValueError, match="engine: 'graphed' records CUDA graphs, the device is cpu"):
         panels.run(PANEL, three, Store.at(tmp_path), "cpu", "graphed")
@@ -240,6 +249,8 @@ def test_bad_panels_are_refused(capsys):
         ({"variants": {"a": {"epochs": 9}}}, r"variants\['a'\]: a panel cannot change \['epochs'\]"),
         ({"variants": {"α = 0": {"k": 0.2}}}, r"variants: \['α = 0'\] twice"),
         ({"tried": {"a/b": {}}}, "no slash in a name"),
+        ({"tried_controls": {"shared mask": {"lr": 1.0}}}, r"variants: \['shared mask'\] twice"),
+        ({"tried_controls": {"a": {"method": "base"}}}, r"tried_controls\['a'\]: a panel cannot change \['method'\]"),
         ({"shares": [0.0]}, "shares must be in"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -269,4 +280,4 @@ def test_the_book_shows_what_its_file_says():
         kept = {
             path.name.rsplit("-", 1)[0] for path in (store.folder / "panels").glob(f"{panel.dataset}-{panel.model}-*")
         }
-        assert len(kept) == len(panel.controls) * len(panel.seeds) + 1
+        assert len(kept) == len(panel.control_runs()) + 1
