@@ -221,7 +221,7 @@ def _started_from_one_mask(
         starts.append(shared_mask.train(run, classes, data, device, epochs, saved.shared(i), saved.identity))
     starts = shard.gather(starts)[0]
     for start in starts:
-        _check_finite(start.scores, -1)  # by every process, so that all of them fail
+        check_finite(start.scores, -1)  # by every process, so that all of them fail
     return [replace(run, start=start) for run, start in zip(runs, starts, strict=True)]
 
 
@@ -277,7 +277,7 @@ def _train(
         orders = torch.stack([epoch_order(len(data.train_labels), run.seed, epoch) for run in runs])
         engine.train_epoch(orders[:, : runs[0].recipe.images_per_epoch], epoch, average)
         latest = engine.average()
-        _check_finite(latest, epoch)
+        check_finite(latest, epoch)
         if callback is not None:
             for i, modules in enumerate(_described(engine, runs)):
                 callback(i, epoch + 1, modules)
@@ -320,11 +320,14 @@ def _check_writing(recipe: Recipe, callback: Callback | None, checkpoint: Path |
         raise ValueError("checkpoint: method='base' writes none; its two phases run in one go")
 
 
-def _check_finite(average: Mapping[str, Tensor], epoch: int) -> None:
-    """Raise where a score has diverged: then the mean over modules, which is at hand, has too."""
+def check_finite(average: Mapping[str, Tensor], epoch: int) -> None:
+    """Raise FloatingPointError where a score has diverged: then the mean over modules, which is at hand, has too.
+
+    `epoch`: the one that was trained, from 0; below 0, the epochs of one mask for all classes.
+    """
     for name, mean in average.items():
         if not bool(torch.isfinite(mean).all()):
-            where = f"in epoch {epoch + 1}" if epoch >= 0 else "in the shared epochs"
+            where = f"in epoch {epoch + 1}" if epoch >= 0 else "in the epochs of one mask"
             raise FloatingPointError(f"the scores of {name} diverged {where}: lower lr or alpha")
 
 

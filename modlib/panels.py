@@ -272,8 +272,8 @@ def shared_mask(
 
     It takes as many steps as one module does, or those of the epochs that the control names.
 
-    `control`: which of `panel.control_recipes()`. The rows are those of `modlib.metrics.subset_curve`, beside the accuracy on
-    held-out images.
+    `control`: which of `panel.control_recipes()`. The rows are those of `modlib.metrics.subset_curve`, beside the
+    accuracy on held-out images; or one row with what `failed`, where the scores diverge.
     """
     recipe = panel.control_recipes()[control]
     irrelevant = {
@@ -301,7 +301,10 @@ def shared_mask(
         which = (panel.model, seed, panel.parent_epochs)
         parent = experiments.trained_parent(data, *which, store, panel.parent_recipe, where)
         classes = range(data.num_classes)
-        modules = controls.shared_mask(parent, data, recipe, seed, classes, checkpoint)
+        try:
+            modules = controls.shared_mask(parent, data, recipe, seed, classes, checkpoint)
+        except FloatingPointError as error:
+            return [{"seed": seed, "failed": str(error)}]
         one_pass = controls.one_pass(modules, panel.precision)
         held, held_labels = _log_odds(one_pass, data, "held_out", panel.final_images, where)
         odds, labels = _log_odds(one_pass, data, "test", panel.final_images, where)

@@ -105,15 +105,18 @@ for settings in panels:
 rows, subsets, shared, tried, untrained = (
     pd.concat(parts, ignore_index=True) for parts in (frames, curves, shared, tried, untrained)
 )
-parameters = {"panels": panels}
-records.export(store, "figure4", done, parameters)
+records.export(store, "figure4", done, {"panels": panels})
+of_trials = pd.concat([rows, tried], ignore_index=True)
+failed = pd.concat([of_trials, shared.rename(columns={"setting": "variant"})]).reindex(
+    columns=["panel", "variant", "seed", "failed"]
+)
+failed = failed.dropna(subset=["failed"])
+shared = shared.dropna(subset=["classes"])  # those that failed have no curve
 test = rows[rows["split"] == "test"]
 last = test[test["epoch"] == test["panel"].map({name: p.epochs for name, p in shown.items()})]
 
 # %% tags=["nbval-check-output"]
-print(
-    len(rows.groupby(["panel", "variant", "seed"])), "trials,", int(rows.get("failed", pd.Series()).count()), "failed"
-)
+print(of_trials.groupby(["panel", "variant", "seed"]).ngroups, "trials,", len(failed), "failed, or their controls")
 print("pairs between k and 2k:", bool(last["remaining_parameters"].between(0.98 * last["k"], 2.02 * last["k"]).all()))
 
 # %% [markdown]
@@ -405,6 +408,10 @@ tables.table(
     "Accuracy of the vote on held-out training images: what the panels above show, and what else was tried; the rate is that of the scores.",
     "tab-figure4-tried",
 )
+
+# %% tags=["hide-input"]
+diverged = "; ".join(f"{one.panel}, *{one.variant}*, seed {one.seed}: {one.failed}" for one in failed.itertuples())
+Markdown(f"Failed: {diverged or 'no trial and no control'}.")
 
 # %% [markdown]
 # ## Beside another system that reuses parts of such networks

@@ -108,6 +108,15 @@ def test_tried_controls_are_run_for_the_first_seed(three, store):
     assert [name for name in kept if "slow" in name] == ["digits-wrn16_2-slow-seed0"]
 
 
+def test_a_control_that_diverges_is_recorded_as_failed(three, store):
+    panel = replace(PANEL, tried_controls={"wild": {"lr": 1e30}})
+    record = panels.shared_mask(panel, 0, three, store, "cpu", "wild")
+    (row,) = record.rows
+    assert row["seed"] == 0
+    assert "diverged in the epochs of one mask: lower lr" in row["failed"]
+    assert panels.shared_mask(panel, 0, three, store, "cpu", "wild") == record
+
+
 def test_an_engine_is_refused_before_any_work(three, tmp_path):
     with pytest.raises(ValueError, match="engine: 'graphed' records CUDA graphs, the device is cpu"):
         panels.run(PANEL, three, Store.at(tmp_path), "cpu", "graphed")

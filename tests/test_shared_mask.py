@@ -177,7 +177,7 @@ def test_other_controls_have_no_shared_epochs(parent, data):
 
 
 def test_scores_that_diverge_say_so(parent, decompose):
-    with pytest.raises(FloatingPointError, match=r"scores of 1\.weight diverged in the shared epochs"):
+    with pytest.raises(FloatingPointError, match=r"scores of 1\.weight diverged in the epochs of one mask"):
         decompose(parent, shared_epochs=2, lr=1e300)
 
 

@@ -99,7 +99,8 @@ def shared_mask(
     """Return modules with one supermask for all of `classes` and a grafting layer each: the limit of a large alpha.
 
     Only images of `classes` are trained on: with a subset, the mask is trained for the subset itself. Scores and
-    grafting layers start as in module stemming. `checkpoint`: see `modlib.shared_mask.descend`.
+    grafting layers start as in module stemming. `checkpoint`: see `modlib.shared_mask.descend`. FloatingPointError
+    where the scores diverge.
     """
     check_parent(parent, data, masking.default_policy)
     device = next(parent.parameters()).device
@@ -107,6 +108,7 @@ def shared_mask(
     run = Run(parent, replace(recipe, shared_epochs=0), seed, tuple(classes))
     identity = "" if checkpoint is None else cotraining.identity([run], ours, "shared mask")
     trained = one_mask.train(run, classes, ours, device, range(recipe.epochs), checkpoint, identity)
+    cotraining.check_finite(trained.scores, -1)
     keep = recipe.kept_edges(dict(masking.maskable_parameters(parent)))
     final = {
         name: masking.top_k_mask(masking.ranked(scores, recipe.scores).flatten(), keep[name]).view_as(scores)
