@@ -177,8 +177,8 @@ def cotrain_population(
     """Decompose several parents of one architecture side by side; return the modules of each run, in order.
 
     The runs may differ in parent, k, alpha, share_init and seed; everything else in their recipes must agree.
-    `checkpoint`: a file written after epochs (see `modlib.checkpoints.Pace`), and one beside it for the shared epochs of
-    each run; where they are there, the population goes on from them, to the same result. They stay: remove them
+    `checkpoint`: a file written after epochs (see `modlib.checkpoints.Pace`), and one beside it for the shared epochs
+    of each run; where they are there, the population goes on from them, to the same result. They stay: remove them
     (`modlib.checkpoints.remove`) when what comes out is written. Otherwise as `cotrain`.
     """
     device = resolve_device(device)

@@ -42,11 +42,11 @@ class Panel:
     reading that are run with the vote loss too. `variants`: further settings by the name that the page shows, each what
     it changes of the recipe at α = 0; `controls`: the same for the control, one supermask for all classes with the vote
     loss; `tried` and `tried_controls`: the same for settings that only the first seed tries, such as other rates, to
-    choose on held-out images. `shares`: what masks keep that are not trained, see `before_training`. `epochs`, `images_per_epoch`,
-    `batch_size`, `lr`, `init`, `k`, `precision`: see `modlib.cotrain`; recipe `ours` otherwise. `parent_recipe`,
-    `parent_epochs`: see `modlib.training.recipe`. `measured_images`, `final_images`: see `modlib.experiments.Trial`.
-    `reduced`: what is smaller than in the paper, in words; empty: nothing. ValueError or TypeError for what is out of
-    its range.
+    choose on held-out images. `shares`: what masks keep that are not trained, see `before_training`. `epochs`,
+    `images_per_epoch`, `batch_size`, `lr`, `init`, `k`, `precision`: see `modlib.cotrain`; recipe `ours` otherwise.
+    `parent_recipe`, `parent_epochs`: see `modlib.training.recipe`. `measured_images`, `final_images`: see
+    `modlib.experiments.Trial`. `reduced`: what is smaller than in the paper, in words; empty: nothing. ValueError or
+    TypeError for what is out of its range.
     """
 
     dataset: str
