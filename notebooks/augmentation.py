@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Augmenting the images
 #
-# **Question.** What do the paper's three augmentations do to an image, and which data sets can take them?
+# **Question.** What do the paper's three augmentations do to an image, and how much does a parent mind that never saw them?
 #
 # The paper (appendix, "Augmentation") flips and crops CIFAR-10 and SVHN at random, and trains the wide residual network of
 # CIFAR-100 with RandAugment {cite:p}`cubuk2020`, $N = 2$ operations of magnitude $M = 14$. MNIST and F-MNIST are taken as
@@ -234,7 +234,7 @@ Markdown(
 
 # %% [markdown]
 # **What it means.** The paper applies flips to SVHN, whose images are digits too. That is worth a look before it is
-# copied: set `dataset` to a data set of digits and compare the row "all flipped". A fully connected parent knows
+# copied: `-p dataset svhn_10k` asks it of that data set; compare the row "all flipped". A fully connected parent knows
 # nothing of neighbouring pixels: to it, a shifted image is another image. That is a reason more to compare FC1 to FC4
 # without augmentation, as the paper does.
 #

@@ -301,18 +301,23 @@ Markdown(
 # | what the paper says | where it is looked at |
 # |---|---|
 # | a module is a small classifier of one class | [Training a mask](training_mask.ipynb), [Measuring modules](evaluation.ipynb) |
-# | the grafting layer lets a module outperform the parent at its class | [The grafting layer](grafting_layer.ipynb) |
-# | stemming makes modules share edges; averaging beats a base class | [Module stemming](module_stemming.ipynb) |
+# | the grafting layer lets a module outperform the parent at its class | [Controls](controls.ipynb) |
+# | stemming makes modules share edges | [Module stemming](module_stemming.ipynb), [Table 2](table2.ipynb), [Figure 3](figure3.ipynb) |
+# | averaging beats a base class; $p = 1$ changes more slowly | [Preliminaries](preliminaries.ipynb) |
 # | any subset is recomposed without training | [Recomposing](recomposing.ipynb) |
-# | better than TI-I, TI-SNE and CM-RIE | [Table 1](table1.ipynb) |
+# | better than TI-I, TI-SNE and CM-RIE | [Baselines](baselines.ipynb), [Table 1](table1.ipynb) |
+# | each module holds only the function of its own class | [Table 6](table6.ipynb) |
 # | the printed training parameters | [Table 3](table3.ipynb), [Table 4](table4.ipynb) |
 # | MNIST has equally many images of each class | [Setting up the experiments](experimental_setup.ipynb) |
-# | time is proportional to the number of classes | this page |
+# | faster than learning a small model from scratch | [Controls](controls.ipynb) |
+# | any architecture | [Architectures](architectures.ipynb), [Figure 4](figure4.ipynb) |
+# | time is proportional to the number of classes | [Engines](engines.ipynb), and this page |
 #
 # ## What the paper leaves open
 #
 # - **Inference.** It counts remaining parameters, not passes: the union is small, but it is used once for each module. One
-#   mask for all classes would need a single pass; whether ten overlapping masks are worth ten is not asked.
+#   mask for all classes would need a single pass; whether ten overlapping masks are worth it is asked by the
+#   [controls](controls.ipynb) and the [frontier](frontier.ipynb).
 # - **Many classes.** It advises "distributed learning" where classes are many. Memory grows with them too, as above.
 # - **Confidences.** Modules never see each other's answers in training, yet their confidences are compared in the vote.
 #   The vote loss, which is ours, trains that comparison ([co-training](module_stemming.ipynb)).
@@ -327,12 +332,14 @@ if (folder / "table1.csv").exists():
     so_far = pd.read_csv(folder / "table1.csv")
     runs = json.loads((folder / "table1.json").read_text())["runs"]
     devices = "; ".join(sorted({run["device"] for run in runs}))
-    by_recipe = so_far.groupby("recipe")["epoch"].max()
-    longest = ", ".join(f"{name}: {int(e)} epochs" for name, e in by_recipe.items())
+    scale = so_far.groupby(["dataset", "model", "recipe"])[["seed", "epoch"]].agg({"seed": "nunique", "epoch": "max"})
+    columns = {}
+    for (name, network), part in scale.groupby(["dataset", "model"]):
+        sizes = [f"{recipe}: {one.seed} seeds, {one.epoch} epochs" for (_, _, recipe), one in part.iterrows()]
+        columns.setdefault("; ".join(sizes), []).append(f"{name} {network.upper()}")
+    listed = ". ".join(f"{', '.join(names)} ({sizes})" for sizes, names in columns.items())
     reach = (
-        f"The published [Table 1](table1.ipynb) rests on {len(runs)} decompositions, {so_far['seed'].nunique()} seeds of each "
-        f"setting, of {', '.join(m.upper() for m in sorted(set(so_far['model'])))} on "
-        f"{', '.join(sorted(set(so_far['dataset'])))} ({longest}), computed on: {devices}."
+        f"The published [Table 1](table1.ipynb) rests on {len(runs)} decompositions, computed on: {devices}. {listed}."
     )
 else:
     reach = "[Table 1](table1.ipynb) has no published run here."
@@ -343,7 +350,7 @@ Markdown(reach)
 # a signal must pass many masked layers: those have pages of their own, [Figure 4](figure4.ipynb) at a reduced size and
 # [why deep networks die under a random mask](deep_networks.ipynb). How time grows with the number of classes, with engines and
 # processes, is [measured there](engines.ipynb). Five trials tell a spread only roughly, and a published
-# recipe that was given fewer epochs than the paper's 50 may not have come to its end. Timings are of one machine and of this
+# recipe that was given fewer epochs than the 50 that the paper names for Table 5 may not have come to its end. Timings are of one machine and of this
 # implementation; a sparse kernel, or a GPU that takes all masks at once, would change them. Every departure from the
 # paper is listed under [deviations](../deviations.md).
 #

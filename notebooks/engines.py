@@ -304,7 +304,8 @@ claims.publish(
 Markdown(text)
 
 # %% [markdown]
-# **What it means.** Use `engine="auto"`. Within one machine the limit stands, as it must: every module is trained. While they train,
+# **What it means.** Use `engine="auto"`. With the modulewise engine the limit stands within one machine: every module is trained in its turn. (The
+# vectorised one shares a part of the work between modules: its time [grows less](discussion.ipynb).) While they train,
 # the device holds one module (and, with a vote loss, one number for each image and class); the others wait in host memory, at 8 bytes
 # for each edge, which does grow with the number of classes. The times above are of
 # whole decompositions of one epoch, with what is checked and set up around it, and in float32.

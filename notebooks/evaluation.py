@@ -345,8 +345,9 @@ if grain:
 Markdown(text)
 
 # %% [markdown]
-# **What it means.** The paper's numbers are consistent with each other, with one exception: "RPs close to 0.5" cannot be,
-# because a pair at $k = 10\%$ has between 0.10 and 0.20. Its balanced protocol can be rebuilt from its own table. Two
+# **What it means.** The paper's numbers obey the identities checked on this page, but for one sentence: "RPs close to 0.5"
+# cannot be, because a pair at $k = 10\%$ has between 0.10 and 0.20. (Other sentences that its own tables contradict are on the
+# [scoreboard](scoreboard.ipynb).) Its balanced protocol can be rebuilt from its own table. Two
 # things to keep in mind on every page: RPs and Jaccard index carry the same information, so a table that shows both shows
 # one result; and the accuracy of a module on *all* images starts at nine in ten for a module that always says
 # "another", so balanced accuracy tells more.

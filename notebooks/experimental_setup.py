@@ -225,14 +225,14 @@ Markdown(
 # %% [markdown]
 # **What it means.** Frequencies matter twice. A module that always answers "another" is right on about nine images of ten,
 # so the paper's Table 6 asks on balanced sets; and the chance level of such sets shifts from class to class where
-# classes are not equally frequent ([Measuring modules](evaluation.ipynb)). A module can hardly be better than the parent
-# that it is cut from, so every table of this book prints the accuracy of the parents beside that of the modules.
+# classes are not equally frequent ([Measuring modules](evaluation.ipynb)). What a
+# decomposition is worth shows against the parent that it was cut from, so the pages of results say how accurate that is.
 #
 # The paper's other parents are convolutional: VGG16 {cite:p}`simonyan2015`, ResNet50 {cite:p}`he2016` and a wide residual
 # network {cite:p}`zagoruyko2016`. Its baselines do not apply to them; they are on the page of [Figure 4](figure4.ipynb).
 #
 # **Re-run it:** `modlib reproduce experimental_setup -p datasets "[mnist, fashion_mnist]"`, or
-# `-p models "[fc4]" -p dataset mnist -p parent_epochs 100`, one to three minutes for each parent and seed.
+# `-p models "[fc4]" -p dataset mnist -p parent_epochs 100`.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 shown = {"datasets": datasets, "dataset": dataset, "models": models, "seeds": seeds, "parent_epochs": parent_epochs}

@@ -25,7 +25,7 @@ alphas: list[float] = [0.0, 1.0]  # stemming
 seeds: list[int] = [0]  # one trial for each seed
 further: list[str] = []  # further trials of one parent and k, and their seeds: "fc1 0.1 1 2"
 parent_epochs: int = 50  # epochs of the parent (Table 3: 100)
-epochs: int = 4  # epochs of recipe published (the paper: 50)
+epochs: int = 4  # epochs of recipe published (the paper gives none here, 50 for Table 5)
 population: int = 1  # decompositions trained side by side: 1 on a processor, many on a GPU
 results: str = ""  # folder of records and parents; empty: keep none
 

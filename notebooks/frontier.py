@@ -117,9 +117,9 @@ parameters = {
     "columns": columns, "settings": settings, "seeds": seeds, "rates": rates, "parent_epochs": parent_epochs,
     "vote": vote, "init": init, "behind": behind,
 }  # fmt: skip
-records.export(store, "frontier", [*done, *controls], parameters)
 
 # %% tags=["nbval-check-output"]
+records.export(store, "frontier", [*done, *controls], parameters)
 print(len(done), "trials,", len(controls), "controls; one setting chosen for each of", len(chosen), "column(s)")
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
@@ -273,8 +273,8 @@ Markdown("**What came out.** " + "\n\n".join(sentences))
 # %% [markdown]
 # **What it means.** Ten overlapping masks are more accurate than one mask of the same size, on both data sets, and cost ten
 # passes for it. The distance is smaller than at $k = 10\%$ on the page on [controls](controls.ipynb), where the shared mask has fewer
-# epochs and starts from random scores: how far ahead the modules are depends on how well the control is trained. Below these
-# sizes, longer training and a smaller rate of the scores did not help; their rows are in the table.
+# epochs and starts from random scores: how far ahead the modules are depends on how well the control is trained. Longer training
+# (tried once) and a smaller rate of the scores made no difference worth its name; their rows are in the table.
 #
 # **Re-run it:** `modlib reproduce frontier -p settings "[digits fc1 0.05 0.5 10 8]"`.
 

@@ -302,10 +302,11 @@ Markdown(
 )
 
 # %% [markdown]
-# **What it means.** The parent was trained to choose one of $N$ classes, and the rule "logit $c$ is the largest" was never
-# fitted to the question "$c$ or not". A grafting layer is, with a threshold of its own and the other logits as evidence.
-# The control tells how much of a module's advantage, where it has one, comes from this and not from its mask. On the mask
-# alone, without the layer, see "masked, no grafting layer" in {numref}`tab-single-class`: the masks were trained *with*
+# **What it means.** One would expect a gain: the parent was trained to choose one of $N$ classes, its rule "logit $c$ is the
+# largest" was never fitted to the question "$c$ or not", and a grafting layer is, with a threshold of its own and the other logits
+# as evidence. The paired differences above say whether there is one; on the published page there is none, not for the module, and
+# not for the same layer on the whole parent. Five trials, and other ways to ask the parent, are among the
+# [controls](controls.ipynb). On the mask alone, without the layer, see "masked, no grafting layer" in {numref}`tab-single-class`: the masks were trained *with*
 # their grafting layers, and are not made to be read without.
 #
 # **Re-run it:** `modlib reproduce grafting_layer -p k 0.05`.

@@ -20,7 +20,7 @@ model: str = "fc1"  # parent: fc1 to fc4
 seed: int = 0  # of the parent and of all trials
 k: float = 0.10  # share of the edges kept in every layer
 parent_epochs: int = 50  # epochs of the parent (Table 3: 100)
-epochs: int = 4  # epochs of recipe published, for the norms (the paper: 50)
+epochs: int = 4  # epochs of recipe published, for the norms (the paper gives none here)
 squared_alphas: list[float] = [1.0, 10.0]  # stemming of the squared loss
 base_classes: list[int] = [0, 1]  # base classes that method A starts from
 base_epochs: int = 3  # epochs of methods A and B; A trains its base for as many before
@@ -76,16 +76,17 @@ axes[0].legend(frameon=False, fontsize=8)
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-lines, pace, best = [], {}, {}
+lines, pace, best, best_of_all = [], {}, {}, {}
 for name in norms:
     curve = test[test["variant"] == name].set_index("epoch")
     steps = curve["remaining_parameters"].diff().abs().iloc[1:]
     pace[name] = steps.mean()
     best[name] = curve["accuracy"][curve.index > 1].max()  # the first epoch has no stemming
+    best_of_all[name] = curve["accuracy"].max()
     lines.append(
         {
             "norm": name,
-            "accuracy, best epoch (%)": f"{100 * curve['accuracy'].max():.2f}",
+            "accuracy, best epoch (%)": f"{100 * best_of_all[name]:.2f}",
             "best from epoch 2 on": f"{100 * best[name]:.2f}",
             "last epoch (%)": f"{100 * curve['accuracy'].iloc[-1]:.2f}",
             "remaining parameters, last epoch": f"{curve['remaining_parameters'].iloc[-1]:.4f}",
@@ -142,14 +143,17 @@ apart = abs(ends[closest]["remaining_parameters"] - end["remaining_parameters"])
 far = apart > 0.005
 pace_verdict = "open" if far else "holds" if slower else "does not hold"
 lost = best["p = 1, α = 1"] - best[closest]
-best_verdict = "open" if far else "holds" if abs(lost) <= 0.005 else "does not hold"
+with_first = best_of_all["p = 1, α = 1"] - best_of_all[closest]
+told = {abs(lost) <= 0.005, abs(with_first) <= 0.005}  # both readings of "best accuracy" have to agree
+best_verdict = "open" if far or len(told) > 1 else "holds" if told == {True} else "does not hold"
 Markdown(
     f"**What came out** ({dataset} {model.upper()}, one trial of each, seed {seed}). Among the α of p = 2 that were tried, the one whose remaining parameters end closest to "
     f"those of p = 1 is {closest}: {ends[closest]['remaining_parameters']:.4f} against {end['remaining_parameters']:.4f}. There p = 1 changes "
     f"{'more slowly' if slower else 'not more slowly'}: {pace['p = 1, α = 1']:.5f} an epoch against {pace[closest]:.5f}: **{pace_verdict}**"
     f"{', because they end too far apart to be compared' if far else ''}. With as many parameters, the best accuracy with stemming (from epoch 2 on) is {100 * best['p = 1, α = 1']:.2f} % under p = 1 "
-    f"and {100 * best[closest]:.2f} % under p = 2, a difference of {100 * lost:+.2f} points: that there is no significant change **{best_verdict if not far else 'stays open'}** "
-    f"(of a single trial, up to half a point tells nothing). The last epoch differs by {100 * (end['accuracy'] - ends[closest]['accuracy']):+.2f} points.\n\n"
+    f"and {100 * best[closest]:.2f} % under p = 2, a difference of {100 * lost:+.2f} points; over all epochs, the first of which has no stemming and can be the best, it is {100 * with_first:+.2f}. "
+    f"That there is no significant change: **{best_verdict}** "
+    f"(up to half a point tells nothing of a single trial, and both readings have to agree). The last epoch differs by {100 * (end['accuracy'] - ends[closest]['accuracy']):+.2f} points.\n\n"
     f"Method A is more accurate than B from {int(better.sum())} of {len(better)} base classes; its accuracies span "
     f"{100 * from_base['accuracy'].min():.2f} to {100 * from_base['accuracy'].max():.2f} %, B has {100 * average['accuracy'].iloc[0]:.2f} %; "
     f"the Jaccard index spans {from_base['jaccard_index'].min():.3f} to {from_base['jaccard_index'].max():.3f}, B has "
@@ -172,7 +176,7 @@ judged = [
         "p = 1 and p = 2 make no significant change in the best accuracy, or in the parameters required",
         "Preliminaries",
         "no number",
-        f"with α free, p = 2 gets as small: {ends[closest]['remaining_parameters']:.4f} against {end['remaining_parameters']:.4f}; best accuracy with stemming {100 * best['p = 1, α = 1']:.2f} % (p = 1), {100 * best[closest]:.2f} % ({closest})",
+        f"with α free, p = 2 gets as small: {ends[closest]['remaining_parameters']:.4f} against {end['remaining_parameters']:.4f}; best accuracy with stemming {100 * best['p = 1, α = 1']:.2f} % (p = 1), {100 * best[closest]:.2f} % ({closest}); over all epochs {100 * best_of_all['p = 1, α = 1']:.2f} and {100 * best_of_all[closest]:.2f} %",
         best_verdict if own_network else "open",
         1,
     ),

@@ -24,7 +24,9 @@ further: list[str] = ["as published; 1; 1"]  # further trials: a reading; its st
 k: float = 0.10  # share of the edges kept in every layer
 parent_epochs: int = 50  # epochs of the parent (Table 3: 100)
 epochs: int = 4  # epochs of recipe published (Table 2: 25)
-tolerance: float = 0.004  # remaining parameters this close to the printed ones agree
+tolerance: float = (
+    0.001  # remaining parameters agree with the printed ones this close, or within two standard deviations
+)
 results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["hide-input"]
@@ -90,7 +92,9 @@ for name, change in changes.items():
         continue
     remaining = part["remaining_parameters"].mean()
     target = printed.get(change["alpha"] > 0)
-    agree[name] = None if target is None else bool(abs(remaining - target) <= tolerance)
+    alike = part if len(part) > 1 else last[last["variant"] == plain[change["alpha"] == 0]]  # one trial has no spread
+    spread = alike["remaining_parameters"].std() if len(alike) > 1 else 0.0
+    agree[name] = None if target is None else bool(abs(remaining - target) <= max(tolerance, 2 * spread))
     lines.append(
         {
             "reading": name,
@@ -110,7 +114,7 @@ note = (
 )
 tables.table(
     board,
-    f"Readings of the published recipe, {dataset} {model.upper()}, epoch {epochs}, test images; mean ± standard deviation over n trials.{note} Agreement: within {tolerance} of Table 2.",
+    f"Readings of the published recipe, {dataset} {model.upper()}, epoch {epochs}, test images; mean ± standard deviation over n trials.{note} Agreement: within {tolerance} of Table 2, or two standard deviations (of a single trial: those of the recipe as published).",
     "tab-sensitivity",
 )
 
@@ -172,19 +176,23 @@ if told:
         for wanted in (True, False)
     )
     text += (
-        f"Within {tolerance} of Table 2 at epoch {epochs}: {'; '.join(yes) or 'none'}. Not: {'; '.join(no) or 'none'}. "
+        f"As in Table 2 at epoch {epochs}: {'; '.join(yes) or 'none'}. Not: {'; '.join(no) or 'none'}. "
         f"Most readings other than the default are seen in few trials; the default's spread over {len(seeds_of[plain[0]])} says what a difference is worth. "
     )
     means = last.groupby("variant")[["remaining_parameters", "jaccard_index", "accuracy"]].mean()
     stemmed = means.loc[[name for name in means.index if changes[name]["alpha"] > 0]]
     closest = (stemmed["remaining_parameters"] - printed[True]).abs().idxmin()
+    near_index = (stemmed["jaccard_index"] - column.iloc[0].jaccard_index).abs().idxmin()
+    ends = table2.loc[table2.index.astype(bool), ["best", "worst"]].iloc[0]
     text += (
-        f"With stemming, **{closest}** comes closest: remaining parameters {stemmed.loc[closest, 'remaining_parameters']:.4f} (the paper {printed[True]:.3f}), "
+        f"With stemming, **{closest}** comes closest to Table 2, {near_index} to the Jaccard index of Table 1 ({stemmed.loc[near_index, 'jaccard_index']:.3f}, n = {(last['variant'] == near_index).sum()}). "
+        f"The first has remaining parameters {stemmed.loc[closest, 'remaining_parameters']:.4f} (the paper {printed[True]:.3f}), "
         f"Jaccard index {stemmed.loc[closest, 'jaccard_index']:.3f} ({column.iloc[0].jaccard_index:.2f}), accuracy {100 * stemmed.loc[closest, 'accuracy']:.2f} % "
         f"({column.iloc[0].accuracy_percent:.2f} %), n = {(last['variant'] == closest).sum()}. "
-        f"The paper's two tables are not of one setting: at k = {k:.0%}, {printed[True]:.3f} remaining parameters go with an index of about "
+        f"The means of the paper's two tables do not go together: at k = {k:.0%}, {printed[True]:.3f} remaining parameters go with an index of about "
         f"{2 * k / printed[True] - 1:.3f}, and the index of Table 1 with {metrics.remaining_from_jaccard(k, column.iloc[0].jaccard_index):.3f} "
-        f"(the [identity](evaluation.ipynb) of both). "
+        f"(the [identity](evaluation.ipynb) of both), which lies within the range of pairs that Table 2 prints, "
+        f"{min(ends):.3f} to {max(ends):.3f}. "
     )
 else:
     text += "The paper prints no Table 2 for this network: the rows compare readings with each other. "

@@ -277,11 +277,17 @@ changes = "; ".join(
     f"α = {alpha:g}: {records.mean_and_spread(sharing['remaining_parameters'].loc[(alpha, epochs)].dropna(), 1, 4)}"
     for alpha in sorted(alphas)
 )
+undecided = []
+for (quantity, alpha), answer in at_the_end.items():
+    if answer == "open":
+        low, high = intervals[quantity].loc[(alpha, epochs)]
+        scale, unit = (100, " points") if quantity == "accuracy" else (1, "")
+        undecided.append(f"{names[quantity]} at α = {alpha:g} ({scale * low:+.4g} to {scale * high:+.4g}{unit}, 95%)")
 judged = claims.Claim(
     "Initial score sharing has no significant effect",
     "Ablation Study, Table 2",
     "0.175 and 0.173; 0.122 and 0.122",
-    f"shared minus independent at epoch {epochs}, remaining parameters: {changes}",
+    f"shared minus independent at epoch {epochs}, remaining parameters: {changes}; undecided: {', '.join(undecided) or 'nothing'}",
     verdict if comparable and epochs == 25 else "open",
     len(seeds),
 )

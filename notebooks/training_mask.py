@@ -92,7 +92,7 @@ print("gradient", [[round(v, 4) for v in row] for row in scores.grad.tolist()])
 # ## Training
 #
 # `cotrain` trains the masks of all classes. Here the stemming loss is off ($\alpha = 0$): every module looks for its own
-# edges. The recipe is the paper's: constant rates.
+# edges. The recipe is `published`: constant rates, because the paper names no schedule.
 
 # %%
 history = []
@@ -141,7 +141,8 @@ Markdown(
 )
 
 # %% [markdown]
-# **What it means.** Edges alone carry the class: no weight was changed. Without a common pull, each module found edges of
+# **What it means.** Edges carry the class: no weight of the parent was changed. (A module also has a small grafting layer, which was trained;
+# what it adds is [another page](grafting_layer.ipynb).) Without a common pull, each module found edges of
 # its own; [module stemming](module_stemming.ipynb) makes them agree.
 #
 # **Re-run it:** `modlib reproduce training_mask -p k 0.05`.
