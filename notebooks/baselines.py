@@ -31,9 +31,7 @@
 # %% tags=["parameters"]
 columns: list[str] = ["digits fc1"]  # columns of Table 1: data set and model
 seeds: list[int] = [0, 1]  # own parents of a column, one for each seed
-further: list[
-    str
-] = []  # further columns, ours with vote loss only, and its stemming on own parents, e.g. "mnist fc3 5.0"
+further: list[str] = []  # further columns, only ours with vote loss, and its stemming, e.g. "mnist fc3 5.0"
 further_seeds: list[int] = [0]  # own parents of a further column
 stored_parents: str = ""  # folder of Pan and Rajan's parents (<dataset>_<model>.h5); empty: their records only
 k: float = 0.10  # share of the edges kept in every layer by module stemming

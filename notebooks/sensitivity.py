@@ -24,9 +24,7 @@ further: list[str] = ["as published; 1; 1"]  # further trials: a reading; its st
 k: float = 0.10  # share of the edges kept in every layer
 parent_epochs: int = 50  # epochs of the parent (Table 3: 100)
 epochs: int = 4  # epochs of recipe published (Table 2: 25)
-tolerance: float = (
-    0.001  # remaining parameters agree with the printed ones this close, or within two standard deviations
-)
+tolerance: float = 0.001  # remaining parameters this close to the printed ones agree, or within two deviations
 results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["hide-input"]
