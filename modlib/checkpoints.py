@@ -80,6 +80,14 @@ def save(engine: Engine, identity: str, path: Path, epoch: int) -> None:
                 old.unlink()
 
 
+def check(path: Path | None, identity: str) -> None:
+    """Raise ValueError where what is saved at `path` cannot be gone on from; nothing of it is loaded into an engine."""
+    if path is not None:
+        _refuse_others(path, Shard.here())
+        if path.exists():
+            read(path, identity)
+
+
 def resume(engine: Engine, identity: str, path: Path | None) -> int:
     """Load the checkpoint, if there is one, and return the number of epochs done.
 
@@ -102,7 +110,7 @@ def resume(engine: Engine, identity: str, path: Path | None) -> int:
     return int(saved["epoch"])
 
 
-def of_shared_epochs(path: Path, run: int | str) -> Path:
+def of_shared_epochs(path: Path, run: int) -> Path:
     """Return where the shared epochs of one run of a population are saved, beside its checkpoint `path`."""
     return path.with_name(f"{path.stem}-shared{run}{path.suffix}")
 
@@ -113,7 +121,7 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     for _, own in _own(path, shard):
         own.unlink()
-    for shared in path.parent.glob(of_shared_epochs(path, "*").name) if shard.rank == 0 else ():
+    for _, shared in _named(path, r"-shared\d+") if shard.rank == 0 else ():
         shared.unlink()
 
 
@@ -143,6 +151,12 @@ def _own(path: Path, shard: Shard) -> list[tuple[int, Path]]:
 
 def _of_several(path: Path) -> list[tuple[re.Match[str], Path]]:
     """Return the files that several processes wrote, matched: epoch, rank and number of processes."""
-    pattern = re.compile(re.escape(path.stem) + r"-epoch(\d+)-(\d+)of(\d+)" + re.escape(path.suffix))
-    named = [(pattern.fullmatch(file.name), file) for file in sorted(path.parent.glob(f"{path.stem}-epoch*"))]
-    return [(match, file) for match, file in named if match]
+    return _named(path, r"-epoch(\d+)-(\d+)of(\d+)")
+
+
+def _named(path: Path, mark: str) -> list[tuple[re.Match[str], Path]]:
+    """Return the files beside `path` of its name with a mark, a regular expression, behind the stem."""
+    pattern = re.compile(re.escape(path.stem) + mark + re.escape(path.suffix))
+    there = sorted(path.parent.iterdir()) if path.parent.exists() else []
+    matched = [(pattern.fullmatch(file.name), file) for file in there]
+    return [(match, file) for match, file in matched if match]

@@ -182,7 +182,8 @@ def cotrain_population(
     (`modlib.checkpoints.remove`) when what comes out is written. Otherwise as `cotrain`.
     """
     device = resolve_device(device)
-    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
+    as_it_is = torch.autocast(device.type, enabled=False)
+    with torch.inference_mode(False), torch.enable_grad(), as_it_is:  # whatever the caller has switched on or off
         classes = _check_population(runs, data)
         _check_writing(runs[0].recipe, callback, checkpoint)
         for line in unmasked_lines(runs[0].parent, data, runs[0].policy):
@@ -192,6 +193,7 @@ def cotrain_population(
         chosen = engine_class(engine, runs, classes, device)
         saved = _Saved(checkpoint, "" if checkpoint is None else identity(runs, data, chosen.__name__))
         if runs[0].recipe.shared_epochs:
+            checkpoints.check(saved.path, saved.identity)
             runs = _started_from_one_mask(runs, classes, data, device, saved)
         return _train(chosen(runs, classes, data, device), runs, data, callback, saved, stemming_from=1)
 
@@ -281,7 +283,7 @@ def _train(
         if callback is not None:
             for i, modules in enumerate(_described(engine, runs)):
                 callback(i, epoch + 1, modules)
-        if saved.path is not None and pace.is_due():
+        if saved.path is not None and (pace.is_due() or epoch + 1 == epochs):
             with pace.writing():
                 checkpoints.save(engine, saved.identity, saved.path, epoch + 1)
     return _described(engine, runs)
@@ -306,8 +308,13 @@ def identity(runs: Sequence[Run], data: Dataset, engine: str) -> str:
         for run in runs
         for masked in [sorted(masking.maskable_parameters(run.parent, run.policy))]
     ]
-    seen = data.inputs(data.train_images[:2])  # what a preprocessing makes of images; it may be random
-    return repr((VERSION, data.sha256(), each, tuple(seen.shape), round(float(seen.double().mean()), 2), engine))
+    return repr((VERSION, data.sha256(), each, _seen(data), engine))
+
+
+def _seen(data: Dataset) -> tuple[Any, ...]:
+    """Return what a preprocessing makes of two images: their shape, and where it is not random, their mean."""
+    one, other = (data.inputs(data.train_images[:2]) for _ in range(2))
+    return tuple(one.shape), round(float(one.double().mean()), 2) if torch.equal(one, other) else "random"
 
 
 def _check_writing(recipe: Recipe, callback: Callback | None, checkpoint: Path | None) -> None:
@@ -316,8 +323,15 @@ def _check_writing(recipe: Recipe, callback: Callback | None, checkpoint: Path |
         raise TypeError(f"callback must be a function of a run's position, an epoch and modules, got {callback!r}")
     if checkpoint is not None and not isinstance(checkpoint, Path):
         raise TypeError(f"checkpoint must be a pathlib.Path, got {checkpoint!r}")
+    if checkpoint is not None and checkpoint.is_dir():
+        raise ValueError(f"checkpoint: {checkpoint} is a folder, name a file")
+    if recipe.method == "base" and Shard.here().size > 1:
+        raise ValueError("method: 'base' runs in one process, its first module is trained alone")
     if checkpoint is not None and recipe.method == "base":
         raise ValueError("checkpoint: method='base' writes none; its two phases run in one go")
+    asked = Shard.here().gather((callback is None, checkpoint is None))
+    if any(other != asked[0] for other in asked):  # what these do, all processes do together
+        raise ValueError("callback, checkpoint: all processes of a run need them, or none")
 
 
 def check_finite(average: Mapping[str, Tensor], epoch: int) -> None:
@@ -341,6 +355,15 @@ def resolve_device(device: str | torch.device) -> torch.device:
         raise ValueError(f"device must be 'auto' or a torch device such as 'cpu' or 'cuda', got {device!r}") from error
 
 
+def _check_normalisation(parent: nn.Module) -> None:
+    """Raise where processes that train different modules would share the statistics of their batches."""
+    if Shard.here().size > 1 and any(isinstance(part, nn.SyncBatchNorm) for part in parent.modules()):
+        raise ValueError(
+            "parent: SyncBatchNorm would mix the statistics of different modules in several processes; hand over the "
+            "network with BatchNorm layers"
+        )
+
+
 def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
     """Check everything that can be checked before work starts; return the classes of the modules."""
     if not runs:
@@ -358,15 +381,19 @@ def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
             raise ValueError("runs: recipes of one population may differ in k, alpha and share_init only")
         if run.classes != first.classes:
             raise ValueError("runs: all runs of a population decompose the same classes")
+    asked, images = first.recipe.images_per_epoch, len(data.train_labels)
+    if asked is not None and asked > images:
+        raise ValueError(f"images_per_epoch: {asked}, there are {images} training images")
     data.check_inputs()
     shapes = []
     for run in runs:
         check_parent(run.parent, data, run.policy)
+        _check_normalisation(run.parent)
         weights = masking.maskable_parameters(run.parent, run.policy)
         run.recipe.kept_edges(weights)
-        shapes.append({name: weight.shape for name, weight in weights.items()})
+        shapes.append({name: (weight.shape, weight.dtype) for name, weight in weights.items()})
     if any(other != shapes[0] for other in shapes):
-        raise ValueError("runs: the parents of one population must be of one architecture")
+        raise ValueError("runs: the parents of one population must be of one architecture and type")
     return classes
 
 

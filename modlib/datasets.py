@@ -47,6 +47,8 @@ class Scaling:
     std: tuple[float, ...] = (1.0,)
 
     def __call__(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images must be uint8, got {images.dtype}: inputs are made of raw images, once")
         channels_first = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
         scaled = channels_first.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
         if self.mean == (0.0,) and self.std == (1.0,):
@@ -90,9 +92,9 @@ class Dataset:
         tensors: dict[str, Any] = {n: value.to(device) for n, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **tensors)
 
-    def check_inputs(self, batch_size: int = 8192) -> None:
-        """Raise where the preprocessing yields something that networks cannot take."""
-        for images in self.train_images.split(batch_size):
+    def check_inputs(self, numbers: int = 8_000_000) -> None:
+        """Raise where the preprocessing yields something that networks cannot take; so many `numbers` at once."""
+        for images in self.train_images.split(max(1, numbers // self.train_images[0].numel())):
             inputs = self.inputs(images)
             if not inputs.is_floating_point() or inputs.shape[0] != images.shape[0]:
                 raise TypeError(
@@ -169,6 +171,8 @@ def from_arrays(
         checks.whole("num_classes", num_classes, 2)
     largest = int(torch.cat([labels, test_of]).max())
     count = largest + 1 if num_classes is None else num_classes
+    if count < 2:
+        raise ValueError("train_labels: all are 0; a classifier has two classes at least, see num_classes")
     if largest >= count:
         raise ValueError(f"num_classes: {count}, but there is a label {largest}")
     cut = len(labels) - held_out

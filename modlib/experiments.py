@@ -147,6 +147,9 @@ def run_trials(
     computed: dict[str, Record] = {}
     made: Parents = {}
     waiting = sum(not is_done(trial, store) for trial in trials)
+    for trial in trials:
+        if is_done(trial, store):
+            _remove_checkpoints([trial], store)  # of one that was stopped just after its record
     for group in _populations([trial for trial in trials if not is_done(trial, store)], population):
         computed |= _run_or_report(group, data, store, device, engine, made)
         print(f"{len(computed)} of {waiting} trials computed, the last {group[-1].name}", file=sys.stderr, flush=True)
@@ -408,6 +411,7 @@ def _run_or_report(
     try:
         return _run_population(trials, data, store, device, engine, made)
     except FloatingPointError as error:
+        _remove_checkpoints(trials, store)
         if len(trials) == 1:
             failed = [_columns(trials[0]) | {"failed": str(error)}]
             record = Shard.here().first_alone(partial(_record, trials[0], data, store, failed))
@@ -424,8 +428,7 @@ def _run_population(
     trained = [made[_parent_of(t)] for t in trials]
     shares = [{s: training.accuracy(p, data, s, trials[0].recipe.precision) for s in SPLITS} for p in trained]
     shard = Shard.here()
-    name = key({"trials": [_id(t) for t in trials]})
-    checkpoint, so_far = store.path("checkpoints", name, ".pt"), store.path("checkpoints", name, ".json")
+    checkpoint, so_far = _checkpoints(trials, store)
     before = time.perf_counter()
     kept = json.loads(so_far.read_text()) if so_far is not None and so_far.exists() else {}
     rows: list[Rows] = kept.get("rows", [[] for _ in trials])
@@ -459,11 +462,24 @@ def _run_population(
             modules.save(path)
         record = partial(_record, trial, data, store, measured, seconds, **facts)
         measured_now[_id(trial)] = shard.first_alone(record)
-    if checkpoint is not None:
-        checkpoints.remove(checkpoint)  # only now: modules and records are written
-    if so_far is not None and shard.rank == 0:
-        so_far.unlink(missing_ok=True)
+    _remove_checkpoints(trials, store)  # only now: modules and records are written
     return measured_now
+
+
+def _checkpoints(trials: Sequence[Trial], store: Store) -> tuple[Path | None, Path | None]:
+    """Return where a population is saved while it trains: its engine, and the rows measured so far."""
+    name = key({"trials": [_id(t) for t in trials]})
+    return store.path("checkpoints", name, ".pt"), store.path("checkpoints", name, ".json")
+
+
+def _remove_checkpoints(trials: Sequence[Trial], store: Store) -> None:
+    """Remove what has been saved of a population that is done, or has failed."""
+    checkpoint, so_far = _checkpoints(trials, store)
+    if checkpoint is None or so_far is None:
+        return
+    checkpoints.remove(checkpoint)
+    if Shard.here().rank == 0:
+        so_far.unlink(missing_ok=True)
 
 
 def _measure_trial(trial: Trial, epoch: int, modules: Modules, data: Dataset, split: str) -> dict[str, Any]:

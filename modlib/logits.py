@@ -45,10 +45,19 @@ def picked(network: nn.Module) -> bool:
 
 
 def copied(parent: nn.Module) -> nn.Module:
-    """Return a deep copy of `parent`; raise TypeError where it is no `nn.Module`, ValueError where it has no copy."""
+    """Return a deep copy of `parent`.
+
+    Raises TypeError where it is no `nn.Module`, or has a compiled program in it; ValueError where it has no copy.
+    """
     if not isinstance(parent, nn.Module):
         raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
     check_not_lazy(parent)
+    scripted = [name for name, part in parent.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted:
+        raise TypeError(
+            "parent: a compiled program of torch.jit, in which weights cannot be replaced: "
+            f"{'the whole of it' if '' in scripted else scripted[0]}; hand over the network as it was before"
+        )
     try:
         return copy.deepcopy(parent, _kept_activations(parent))
     except Exception as error:  # torch and users' own __deepcopy__ raise many kinds

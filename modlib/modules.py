@@ -67,12 +67,14 @@ class Modules:
     def join(self, other: Modules, order: Iterable[int]) -> Modules:
         """Return the modules of both, over this one's parent, in the given order of classes.
 
-        ValueError where they are of different parents.
+        ValueError where they are of different parents, or only one of both has statistics of its own.
         """
         from modlib.library import parent_hash  # which makes Modules
 
         if self.parent is not other.parent and parent_hash(self.parent) != parent_hash(other.parent):
             raise ValueError("other: its modules are of another parent")
+        if self.statistics.keys() != other.statistics.keys():
+            raise ValueError("other: only one of both has statistics of its own (norm='batch'), the other the parent's")
         both = Modules(
             parent=self.parent,
             masks=MaskSet(

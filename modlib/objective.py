@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 def objective(log_odds: Tensor, labels: Tensor, classes: Tensor, vote: float, weights: Tensor | None = None) -> Tensor:
@@ -66,4 +66,4 @@ def balancing_weights(labels: Tensor, classes: Tensor, frequency: Tensor) -> Ten
 
 def class_frequency(labels: Tensor, num_classes: int) -> Tensor:
     """Return each class's share of `labels`: float [N]."""
-    return one_hot(labels, num_classes).float().mean(0)
+    return torch.bincount(labels, minlength=num_classes).float() / len(labels)

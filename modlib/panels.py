@@ -99,7 +99,8 @@ class Panel:
             raise ValueError(f"variants: {twice} twice among the settings, controls and tried ones of the panel")
         for kind in ("variants", "tried", "controls", "tried_controls"):
             for name, change in getattr(self, kind).items():
-                fixed = {"method"} if "controls" in kind else {"method", "epochs"}  # curves share their epochs
+                # curves share their epochs; a control has no modules that are pulled, or that go on from it
+                fixed = {"method", "alpha", "shared_epochs"} if "controls" in kind else {"method", "epochs"}
                 unknown = change.keys() - {f.name for f in fields(Recipe)} | change.keys() & fixed
                 if unknown:
                     raise ValueError(f"{kind}[{name!r}]: a panel cannot change {sorted(unknown)}")
@@ -390,4 +391,7 @@ def describe(panel: Panel, store: Store) -> str:
     every = [t for of_setting in (*panel.trials().values(), *panel.tried_trials().values()) for t in of_setting]
     done = sum(experiments.is_done(trial, store) for trial in every)
     size = f"reduced: {panel.reduced}" if panel.reduced else "full size"
-    return f"{panel.name} ({size}): {done} of {len(every)} trials are there ({time.strftime('%H:%M')})"
+    return (
+        f"{panel.name} ({size}): {done} of {len(every)} trials are there, beside {len(panel.control_runs())} controls "
+        f"({time.strftime('%H:%M')})"
+    )

@@ -18,12 +18,6 @@ def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> No
     """Raise unless `parent` can be copied and maps the inputs of `data` to one finite logit for every class."""
     if isinstance(parent, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise TypeError(f"parent: a {type(parent).__name__} wraps a network; hand over the network, its .module")
-    scripted = [name for name, part in parent.named_modules() if isinstance(part, torch.jit.ScriptModule)]
-    if scripted:
-        raise TypeError(
-            "parent: a compiled program of torch.jit, in which weights cannot be replaced: "
-            f"{'the whole of it' if '' in scripted else _shortened(scripted)}; hand over the network as it was before"
-        )
     original, parent = parent, copied(parent)
     inputs = _some_inputs(parent, data, policy)
     written = {name: weight._version for name, weight in parent.named_parameters()}

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from modlib import checks
+
 PRECISIONS = ("float32", "bfloat16")
 """float32, or bfloat16 where a device computes in it natively."""
 
@@ -18,6 +20,7 @@ PIXELS_AT_ONCE = 2**17
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context of a pass at one of `PRECISIONS`; weights, scores, masks and gradients stay as they are."""
+    checks.choice("precision", precision, PRECISIONS)
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 

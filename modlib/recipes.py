@@ -170,3 +170,5 @@ class Run:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", _plain(self.seed))
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(map(_plain, checks.listed(self.classes, "classes"))))

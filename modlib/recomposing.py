@@ -20,7 +20,8 @@ from modlib.modules import Modules
 class Recomposed(nn.Module):
     """A classifier of the classes `subset`: inputs [B, ...] -> confidence of each, [B, len(subset)], in that order.
 
-    A plain module: it can be moved, saved, put in eval mode. Weights outside the union are zero in it; the masks, the
+    A plain module: it can be moved, saved, put in eval mode. Inputs of any floating-point type, on any device, are
+    brought to its own. Weights outside the union are zero in it; the masks, the
     grafting layers and each module's own statistics are buffers. Nothing in it is trained.
     Raises ValueError for an empty subset, a repeated class, or a class without a module.
     """
@@ -49,7 +50,8 @@ class Recomposed(nn.Module):
         """Return each module's log-odds d, the logit of "this class" minus that of "another": [B, len(subset)]."""
         weights = {name: self.network.get_parameter(name) for name in self._layers}
         if not torch.compiler.is_compiling():  # a check of values cannot be exported
-            self._check(inputs, weights[self._layers[0]])
+            self._check(inputs)
+        inputs = inputs.to(weights[self._layers[0]])
         columns = []
         for m in range(len(self.classes)):
             own = {name: weights[name] * self.get_buffer(f"mask_{i}")[m] for i, name in enumerate(self._layers)}
@@ -66,10 +68,12 @@ class Recomposed(nn.Module):
     def _logits(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         try:
             return functional_call(self.network, parameters, (inputs,))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             if not inputs.is_contiguous():  # a network that views its feature maps takes no channels-last images
                 return self._logits(parameters, inputs.contiguous())
-            raise ValueError(f"inputs: the network does not take shape {tuple(inputs.shape)}: {error}") from error
+            raise ValueError(f"inputs: the network fails on shape {tuple(inputs.shape)}: {error}") from error
 
     def train(self, mode: bool = True) -> Recomposed:
         """Set the mode; the network within stays in eval mode, because nothing in it is trained."""
@@ -90,12 +94,10 @@ class Recomposed(nn.Module):
         return self.classes[self.log_odds(inputs).argmax(1)]
 
     @staticmethod
-    def _check(inputs: Tensor, parameter: Tensor) -> None:
+    def _check(inputs: Tensor) -> None:
         checks.tensor("inputs", inputs)
-        if inputs.dtype != parameter.dtype:
-            raise TypeError(
-                f"inputs must be {parameter.dtype} as the network is, got {inputs.dtype}; see Dataset.inputs"
-            )
+        if not inputs.is_floating_point():
+            raise TypeError(f"inputs must be floating-point numbers, got {inputs.dtype}; see Dataset.inputs")
         if inputs.ndim < 2 or inputs.shape[0] == 0:
             raise ValueError(f"inputs must be a batch [B, ...] of at least one, got shape {tuple(inputs.shape)}")
         checks.finite("inputs", inputs)

@@ -134,6 +134,8 @@ def train(
     training goes on from it to the same result (ValueError where it is another training's). It stays: remove it when
     the model is written. Deterministic given `seed` on one CPU; torch's global generators are left as they were.
     """
+    if checkpoint is not None and not isinstance(checkpoint, Path):
+        raise TypeError(f"checkpoint must be a pathlib.Path, got {checkpoint!r}")
     settings = parameters or table_3(data.name)
     if epochs is not None:
         checks.whole("epochs", epochs, 1)
@@ -203,12 +205,19 @@ def _identity(model: nn.Module, data: Dataset, settings: Parameters, seed: int) 
     return repr((library.parent_hash(model), data.sha256(), sorted(asdict(settings).items()), seed))
 
 
+def _batches(order: Tensor, size: int, model: nn.Module) -> list[Tensor]:
+    """Return the batches of an epoch; a last one of a single image is left out where it would need statistics."""
+    batches = list(order.split(size))
+    normalised = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
+    return batches[:-1] if normalised and len(batches) > 1 and len(batches[-1]) == 1 else batches
+
+
 def _train_epoch(state: _State, data: Dataset, images: Tensor, labels: Tensor, seed: int, epoch: int) -> None:
     settings, optimiser = state.settings, state.optimiser
     order = torch.randperm(len(labels), generator=generator(seed, "parent order", epoch)).to(images.device)
     draw = generator(seed, "parent augmentation", epoch)
     with _dropout_of(seed, epoch, images.device):
-        for batch in order.split(settings.batch_size):
+        for batch in _batches(order, settings.batch_size, state.model):
             inputs = data.inputs(augmentation.augment(images[batch], settings.augment, draw))
             predicted = _predict(state.model, inputs, settings.precision)
             loss = nn.functional.cross_entropy(predicted, labels[batch], label_smoothing=settings.label_smoothing)

@@ -57,6 +57,7 @@ def no_work(monkeypatch):
         ("classes", [3], ValueError, r"classes: no module for class 3; there are modules for \[0, 1, 2\]"),
         ("classes", [0, 1, 0], ValueError, r"classes: repeated class in \[0, 1, 0\]"),
         ("classes", [], ValueError, "classes: empty"),
+        ("images_per_epoch", 61, ValueError, "images_per_epoch: 61, there are 60 training images"),
         ("classes", [True], TypeError, "classes must be a whole number, got True"),
         ("classes", 5, TypeError, "classes: must be a list"),
         ("data", "mnist", TypeError, "data must be a modlib Dataset, got str"),
@@ -186,14 +187,13 @@ def test_subsets_from_an_iterator(modules):
     [
         (lambda x: x * NAN, ValueError, "inputs: 288 of 288 values are NaN or infinite"),
         (lambda x: x.index_fill(0, torch.tensor(3), INF), ValueError, "inputs: 16 of 288 values"),
-        (lambda x: x.float(), TypeError, "inputs must be torch.float64 as the network is, got torch.float32"),
-        (lambda x: (x * 255).byte(), TypeError, r"got torch.uint8; see Dataset.inputs"),
-        (lambda x: x[:, :, :3], ValueError, r"inputs: the network does not take shape \(18, 1, 3, 4\)"),
+        (lambda x: (x * 255).byte(), TypeError, r"floating-point numbers, got torch.uint8; see Dataset.inputs"),
+        (lambda x: x[:, :, :3], ValueError, r"inputs: the network fails on shape \(18, 1, 3, 4\)"),
         (lambda x: x[:0], ValueError, r"inputs must be a batch .* got shape \(0, 1, 4, 4\)"),
         (lambda x: x[0, 0, 0], ValueError, r"inputs must be a batch .* got shape \(4,\)"),
         (lambda x: x.numpy(), TypeError, "inputs must be a tensor, got ndarray"),
     ],
-    ids=range(8),
+    ids=range(7),
 )
 def test_inputs_of_a_recomposed_network(change, error, match, modules, inputs):
     net = modules.recompose([0, 2])

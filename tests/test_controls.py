@@ -275,3 +275,25 @@ def test_time_and_single_class_have_their_records(setup):
     fitted = {r["reading"]: r["accuracies"] for r in rows if r["split"] == "held_out"}
     pairs = zip(fitted["parent, threshold fitted"], fitted["parent, p > 1/2"], strict=True)
     assert all(a >= b for a, b in pairs), "a threshold fitted on these images is at least as good on them"
+
+
+def test_controls_weigh_both_answers_alike_where_the_recipe_does(parent, data):
+    few = controls.only(replace(data, train_labels=(data.train_labels > 1) * 2), [0, 2])
+    plain, balanced = (grafted(parent, few, "magnitude", balanced=b).grafting_bias for b in (False, True))
+    assert not torch.equal(plain, balanced)
+    with pytest.raises(ValueError, match="recipe: this control takes images as they are, and float32"):
+        grafted(parent, data, "magnitude", precision="bfloat16")
+
+
+def test_what_a_control_cannot_be_trained_for_is_said(data):
+    with pytest.raises(ValueError, match=r"classes: \[2\]; a network that is trained from scratch"):
+        controls.small_network(data, 1, 100, RECIPE, 0, [2])
+    without = replace(data, train_labels=data.train_labels.clamp(max=1))
+    with pytest.raises(ValueError, match=r"classes: there are no training images of \[2\]"):
+        controls.only(without, [2])
+
+
+def test_a_setting_that_diverges_is_not_chosen():
+    rows = [{"split": "held_out", "failed": "the scores diverged"}], [{"split": "held_out", "accuracy": 0.1}]
+    assert comparison.best_of(rows) == 1
+    assert comparison.best_of(rows[::-1]) == 0

@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -249,3 +250,45 @@ def test_writing_checkpoints_takes_a_twentieth_of_the_time(monkeypatch):
     assert not pace.is_due()
     now[0] += 1.5
     assert pace.is_due()
+
+
+def test_only_the_checkpoints_of_a_population_are_removed(tmp_path):
+    mine = ["run[1].pt", "run[1]-shared0.pt", "run[1]-epoch3-0of1.pt"]
+    others = ["run[1]-shared30x.pt", "run[1]-shared.pt", "run1-shared0.pt", "run.pt", "run-shared0.pt"]
+    for name in (*mine, *others):
+        (tmp_path / name).write_bytes(b"")
+    checkpoints.remove(tmp_path / "run[1].pt")
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(others)
+
+
+def test_a_checkpoint_of_another_run_is_refused_before_the_shared_epochs(parent, data, tmp_path):
+    path, recipe = tmp_path / "run.pt", Recipe(k=0.3, alpha=1.0, epochs=3)
+    stop_in([Run(parent, recipe, 0)], data, 2, checkpoint=path)
+    with pytest.raises(ValueError, match=r"checkpoint: .*run\.pt is of another run"):
+        cotrain_population([Run(parent, replace(recipe, shared_epochs=2), 0)], data, device="cpu", checkpoint=path)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
+
+
+def test_a_random_preprocessing_goes_on_from_its_checkpoint(parent, data, tmp_path):
+    noisy = replace(data, preprocess=lambda images: (images / 255.0 + torch.randn(images.shape)).double())
+    runs, path = [Run(parent, Recipe(k=0.3, alpha=1.0, epochs=3), 0)], tmp_path / "run.pt"
+    stop_in(runs, noisy, 2, checkpoint=path)
+    cotrain_population(runs, noisy, device="cpu", checkpoint=path)
+
+
+def test_the_last_epoch_is_saved(parent, data, tmp_path):
+    runs, path = [Run(parent, Recipe(k=0.3, alpha=1.0, epochs=9), 0)], tmp_path / "run.pt"
+    cotrain_population(runs, data, device="cpu", checkpoint=path)
+    assert torch.load(path, weights_only=True)["epoch"] == 9
+
+
+def test_classes_are_the_same_as_list_tuple_or_array(parent, data):
+    recipe = Recipe(k=0.3, alpha=1.0, epochs=1)
+    runs = [Run(parent, recipe, 0, classes) for classes in ([0, 2], (0, 2), np.array([0, 2]))]
+    assert {modules.classes for modules in cotrain_population(runs, data, device="cpu")} == {(0, 2)}
+
+
+def test_parents_of_two_types_are_no_population(parent, data):
+    recipe = Recipe(k=0.3, alpha=1.0, epochs=1)
+    with pytest.raises(ValueError, match="of one architecture and type"):
+        cotrain_population([Run(parent, recipe, 0), Run(copy.deepcopy(parent).float(), recipe, 0)], data)

@@ -188,3 +188,14 @@ def test_the_real_mnist():
     assert train == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert data.test_labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert data.train_labels[:5].tolist() == [5, 0, 4, 1, 9]
+
+
+def test_inputs_are_made_of_raw_images_once():
+    data = datasets.from_arrays(np.zeros((4, 2, 2), np.uint8), [0, 1, 0, 1])
+    with pytest.raises(TypeError, match=r"images must be uint8, got torch\.float32"):
+        data.inputs(data.inputs(data.train_images))
+
+
+def test_a_single_class_is_refused():
+    with pytest.raises(ValueError, match="train_labels: all are 0; a classifier has two classes"):
+        datasets.from_arrays(np.zeros((4, 2, 2), np.uint8), [0, 0, 0, 0])

@@ -219,3 +219,32 @@ def test_a_layer_under_two_names_keeps_its_weights_in_the_parent(engine, decompo
     done = decompose(net, engine=engine)
     assert modlib.library.parent_hash(done.parent) == modlib.library.parent_hash(net)
     assert list(done.masks.masks) == ["first.weight", "last.weight"]
+
+
+class Aliased(nn.Module):
+    """Autograd hands out one gradient for two weights, and a broadcast one for the third."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.out = (nn.Linear(16, 6), nn.Linear(16, 6), nn.Linear(4, 5), nn.Linear(6, 3))
+
+    def forward(self, inputs):
+        return self.out(nn.functional.linear(inputs.flatten(1), self.a.weight + self.b.weight)) + self.c.weight.sum()
+
+
+def test_gradients_that_share_memory_are_those_of_autograd(data, decompose):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Aliased().double()
+    settings = {"alpha": 0.0, "epochs": 3}
+    mine, reference = (decompose(net, engine=engine, **settings) for engine in ("modulewise", "sequential"))
+    for name, scores in reference.scores.items():
+        torch.testing.assert_close(mine.scores[name], scores, msg=name)
+
+
+def test_autocast_around_a_decomposition_changes_nothing(conv_parent, decompose, same):
+    net = copy.deepcopy(conv_parent).float()
+    plain = decompose(net)
+    with torch.autocast("cpu", torch.bfloat16):
+        around = decompose(net)
+    assert same(plain, around)

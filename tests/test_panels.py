@@ -259,6 +259,7 @@ def test_bad_panels_are_refused(capsys):
         ({"variants": {"α = 0": {"k": 0.2}}}, r"variants: \['α = 0'\] twice"),
         ({"tried": {"a/b": {}}}, "no slash in a name"),
         ({"tried_controls": {"shared mask": {"lr": 1.0}}}, r"variants: \['shared mask'\] twice"),
+        ({"controls": {"a": {"alpha": 1.0}}}, r"controls\['a'\]: a panel cannot change \['alpha'\]"),
         ({"tried_controls": {"a": {"method": "base"}}}, r"tried_controls\['a'\]: a panel cannot change \['method'\]"),
         ({"shares": [0.0]}, "shares must be in"),
     ]:

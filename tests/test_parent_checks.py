@@ -286,3 +286,23 @@ def test_checkpoints_of_another_engine_preprocessing_or_of_nothing_are_refused(c
     path.write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"checkpoint: .*run\.pt is damaged"):
         cotrain_population([run], data, engine="modulewise", checkpoint=path)
+
+
+def test_what_is_no_module_is_refused_by_name(decompose):
+    for parent in (None, "network"):
+        with pytest.raises(TypeError, match=r"parent must be an nn\.Module, got"):
+            decompose(parent)
+
+
+def test_a_single_linear_layer_is_decomposed(data, decompose, same):
+    flat = replace(data, preprocess=lambda images: images.flatten(1).double() / 255)
+    one, other = (decompose(nn.Linear(16, 3).double(), data=flat, engine=e) for e in ("auto", "modulewise"))
+    assert list(one.masks.masks) == list(other.masks.masks) == ["weight"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is")
+def test_modules_over_a_compiled_program_are_not_loaded(modules, tmp_path):
+    modules.save(tmp_path / "m")
+    scripted = torch.jit.script(copy.deepcopy(modules.parent))
+    with pytest.raises(TypeError, match=r"parent: a compiled program of torch\.jit"):
+        modlib.load(tmp_path / "m", scripted)

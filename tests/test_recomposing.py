@@ -123,3 +123,21 @@ def test_under_autocast_only_the_network_is_rounded(parent, decompose, inputs):
     assert (odds.dtype, logits.dtype) == (torch.float32, torch.bfloat16)
     expected = linear(logits.float(), net.grafting_weight[1], net.grafting_bias[1])
     torch.testing.assert_close(odds[:, 1], expected[:, 1] - expected[:, 0])
+
+
+def test_inputs_are_brought_to_the_type_of_the_network(modules, inputs):
+    pair = modules.recompose([0, 2])
+    torch.testing.assert_close(pair(inputs.float()), pair(inputs.float().double()))
+    assert pair(inputs.float()).dtype == torch.float64
+
+
+def test_modules_with_and_without_statistics_are_not_joined(conv_parent, decompose):
+    frozen, own = (decompose(conv_parent, norm=n, classes=[c]) for n, c in (("frozen", 0), ("batch", 1)))
+    for one, other in ((frozen, own), (own, frozen)):
+        with pytest.raises(ValueError, match="other: only one of both has statistics of its own"):
+            one.join(other, [0, 1])
+
+
+def test_an_unknown_precision_is_refused(modules, inputs):
+    with pytest.raises(ValueError, match=r"precision must be one of .* got 'bf16'"):
+        modules.log_odds(inputs, precision="bf16")

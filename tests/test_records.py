@@ -21,6 +21,10 @@ class Stopped(Exception):
     pass
 
 
+def stopped(*args, **options):
+    raise Stopped
+
+
 def must_not_run(*args, **options):
     pytest.fail("what is there must not be computed again")
 
@@ -154,17 +158,28 @@ def test_a_stopped_trial_goes_on(owner, name, call, uninterrupted, data, tmp_pat
 
 
 def test_a_trial_stopped_before_it_was_recorded_is_not_trained_again(uninterrupted, data, tmp_path, monkeypatch):
-    def stop(*args):
-        raise Stopped
-
     monkeypatch.setattr(checkpoints.Pace, "is_due", lambda self: True)
     with monkeypatch.context() as patch:
-        patch.setattr(Modules, "save", stop)
+        patch.setattr(Modules, "save", stopped)
         with pytest.raises(Stopped):
             run(PAIR, data, tmp_path)
     monkeypatch.setattr(cotraining, "epoch_order", must_not_run)
     run(PAIR, data, tmp_path)
     assert [record.rows for record in run(PAIR, data, tmp_path)] == uninterrupted
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_what_diverges_or_is_done_leaves_no_checkpoint(data, tmp_path, monkeypatch):
+    wild = [replace(trial, recipe=replace(trial.recipe, lr=1e30)) for trial in PAIR]
+    records = run(wild, data, tmp_path)
+    assert all("diverged" in record.rows[0]["failed"] for record in records)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "remove", stopped)
+        with pytest.raises(Stopped):
+            run(PAIR[:1], data, tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir())
+    run(PAIR[:1], data, tmp_path)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 

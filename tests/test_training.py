@@ -249,3 +249,9 @@ def test_keys_of_old_parents_stay():
 def test_what_training_refuses(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_a_last_batch_of_a_single_image_is_left_out_where_it_would_need_statistics(data):
+    settings = replace(EVERYTHING, batch_size=59, epochs=2, augment="none")  # 60 images
+    assert len(data.train_labels) == 60
+    training.train(small_net(), data, seed=0, parameters=settings)

@@ -197,7 +197,10 @@ def compare(names: Sequence[str], setup: Setup, seeds: Sequence[int]) -> list[Re
 def best_of(tried: Sequence[Rows]) -> int:
     """Return the position of the rows with the best held-out accuracy (of the pairs, where it is trained for them)."""
     held_out = [next(row for row in rows if row["split"] == "held_out") for rows in tried]
-    values = [float(row["accuracy"] if "accuracy" in row else row["chosen_pairs_accuracy"]) for row in held_out]
+    values = [
+        -1.0 if "failed" in row else float(row["accuracy"] if "accuracy" in row else row["chosen_pairs_accuracy"])
+        for row in held_out
+    ]
     return values.index(max(values))
 
 
@@ -225,11 +228,6 @@ def _recipe(name: str, setup: Setup, setting: Mapping[str, float]) -> Recipe:
 def _rows(name: str, setup: Setup, recipe: Recipe, seed: int) -> Rows:
     method, start = METHODS[name], time.perf_counter()
     subsets = list(setup.pairs) if method.for_pairs else [setup.classes]
-    made = {tuple(subset): method.make(setup, recipe, seed, subset) for subset in subsets}
-    seconds = (time.perf_counter() - start) / len(subsets)
-    if method.make is stemming and setup.store.folder is not None:  # read from its trial, or computed there just now
-        seconds = experiments.run_trials([setup.trial(seed, recipe)], setup.data, setup.store)[0].provenance["seconds"]
-    first = made[tuple(subsets[0])]
     common: dict[str, Any] = {
         "dataset": setup.data.name,
         "model": setup.model,
@@ -238,6 +236,14 @@ def _rows(name: str, setup: Setup, recipe: Recipe, seed: int) -> Rows:
         "recipe": "ours",
     }
     common |= _shares(recipe) | {"alpha": recipe.alpha, "lr": recipe.lr, "vote": recipe.vote, "seed": seed}
+    try:
+        made = {tuple(subset): method.make(setup, recipe, seed, subset) for subset in subsets}
+    except FloatingPointError as error:
+        return [common | {"split": split, "failed": str(error)} for split in experiments.SPLITS]
+    seconds = (time.perf_counter() - start) / len(subsets)
+    if method.make is stemming and setup.store.folder is not None:  # read from its trial, or computed there just now
+        seconds = experiments.run_trials([setup.trial(seed, recipe)], setup.data, setup.store)[0].provenance["seconds"]
+    first = made[tuple(subsets[0])]
     common |= {"training_seconds": seconds} | cost(first)
     rows = []
     for split in experiments.SPLITS:

@@ -24,9 +24,9 @@ from modlib.engines import start
 from modlib.logits import copied
 from modlib.masking import MaskSet
 from modlib.modules import Modules
-from modlib.objective import objective
+from modlib.objective import balancing_weights, class_frequency, objective
 from modlib.parent_checks import check_parent
-from modlib.precision import autocast
+from modlib.precision import at_once, autocast
 from modlib.recipes import Recipe, Run
 from modlib.seeds import generator
 
@@ -124,9 +124,11 @@ def small_network(
 ) -> nn.Module:
     """Return a fully connected network for `classes` with about as many `weights`, trained from scratch on them."""
     ours = only(data, classes)
+    if len(classes) < 2:
+        raise ValueError(f"classes: {list(classes)}; a network that is trained from scratch chooses among two at least")
     in_features = data.inputs(data.train_images[:1])[0].numel()
     width = width_for(weights, hidden_layers, in_features, len(classes))
-    network = parents.fc(hidden_layers, in_features, width, max(2, len(classes)), seed=seed)
+    network = parents.fc(hidden_layers, in_features, width, len(classes), seed=seed)
     parameters = list(network.parameters())
     _descend(lambda at: network(_inputs(network, ours, at)).T, parameters, [], ours, classes, recipe, seed)
     return network.eval().requires_grad_(False)
@@ -171,6 +173,8 @@ def only(data: Dataset, classes: Iterable[int]) -> Dataset:
     """Return `data` with the training images of `classes` alone."""
     asked = checks.subset(classes, range(data.num_classes))
     inside = torch.isin(data.train_labels, torch.tensor(asked, device=data.train_labels.device))
+    if not bool(inside.any()):
+        raise ValueError(f"classes: there are no training images of {asked}")
     return replace(data, train_images=data.train_images[inside], train_labels=data.train_labels[inside])
 
 
@@ -215,10 +219,11 @@ def _inputs(network: nn.Module, data: Dataset, at: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _outputs(network: nn.Module, data: Dataset, batch_size: int = 10_000) -> Tensor:
+def _outputs(network: nn.Module, data: Dataset) -> Tensor:
     """Return the outputs of a network on all training images."""
-    every = torch.arange(len(data.train_labels))
-    return torch.cat([network(_inputs(network, data, at)) for at in every.split(batch_size)])
+    every, shape = torch.arange(len(data.train_labels)), _inputs(network, data, torch.arange(1)).shape[1:]
+    size = at_once(network, shape, shape[1:].numel() if len(shape) > 2 else shape.numel())
+    return torch.cat([network(_inputs(network, data, at)) for at in every.split(size)])
 
 
 def _descend(
@@ -235,14 +240,18 @@ def _descend(
     `log_odds` maps the positions of a batch's images to log-odds [C, B]. `parameters` step at `recipe.lr`, `grafts` at
     `recipe.grafting_rate`.
     """
+    if recipe.augment != "none" or recipe.precision != "float32":
+        raise ValueError("recipe: this control takes images as they are, and float32")
     recipe = replace(recipe, shared_epochs=0)  # rates start from the first of these epochs
     some = (parameters or grafts)[0]
     labels, chosen = data.train_labels.to(some.device), torch.tensor(list(classes), device=some.device)
+    frequency = class_frequency(labels, data.num_classes)
 
     def batches(epoch: int) -> Sequence[Tensor]:
         return start.epoch_order(len(labels), seed, epoch)[: recipe.images_per_epoch].split(recipe.batch_size)
 
     def loss(batch: Tensor) -> Tensor:
-        return objective(log_odds(batch), labels[batch], chosen, recipe.vote)
+        weights = balancing_weights(labels[batch], chosen, frequency) if recipe.balanced else None
+        return objective(log_odds(batch), labels[batch], chosen, recipe.vote, weights)
 
     one_mask.descend(loss, batches, parameters, grafts, recipe, range(recipe.epochs))

@@ -13,7 +13,7 @@ With `torchrun` every process trains its share of the modules (`modlib.engines.s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -294,7 +294,7 @@ class Slot:
         difference = self.grafting[1] - self.grafting[0]
         of_logits = of_log_odds[:, None] * difference[:-1]
         gradients = torch.autograd.grad(logits, list(self.masked.values()), of_logits, allow_unused=True)
-        for (name, update), gradient in zip(self.updates.items(), gradients, strict=True):
+        for (name, update), gradient in zip(self.updates.items(), _apart(gradients), strict=True):
             # a weight that had no part in the logits has the gradient 0
             g = torch.zeros_like(update.scores) if gradient is None else gradient.reshape(update.scores.shape)
             pull = None if self.pull is None else self.pull[name]
@@ -302,6 +302,18 @@ class Slot:
         of_difference = torch.cat([of_log_odds @ logits.detach(), of_log_odds.sum()[None]])
         of_grafting = torch.stack([-of_difference, of_difference])
         nesterov_step(self.grafting, of_grafting, self.grafting_momentum, rates[1], self.recipe)
+
+
+def _apart(gradients: Iterable[Tensor | None]) -> list[Tensor | None]:
+    """Return gradients that can each be written to: autograd may hand out one for two weights, or a broadcast one."""
+    seen: set[int] = set()
+    found: list[Tensor | None] = []
+    for gradient in gradients:
+        memory = 0 if gradient is None else gradient.untyped_storage().data_ptr()
+        shared = gradient is not None and (memory in seen or 0 in gradient.stride())
+        found.append(gradient.clone() if gradient is not None and shared else gradient)
+        seen.add(memory)
+    return found
 
 
 def _row(weight: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class VectorisedEngine(start.Started):
     def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
         super().__init__(runs, classes, data, device)
         layers = [fully_connected_layers(parent) or [] for parent in self.parents]
-        self.names = [f"{name}.weight" for name, _ in layers[0]]
+        self.names = [f"{name}.weight" if name else "weight" for name, _ in layers[0]]
         self.weights = [torch.stack([run[i][1].weight for run in layers])[:, None] for i in range(len(self.names))]
         self.biases = [_biases([run[i][1] for run in layers]) for i in range(len(self.names))]
         self._start()
