@@ -47,6 +47,17 @@ def refused():
             print(f"ValueError: {error}")
 
 
+    for changes, parent, options in (
+        ({}, network(), {"callback": print if os.environ["RANK"] == "0" else None}),
+        ({"method": "base", "base_class": 0}, network(), {}),
+        ({}, nn.SyncBatchNorm.convert_sync_batchnorm(network()), {}),
+    ):
+        try:
+            cotrain_population([Run(parent, replace(RECIPE, **changes), 0)], toy(), device="cpu", **options)
+        except ValueError as error:
+            print(f"ValueError: {error}")
+
+
 def panel(folder):
     """Run a panel of Figure 4 on the toy, with its parent and its control, into `folder`."""
     shown = panels.Panel(

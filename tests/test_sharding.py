@@ -88,6 +88,9 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     assert "ValueError: engine: 'sequential' runs in one process, there are 2" in finished.stdout
     assert "ValueError: classes: 1 modules for 2 processes" in finished.stdout
     assert "ValueError: engine: with a vote loss 'auto' is 'vectorised' in one process" in finished.stdout
+    assert finished.stdout.count("ValueError: callback, checkpoint: all processes of a run need them, or none") == 2
+    assert finished.stdout.count("ValueError: method: 'base' runs in one process") == 2
+    assert finished.stdout.count("ValueError: parent: SyncBatchNorm would mix the statistics of different modules") == 2
 
 
 def test_the_checkpoint_of_other_processes_is_refused_not_left_lying(tmp_path):
