@@ -70,14 +70,14 @@ best = stemmed[stemmed["vote"] > 0]
 gap = 100 * (best["parent_accuracy"].mean() - best["accuracy"].mean())
 plain = stemmed[stemmed["recipe"] == "published"]
 sentence = (
-    f"**On {data.name}, {model.upper()}, {tables.percent(k, 0)} of the edges for each module:** the published recipe gives "
+    f"**On {data.name}, {model.upper()}, {tables.percent(k, 0)} of the edges for each module:** the published recipe (α = {max(published_alphas):g}) gives "
     f"{records.percent_of_n(plain['accuracy'])} at a Jaccard index of {plain['jaccard_index'].mean():.2f}"
 )
 if len(theirs):
     row = theirs.iloc[0]
     sentence += f" (the paper: {row.accuracy_percent:.2f} % at {row.jaccard_index:.2f})"
 sentence += (
-    f"; ours, with a loss for the vote, {records.percent_of_n(best['accuracy'])} at "
+    f"; ours, with a loss for the vote (α = {vote_alpha:g}), {records.percent_of_n(best['accuracy'])} at "
     f"{best['jaccard_index'].mean():.2f}, {abs(gap):.2f} points {'behind' if gap > 0 else 'ahead of'} the parents' "
     f"{records.mean_and_spread(parent)} %. The numbers are computed; [Table 1](table1.ipynb) has them all."
 )
