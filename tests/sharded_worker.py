@@ -46,7 +46,6 @@ def refused():
         except ValueError as error:
             print(f"ValueError: {error}")
 
-
     for changes, parent, options in (
         ({}, network(), {"callback": print if os.environ["RANK"] == "0" else None}),
         ({"method": "base", "base_class": 0}, network(), {}),
