@@ -116,7 +116,7 @@ test = rows[rows["split"] == "test"]
 last = test[test["epoch"] == test["panel"].map({name: p.epochs for name, p in shown.items()})]
 
 # %% tags=["nbval-check-output"]
-print(of_trials.groupby(["panel", "variant", "seed"]).ngroups, "trials,", len(failed), "failed, or their controls")
+print(of_trials.groupby(["panel", "variant", "seed"]).ngroups, "trials,", len(failed), "failed, controls included")
 print("pairs between k and 2k:", bool(last["remaining_parameters"].between(0.98 * last["k"], 2.02 * last["k"]).all()))
 
 # %% [markdown]
