@@ -146,13 +146,17 @@ def run_trials(
     records.commit()  # of the code as it is loaded now
     computed: dict[str, Record] = {}
     made: Parents = {}
-    waiting = sum(not is_done(trial, store) for trial in trials)
+    waiting = []
     for trial in trials:
         if is_done(trial, store):
             _remove_checkpoints([trial], store)  # of one that was stopped just after its record
-    for group in _populations([trial for trial in trials if not is_done(trial, store)], population):
+        else:
+            waiting.append(trial)
+    for group in _populations(waiting, population):
         computed |= _run_or_report(group, data, store, device, engine, made)
-        print(f"{len(computed)} of {waiting} trials computed, the last {group[-1].name}", file=sys.stderr, flush=True)
+        print(
+            f"{len(computed)} of {len(waiting)} trials computed, the last {group[-1].name}", file=sys.stderr, flush=True
+        )
     return [computed[_id(t)] if _id(t) in computed else _record(t, data, store, None) for t in trials]
 
 
