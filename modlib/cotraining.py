@@ -28,6 +28,7 @@ from modlib.engines.start import epoch_order as epoch_order
 from modlib.logits import picked, with_logits
 from modlib.modules import Modules
 from modlib.parent_checks import check_parent, unmasked_lines
+from modlib.precision import undisturbed
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 
 VERSION = 1
@@ -182,8 +183,7 @@ def cotrain_population(
     (`modlib.checkpoints.remove`) when what comes out is written. Otherwise as `cotrain`.
     """
     device = resolve_device(device)
-    as_it_is = torch.autocast(device.type, enabled=False)
-    with torch.inference_mode(False), torch.enable_grad(), as_it_is:  # whatever the caller has switched on or off
+    with undisturbed():
         classes = _check_population(runs, data)
         _check_writing(runs[0].recipe, callback, checkpoint)
         for line in unmasked_lines(runs[0].parent, data, runs[0].policy):

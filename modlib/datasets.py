@@ -182,7 +182,7 @@ def from_arrays(
 
 def _images(name: str, values: Any) -> Tensor:
     try:
-        images = torch.as_tensor(values)
+        images = torch.as_tensor(values, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be uint8 images: {error}") from error
     if images.dtype != torch.uint8:
@@ -194,7 +194,7 @@ def _images(name: str, values: Any) -> Tensor:
 
 def _labels(name: str, values: Any) -> Tensor:
     try:
-        labels = torch.as_tensor(values)
+        labels = torch.as_tensor(values, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be whole numbers: {error}") from error
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:

@@ -109,16 +109,15 @@ def trained_parent(
     }
     parent = parents.make(model, data, seed)
     name = f"{data.name}-{model}-seed{seed}-{key(facts)}"
-    path = store.path("parents", name, ".safetensors")
+    path, checkpoint = store.path("parents", name, ".safetensors"), store.path("checkpoints", f"parent-{name}", ".pt")
     if path is not None and parent_files.load(parent, path):
-        return parent.to(device).eval()
-    parent = parent.to(device)
-    checkpoint = store.path("checkpoints", f"parent-{name}", ".pt")
-    training.train(parent, data, seed=seed, parameters=settings, checkpoint=checkpoint)
-    if half:
-        parent_files.round_to_half(parent)
-    if path is not None:
-        parent_files.save(parent, path, half)
+        parent = parent.to(device).eval()
+    else:
+        parent = training.train(parent.to(device), data, seed=seed, parameters=settings, checkpoint=checkpoint)
+        if half:
+            parent_files.round_to_half(parent)
+        if path is not None:
+            parent_files.save(parent, path, half)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)  # only now: the parent is written
     return parent

@@ -226,7 +226,7 @@ class MaskSet:
     @cached_property
     def _kept_by(self) -> Tensor:
         """How many edges are kept by which modules: int64 [2**N], bit i of an index is module i."""
-        counts = torch.zeros(2 ** len(self.classes), dtype=torch.int64)
+        counts = torch.zeros(2 ** len(self.classes), dtype=torch.int64, device="cpu")
         for mask in self.masks.values():
             for part in mask.flatten(1).split(COUNTED, dim=1):
                 which = torch.zeros(part.shape[1], dtype=torch.int32, device=mask.device)
@@ -237,14 +237,15 @@ class MaskSet:
 
     def _keepers(self) -> Tensor:
         """Return which modules each index of `_kept_by` stands for: bool [2**N, N]."""
-        return (torch.arange(len(self._kept_by))[:, None] >> torch.arange(len(self.classes)) & 1).bool()
+        subsets, modules = (torch.arange(n, device="cpu") for n in (len(self._kept_by), len(self.classes)))
+        return (subsets[:, None] >> modules & 1).bool()
 
     def common(self) -> Tensor:
         """Return the number of edges that modules i and j both keep: float64 [N, N]; the diagonal is each one's own."""
         if len(self.classes) <= COUNTED_TOGETHER:
             keepers = self._keepers().double()
             return keepers.T @ (keepers * self._kept_by[:, None])
-        total = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
+        total = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64, device="cpu")
         for mask in self.masks.values():
             for part in mask.flatten(1).split(COUNTED, dim=1):
                 flat = part.float()  # counts below 2**24 are exact in float32

@@ -39,7 +39,7 @@ def recomposed_accuracy(
 
 def accuracy_of_pairs(log_odds: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
     """Return the accuracy of the vote of every two modules on their classes: float64 [C, C], NaN on the diagonal."""
-    table = torch.full((len(classes), len(classes)), torch.nan, dtype=torch.float64)
+    table = torch.full((len(classes), len(classes)), torch.nan, dtype=torch.float64, device="cpu")
     for i, a in enumerate(classes):
         for j, b in enumerate(classes[:i]):
             table[i, j] = table[j, i] = recomposed_accuracy(log_odds, labels, classes, (a, b))
@@ -85,7 +85,7 @@ def _subsets(classes: Sequence[int], size: int, count: int, seed: int) -> list[t
         return list(combinations(classes, size))
     draw, chosen = generator(seed, "subsets", size), dict[tuple[int, ...], None]()
     while len(chosen) < count:
-        order = torch.randperm(len(classes), generator=draw)[:size].sort().values
+        order = torch.randperm(len(classes), generator=draw, device="cpu")[:size].sort().values
         chosen[tuple(classes[i] for i in order.tolist())] = None
     return list(chosen)
 
@@ -107,7 +107,7 @@ def balanced_indices(labels: Tensor, j: int, seed: int) -> tuple[Tensor, Tensor]
         raise ValueError(f"labels: no image of class {j}")
     if len(positives) > len(others):
         raise ValueError(f"labels: class {j} has {len(positives)} images, more than the {len(others)} of all others")
-    drawn = torch.randperm(len(others), generator=generator(seed, "balanced", j))[: len(positives)]
+    drawn = torch.randperm(len(others), generator=generator(seed, "balanced", j), device="cpu")[: len(positives)]
     return positives, others[drawn].to(labels.device)
 
 
@@ -117,7 +117,7 @@ def balanced_accuracies(log_odds: Tensor, labels: Tensor, classes: Sequence[int]
     Asked on all images of class j and an equal number drawn from the others (uniform over images, not over classes).
     A perfect module i scores 0.5 · 0 + 0.5 · 8/9 = 0.444 off the diagonal where classes are equally frequent.
     """
-    table = torch.empty(len(classes), len(classes), dtype=torch.float64)
+    table = torch.empty(len(classes), len(classes), dtype=torch.float64, device="cpu")
     for column, j in enumerate(classes):
         positives, negatives = balanced_indices(labels, j, seed)
         right = torch.cat([log_odds[positives] > 0, log_odds[negatives] <= 0])
@@ -129,13 +129,14 @@ def calibrate(log_odds: Tensor, labels: Tensor, classes: Sequence[int]) -> tuple
     """Return a scale and a shift [C] for every module's log-odds that minimise the loss of the vote on some images.
 
     Temperature and bias of each module (Platt scaling), fitted together: −log softmax(scale · d + shift)[y]. For
-    images that are not test images; `labels` [n] must all be among `classes`.
+    images that are not test images. Raises ValueError unless all `labels` [n] are among `classes`.
     """
     position = {c: i for i, c in enumerate(classes)}
-    target = torch.tensor([position[int(label)] for label in labels])
+    checks.subset(labels.unique().tolist(), classes, "labels")
+    target = torch.tensor([position[label] for label in labels.tolist()], device=log_odds.device)
     odds = log_odds.double()
-    scale = torch.ones(len(classes), dtype=torch.float64, requires_grad=True)
-    shift = torch.zeros(len(classes), dtype=torch.float64, requires_grad=True)
+    scale = torch.ones_like(odds[0], requires_grad=True)
+    shift = torch.zeros_like(odds[0], requires_grad=True)
     optimiser = torch.optim.LBFGS([scale, shift], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:

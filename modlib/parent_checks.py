@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from modlib import checks, masking
 from modlib.datasets import Dataset
 from modlib.logits import NotPicked, copied, functional_call
+from modlib.precision import undisturbed
 
 
 def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> None:
@@ -81,7 +82,7 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
         )
     weights = masking.maskable_parameters(parent, policy)
     copies = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
-    with torch.inference_mode(False), torch.enable_grad():
+    with undisturbed():
         logits = _call(parent, copies, _some_inputs(parent, data, policy))
     still = [name for name, gradient in zip(copies, _gradients(logits, copies), strict=True) if gradient is None]
     if len(still) == len(copies):

@@ -18,6 +18,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from modlib import checks
 from modlib.datasets import Dataset
+from modlib.precision import undisturbed
 from modlib.seeds import generator
 
 FC = {"fc1": 1, "fc2": 2, "fc3": 3, "fc4": 4}
@@ -27,8 +28,8 @@ FC = {"fc1": 1, "fc2": 2, "fc3": 3, "fc4": 4}
 @contextmanager
 def _weights_of(seed: int) -> Iterator[None]:
     """Within it, torch's own initialisation draws by `seed`; torch's global generator is afterwards what it was."""
-    draw = int(torch.randint(2**62, (), generator=generator(seed, "parent")))
-    with torch.random.fork_rng(devices=[]):
+    with undisturbed(), torch.random.fork_rng(devices=[]):
+        draw = int(torch.randint(2**62, (), generator=generator(seed, "parent")))
         torch.manual_seed(draw)
         yield
 

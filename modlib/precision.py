@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -22,6 +25,21 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context of a pass at one of `PRECISIONS`; weights, scores, masks and gradients stay as they are."""
     checks.choice("precision", precision, PRECISIONS)
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within it, gradients are on, and nothing counts of inference mode, autocast and default device around it."""
+    accelerator = torch.accelerator.current_accelerator()
+    with ExitStack() as contexts:
+        contexts.enter_context(torch.inference_mode(False))
+        contexts.enter_context(torch.enable_grad())
+        for kind in ("cpu",) if accelerator is None else ("cpu", accelerator.type):
+            # no cache: an autocast within would take its weights of the first step from it until this one ends
+            contexts.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
+        if torch.get_default_device().type != "cpu":  # where it is, a context would only cost time
+            contexts.enter_context(torch.device("cpu"))
+        yield
 
 
 def convolutional(model: nn.Module) -> bool:

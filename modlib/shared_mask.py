@@ -25,14 +25,13 @@ from modlib.engines import start
 from modlib.engines.selection import TopK
 from modlib.logits import functional_call
 from modlib.objective import objective
-from modlib.precision import autocast
+from modlib.precision import autocast, undisturbed
 from modlib.recipes import Recipe, Run, Start
 
 Batch = TypeVar("Batch")
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@undisturbed()
 def train(
     run: Run,
     classes: Sequence[int],
@@ -107,8 +106,7 @@ def shared_log_odds(logits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return linear(logits, weight[:, 1] - weight[:, 0], bias[:, 1] - bias[:, 0]).T
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@undisturbed()
 def descend(
     loss: Callable[[Batch], Tensor],
     batches: Callable[[int], Sequence[Batch]],

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from modlib import augmentation, checkpoints, checks, library, parents
 from modlib.datasets import Dataset
-from modlib.precision import PRECISIONS, at_once, autocast, convolutional, laid_out
+from modlib.precision import PRECISIONS, at_once, autocast, convolutional, laid_out, undisturbed
 from modlib.seeds import generator
 
 SCHEDULES = ("steps", "one_cycle")
@@ -115,8 +115,7 @@ def fast_precision(device: str | torch.device = "cpu") -> str:
     return "bfloat16" if native and supported else "float32"
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@undisturbed()
 def train(
     model: nn.Module,
     data: Dataset,

@@ -4,8 +4,9 @@ import math
 
 import pandas as pd
 import pytest
+import torch
 
-from modlib import experiments, recipes, records
+from modlib import experiments, recipes, records, training
 from modlib.experiments import Trial, published_trials, table1_trials
 from modlib.records import Record
 
@@ -171,3 +172,17 @@ def test_a_trial_of_method_a_is_recorded(data, tmp_path):
     (record,) = experiments.run_trials([Trial("toy", "fc1", "ours", recipe, 0, 1)], data, records.Store.at(tmp_path))
     assert [line["split"] for line in record.rows] == ["held_out", "test"]
     assert not list((tmp_path / "checkpoints").glob("*"))
+
+
+def test_a_checkpoint_beside_a_parent_that_is_written_is_removed(data, tmp_path, monkeypatch):
+    """As a run leaves it that is stopped between writing the one and removing the other."""
+    store = records.Store.at(tmp_path)
+    trained = experiments.trained_parent(data, "fc1", 0, 1, store)
+    (parent,) = (tmp_path / "parents").iterdir()
+    left = tmp_path / "checkpoints" / f"parent-{parent.stem}.pt"
+    left.parent.mkdir(exist_ok=True)
+    left.touch()
+    monkeypatch.setattr(training, "train", None)
+    again = experiments.trained_parent(data, "fc1", 0, 1, store)
+    torch.testing.assert_close(again.state_dict(), trained.state_dict())
+    assert not left.exists()

@@ -108,6 +108,11 @@ def test_calibration_finds_the_scale_and_the_shift_that_were_lost():
     torch.testing.assert_close(moved, shift[[2, 0, 1]].double(), rtol=0.05, atol=0.1)
 
 
+def test_calibration_on_a_class_without_module():
+    with pytest.raises(ValueError, match=r"labels: no module for class 2; there are modules for \[0, 1\]"):
+        metrics.calibrate(torch.zeros(3, 2), torch.tensor([0, 1, 2]), [0, 1])
+
+
 def test_subset_curve_by_hand():
     """Three modules of four edges, four images; the parent is right where the modules are wrong."""
     odds = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 4.0], [1.0, 0.0, 2.0], [5.0, 0.0, 1.0]])

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import prune
 
 import modlib
-from modlib import library, masking
+from modlib import datasets, library, masking, metrics, parents, training
 from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.engines.vectorised import fully_connected_layers
 from modlib.parent_checks import unmasked_lines
@@ -184,11 +184,31 @@ def test_a_forward_pass_that_writes_to_weights_is_refused(decompose):
         decompose(net)
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_gradients_may_be_off_where_it_is_called(context, data, decompose):
-    with context():
-        inside = decompose(Small())
-    assert torch.equal(inside.grafting_weight, decompose(Small()).grafting_weight)
+@pytest.mark.parametrize("context", [torch.no_grad(), torch.inference_mode(), torch.device("meta")])
+@pytest.mark.parametrize("engine", ["vectorised", "modulewise", "sequential"])
+def test_what_is_switched_on_where_it_is_called_changes_nothing(engine, context, parent, decompose):
+    settings = {"engine": engine, "vote": 0.5, "shared_epochs": 1, "allocation": "lamp"}
+    with context:
+        inside = decompose(parent, **settings)
+    assert torch.equal(inside.grafting_weight, decompose(parent, **settings).grafting_weight)
+
+
+def test_a_default_device_changes_neither_data_nor_parents_nor_metrics(data, decompose):
+    def made():
+        same = datasets.from_arrays(data.train_images.numpy(), data.train_labels.numpy())
+        parent = parents.make("fc1", same, seed=0)
+        training.train(parent, same, seed=0, epochs=1)
+        modules = decompose(parent)
+        odds = modules.log_odds(same.inputs(same.train_images))
+        calibrated = metrics.calibrate(odds, same.train_labels, modules.classes)
+        curve = metrics.subset_curve(odds, odds, same.train_labels, modules.masks, seed=0, count=2)
+        return [*calibrated, metrics.balanced_accuracies(odds, same.train_labels, modules.classes, seed=0)], curve
+
+    tensors, curve = made()
+    with torch.device("meta"):  # every tensor that is made without a device would be empty
+        others, same_curve = made()
+    assert curve == same_curve
+    assert all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
 
 
 def test_layers_in_different_precision(decompose):
