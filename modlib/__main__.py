@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from modlib import datasets, panels, training
 from modlib.cotraining import resolve_device
 from modlib.engines import ENGINES
+from modlib.engines.sharding import WorkerLost
 from modlib.records import Store
 
 
@@ -53,6 +54,9 @@ def run_panel(dataset: str, model: str, full: bool, results: str, device: str, e
             print("modlib: bfloat16 is emulated on this device: a step takes many times longer", file=sys.stderr)
         panels.run(panel, data, store, device, engine)
         print(panels.describe(panel, store), flush=True)
+    except WorkerLost as error:
+        print(f"modlib: {error}", file=sys.stderr)
+        return 1
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"modlib: {error}", file=sys.stderr)
         return 2

@@ -191,7 +191,7 @@ def cotrain_population(
         if runs[0].recipe.method == "base":
             return _cotrain_from_base(runs, data, classes, engine, device, callback)
         chosen = engine_class(engine, runs, classes, device)
-        saved = _Saved(checkpoint, "" if checkpoint is None else identity(runs, data, chosen.__name__))
+        saved = _Saved(checkpoint, _agreed_identity(runs, data, chosen.__name__, checkpoint))
         if runs[0].recipe.shared_epochs:
             checkpoints.check(saved.path, saved.identity)
             runs = _started_from_one_mask(runs, classes, data, device, saved)
@@ -299,6 +299,20 @@ def _described(engine: Engine, runs: Sequence[Run]) -> list[Modules]:
         )
         for modules, run in zip(engine.modules(), runs, strict=True)
     ]
+
+
+def _agreed_identity(runs: Sequence[Run], data: Dataset, engine: str, checkpoint: Path | None) -> str:
+    """Return the identity of a population that is saved; raise ValueError where the processes' are not one."""
+    shard = Shard.here()
+    if checkpoint is None and shard.size == 1:
+        return ""
+    own = identity(runs, data, engine)
+    if any(other != own for other in shard.gather(own)):
+        raise ValueError(
+            "runs: the processes of this run differ in parent, recipe, seed or data; hand the same to all of them "
+            "(a parent from one file, or made with one seed)"
+        )
+    return own
 
 
 def identity(runs: Sequence[Run], data: Dataset, engine: str) -> str:

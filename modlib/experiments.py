@@ -117,7 +117,7 @@ def trained_parent(
         if half:
             parent_files.round_to_half(parent)
         if path is not None:
-            parent_files.save(parent, path, half)
+            parent_files.save(parent, path)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)  # only now: the parent is written
     return parent

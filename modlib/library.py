@@ -91,6 +91,8 @@ def save(modules: Modules, path: str | Path) -> None:
 def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | None = None) -> Modules:
     """Return the modules written to `path`, over `parent`; `logits` picks the logits in its output, as in `cotrain`.
 
+    Masks lie in host memory, however many modules there are; all else is on the parent's device.
+
     Raises FileNotFoundError where there is no file, and ValueError where it is truncated or not of this format or
     version, where its parts are missing or do not fit each other or the parent, where it belongs to another parent
     (or to this one before it was trained further), and where `logits` is missing.
@@ -119,9 +121,7 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     tensors = {name: values if name.startswith("mask/") else values.to(device) for name, values in tensors.items()}
     return Modules(
         parent=frozen(copied(parent) if logits is None else with_logits(parent, logits)),
-        masks=MaskSet(
-            {name: unpack(tensors[f"mask/{name}"], shape).to(device) for name, shape in shapes.items()}, classes
-        ),
+        masks=MaskSet({name: unpack(tensors[f"mask/{name}"], shape) for name, shape in shapes.items()}, classes),
         grafting_weight=tensors["grafting/weight"],
         grafting_bias=tensors["grafting/bias"],
         statistics={n.removeprefix("statistics/"): t for n, t in tensors.items() if n.startswith("statistics/")},

@@ -78,8 +78,13 @@ def unmasked_parameters(model: nn.Module, policy: Policy = default_policy) -> di
     return {
         name: parameter
         for name, parameter, _ in _parameters(model, policy)
-        if id(parameter) not in known and parameter.numel() > max(parameter.shape, default=1)
+        if id(parameter) not in known and is_no_vector(parameter)
     }
+
+
+def is_no_vector(values: Tensor) -> bool:
+    """Say whether two dimensions of a tensor at least are longer than one."""
+    return values.numel() > max(values.shape, default=1)
 
 
 def _parameters(model: nn.Module, policy: Policy) -> Iterator[tuple[str, nn.Parameter, bool]]:

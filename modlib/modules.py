@@ -78,7 +78,7 @@ class Modules:
         both = Modules(
             parent=self.parent,
             masks=MaskSet(
-                {name: torch.cat([m, other.masks.masks[name]]) for name, m in self.masks.masks.items()},
+                {name: torch.cat([m, other.masks.masks[name].to(m.device)]) for name, m in self.masks.masks.items()},
                 self.classes + other.classes,
             ),
             grafting_weight=torch.cat([self.grafting_weight, other.grafting_weight]),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modlib import checks, masking
 from modlib.datasets import Dataset
+from modlib.engines.start import NORMALISATIONS
 from modlib.logits import NotPicked, copied, functional_call
 from modlib.precision import undisturbed
 
@@ -67,9 +68,10 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
     """Return what a decomposition of `parent` leaves out, a line for each kind: none where every weight is masked.
 
     Weights that no module can leave edges out of, because the policy does not mask them, or because they are in a
-    quantised layer; masked weights without any part in the logits (an auxiliary head, or a layer that holds its weights
-    elsewhere), whose masks mean nothing; and masked weights that the logits have no gradient for, whose masks stay as
-    they were drawn. And whether the weights, and so the scores, are in half precision.
+    quantised layer or in a buffer; masked weights without any part in the logits (an auxiliary head, or a layer that
+    holds its weights elsewhere), whose masks mean nothing; and masked weights that the logits have no gradient for,
+    whose masks stay as they were drawn. And whether the weights, and so the scores, are in half precision, and whether
+    there are normalisations that are none of torch's, of which a module has no statistics of its own.
     """
     parent = copied(parent).requires_grad_(False)  # as the engines have it
     lines = []
@@ -101,6 +103,26 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
     ]
     if quantised:
         lines.append(f"parent: {len(quantised)} quantised layers are not masked: {_shortened(quantised)}")
+    buffers = [  # matrices: more dimensions are rather a table of positions, and a mask is one of torch's pruning
+        name
+        for name, values in parent.named_buffers()
+        if values.is_floating_point() and values.ndim == 2 and masking.is_no_vector(values) and name[-5:] != "_mask"
+    ]
+    counting = _that_count(parent, buffers, _some_inputs(parent, data, policy)) if buffers else []
+    if counting:
+        lines.append(
+            f"parent: {len(counting)} buffers with a part in the logits are not masked: {_shortened(counting)}"
+        )
+    foreign = [
+        name
+        for name, part in parent.named_modules()
+        if not isinstance(part, NORMALISATIONS) and {"running_mean", "running_var"} <= part._buffers.keys()
+    ]
+    if foreign:
+        lines.append(
+            f"parent: {len(foreign)} layers that are no batch normalisation of torch's keep the parent's running "
+            f"statistics in every module, as with norm='frozen': {_shortened(foreign)}"
+        )
     half = [name for name, weight in weights.items() if weight.dtype in (torch.float16, torch.bfloat16)]
     if half:
         lines.append(
@@ -112,9 +134,9 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
 
 @torch.no_grad()
 def _that_count(parent: nn.Module, names: Iterable[str], inputs: Tensor) -> list[str]:
-    """Return the names of those weights without which, all 0, the logits of `inputs` would be others."""
-    whole = _call(parent, {}, inputs)
-    zeros = {name: torch.zeros_like(parent.get_parameter(name)) for name in names}
+    """Return the names of those weights and buffers without which, all 0, the logits of `inputs` would be others."""
+    whole, state = _call(parent, {}, inputs), dict([*parent.named_parameters(), *parent.named_buffers()])
+    zeros = {name: torch.zeros_like(state[name]) for name in names}
     return [name for name, zero in zeros.items() if not torch.equal(_call(parent, {name: zero}, inputs), whole)]
 
 

@@ -22,27 +22,34 @@ PART = 8 << 20
 def round_to_half(parent: nn.Module) -> nn.Module:
     """Round every floating-point parameter and buffer of `parent` to the nearest float16, in place, and return it.
 
-    Raises ValueError where a value is beyond the range of float16.
+    What has values beyond 65,504, which float16 does not hold, stays as it is.
     """
-    for name, values in parent.state_dict().items():
-        if values.is_floating_point():
-            rounded = values.half()
-            if not bool(torch.isfinite(rounded).all()):
-                raise ValueError(f"parent: {name} has values beyond 65,504, which half precision does not hold")
+    for values in parent.state_dict().values():
+        rounded = values.half()
+        if values.is_floating_point() and bool(torch.isfinite(rounded).all()):
             values.copy_(rounded)
     return parent
 
 
-def save(parent: nn.Module, path: Path, half: bool = False, limit: int = PART) -> None:
-    """Write the state of `parent` to `path`, or to `<stem>-1of3<suffix>` and so on, each file whole or not at all."""
-    state = {name: v.half() if half and v.is_floating_point() else v for name, v in parent.state_dict().items()}
-    parts = list(_parts({name: v.detach().cpu().contiguous() for name, v in state.items()}, limit))
+def save(parent: nn.Module, path: Path, limit: int = PART) -> None:
+    """Write the state of `parent` to `path`, or to `<stem>-1of3<suffix>` and so on, each file whole or not at all.
+
+    What half precision holds exactly is written in it.
+    """
+    state = {name: _smallest(v.detach().cpu()).contiguous() for name, v in parent.state_dict().items()}
+    parts = list(_parts(state, limit))
     path.parent.mkdir(parents=True, exist_ok=True)
     for i, tensors in enumerate(parts):
         target = path if len(parts) == 1 else path.with_name(f"{path.stem}-{i + 1}of{len(parts)}{path.suffix}")
         part = target.with_suffix(".part")
         save_file(tensors, part)
         part.replace(target)
+
+
+def _smallest(values: Tensor) -> Tensor:
+    """Return `values` in float16 where that loses nothing."""
+    half = values.half() if values.is_floating_point() else values
+    return half if torch.equal(half.to(values.dtype), values) else values
 
 
 def load(parent: nn.Module, path: Path) -> bool:

@@ -49,6 +49,7 @@ def refused():
     for changes, parent, options in (
         ({}, network(), {"callback": print if os.environ["RANK"] == "0" else None}),
         ({"method": "base", "base_class": 0}, network(), {}),
+        ({}, modlib.parents.fc(1, 16, 6, 5, seed=int(os.environ["RANK"])), {}),
         ({}, nn.SyncBatchNorm.convert_sync_batchnorm(network()), {}),
     ):
         try:

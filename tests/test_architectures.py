@@ -81,6 +81,40 @@ class Buffers(nn.Module):
         return self.layer(inputs.flatten(1)) + self.shift
 
 
+class BatchNormOfOnesOwn(nn.Module):
+    def __init__(self, features):
+        super().__init__()
+        self.register_buffer("running_mean", torch.full((features,), 0.1))
+        self.register_buffer("running_var", torch.ones(features))
+
+    def forward(self, inputs):
+        return nn.functional.batch_norm(inputs, self.running_mean, self.running_var)
+
+
+class BatchNormWithDropout(nn.BatchNorm1d):
+    """As some libraries have it, normalisation, dropout and activation in one layer."""
+
+    def __init__(self, features):
+        super().__init__(features)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, inputs):
+        assert not self.drop.training
+        return self.drop(super().forward(inputs)).relu()
+
+
+class Projected(nn.Module):
+    """A layer whose weights are a buffer: they are fixed."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.register_buffer("directions", torch.randn(features, features))
+        self.register_buffer("unused", torch.randn(features, features))
+
+    def forward(self, inputs):
+        return inputs @ self.directions
+
+
 @dataclass
 class Output:
     """What some libraries' models return."""
@@ -203,6 +237,9 @@ WRITTEN = {
         nn.Flatten(), nn.utils.parametrizations.spectral_norm(nn.Linear(16, 8)), nn.Linear(8, 3)
     ),
     "a plain parameter": plain_parameter,
+    "batch norm of one's own": lambda: flat(BatchNormOfOnesOwn(8)),
+    "batch norm with dropout in it": lambda: flat(BatchNormWithDropout(8)),
+    "weights in a buffer": lambda: flat(Projected(8)),
 }
 SAID |= {
     "embedding": "1 weights are not masked .*: embedding.weight;",
@@ -210,6 +247,8 @@ SAID |= {
     "weight norm": r"1 weights are not masked .*: 1\.parametrizations\.weight\.original1;",
     "spectral norm": r"1 weights are not masked .*: 1\.parametrizations\.weight\.original;",
     "a plain parameter": r"1 weights are not masked .*\(81\.6% of all parameters\): matrix;",  # 80 of 80 + 15 + 3
+    "batch norm of one's own": r"1 layers that are no batch normalisation of torch's keep the parent's .*: 2$",
+    "weights in a buffer": r"1 buffers with a part in the logits are not masked: 2\.directions$",
 }
 OUTPUTS = {
     "tuple": (lambda logits: (logits, "more"), lambda output: output[0]),

@@ -69,6 +69,7 @@ def test_a_killed_process_fails_the_run_and_it_goes_on_later(alone, tmp_path):
     finished = run(tmp_path, "kill")
     assert finished.returncode != 0
     assert "SIGKILL" in finished.stderr, "torchrun names the process that was killed"
+    assert "WorkerLost: a process of this run has ended before its time" in finished.stderr, "and the other what to do"
     assert not (tmp_path / "plain.safetensors").exists()
     assert {path.name for path in tmp_path.glob("*.pt")} >= {"plain-epoch2-0of2.pt", "plain-epoch2-1of2.pt"}
     finished = run(tmp_path)
@@ -90,6 +91,9 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     assert "ValueError: engine: with a vote loss 'auto' is 'vectorised' in one process" in finished.stdout
     assert finished.stdout.count("ValueError: callback, checkpoint: all processes of a run need them, or none") == 2
     assert finished.stdout.count("ValueError: method: 'base' runs in one process") == 2
+    assert (
+        finished.stdout.count("ValueError: runs: the processes of this run differ in parent, recipe, seed or data") == 2
+    )
     assert finished.stdout.count("ValueError: parent: SyncBatchNorm would mix the statistics of different modules") == 2
 
 

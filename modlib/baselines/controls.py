@@ -187,7 +187,7 @@ def one_pass(modules: Modules, precision: str = "float32") -> Callable[[Tensor],
         raise ValueError("modules: their masks differ; each needs a pass of its own")
     if any(bool((s != s[:1]).any()) for s in modules.statistics.values()):
         raise ValueError("modules: their statistics differ; each needs a pass of its own")
-    network = modules.recompose(modules.classes).network
+    network = modules.recompose(modules.classes[:1]).network  # the masks are all one
     network.load_state_dict({name: s[0] for name, s in modules.statistics.items()}, strict=False)
     weight, bias = (t[:, 1] - t[:, 0] for t in (modules.grafting_weight, modules.grafting_bias))
 
@@ -200,7 +200,7 @@ def one_pass(modules: Modules, precision: str = "float32") -> Callable[[Tensor],
 
 
 def _same_for_all(mask: dict[str, Tensor], classes: Sequence[int]) -> MaskSet:
-    return MaskSet({name: m.expand(len(classes), *m.shape).clone() for name, m in mask.items()}, tuple(classes))
+    return MaskSet({name: m.expand(len(classes), *m.shape) for name, m in mask.items()}, tuple(classes))
 
 
 @torch.no_grad()

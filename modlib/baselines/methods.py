@@ -94,8 +94,9 @@ def sharing(masks: MaskSet, weights: Tensor) -> dict[str, float]:
 
 def stemming_weights(modules: Modules) -> Tensor:
     """Return the weights of each module of a decomposition, zeros where cut: [C, weights]."""
-    parts = [(modules.parent.get_parameter(name) * mask).flatten(1) for name, mask in modules.masks.masks.items()]
-    return torch.cat(parts, dim=1).detach()
+    weights = {name: modules.parent.get_parameter(name).detach() for name in modules.masks.masks}
+    parts = [(weights[name] * mask.to(weights[name].device)).flatten(1) for name, mask in modules.masks.masks.items()]
+    return torch.cat(parts, dim=1)
 
 
 def _row(method: str | Trial, parent: nn.Module, data: Dataset, store: Store) -> dict[str, Any]:

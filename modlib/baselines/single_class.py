@@ -96,7 +96,7 @@ def thresholds(odds: Tensor, truth: Tensor) -> Tensor:
 def masked_logits(modules: Modules, inputs: Tensor) -> list[Tensor]:
     """Return the logits [B, N] of the parent under each module's mask, without its grafting layer."""
     weights = dict(modules.parent.named_parameters())
-    masks = modules.masks.masks
+    masks = {name: mask.to(weights[name].device) for name, mask in modules.masks.masks.items()}
     return [
         functional_call(modules.parent, {name: weights[name] * mask[i] for name, mask in masks.items()}, (inputs,))
         for i in range(len(modules.classes))

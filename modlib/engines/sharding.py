@@ -8,6 +8,8 @@ process has.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,10 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
+LOST = (
+    "a process of this run has ended before its time (see its own message); records and checkpoints written so far "
+    "stay, and the same command goes on from them"
+)
 PATIENCE = timedelta(hours=6)
 """How long a process waits for the others: one of them may be measuring."""
 
@@ -43,6 +49,7 @@ class Shard:
         if not dist.is_initialized():
             with _others_may_be_lost():
                 dist.init_process_group(_backend(), timeout=PATIENCE)
+            _tell_when_stopped()
         return cls(dist.get_rank(), dist.get_world_size())
 
     def share(self, items: Sequence[Any]) -> list[Any]:
@@ -90,6 +97,16 @@ def _backend() -> str:
     return "cpu:gloo,cuda:nccl"
 
 
+def _tell_when_stopped() -> None:
+    """Say what to do where `torchrun` stops this process because another has ended: it sends SIGTERM to the rest."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _stopped)
+
+
+def _stopped(signum: int, frame: object) -> None:
+    raise WorkerLost(f"{LOST}. {signal.Signals(signum).name}: this one was stopped")
+
+
 def _tells_of_a_lost_process(error: RuntimeError) -> bool:
     """Say whether a collective failed because of its partners; gloo's errors have no class of their own."""
     words = ("gloo", "nccl", "connection", "timed out")
@@ -103,7 +120,4 @@ def _others_may_be_lost() -> Iterator[None]:
     except RuntimeError as error:  # gloo and NCCL name sockets and ranks, not what to do
         if not _tells_of_a_lost_process(error):
             raise
-        raise WorkerLost(
-            "a process of this run has ended before its time (see its own message above); records and checkpoints "
-            f"written so far stay, and the same command goes on from them. {type(error).__name__}: {error}"
-        ) from error
+        raise WorkerLost(f"{LOST}. {type(error).__name__}: {error}") from error

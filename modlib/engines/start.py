@@ -46,7 +46,9 @@ class Started:
             return False
         try:
             functional_call(parent, {}, (inputs.contiguous(memory_format=torch.channels_last),))
-        except RuntimeError:  # a network that views its feature maps needs them channel by channel
+        except (
+            Exception
+        ):  # a network that views its feature maps needs them channel by channel, and says it its own way
             return False
         return True
 
@@ -127,7 +129,7 @@ def statistics_of_the_batch(network: nn.Module, norm: str) -> Iterator[None]:
     try:
         for layer in network.modules():
             if isinstance(layer, NORMALISATIONS):
-                layer.train(norm == "batch")
+                layer.training = norm == "batch"  # of the layer alone: a dropout within it stays off
         yield
     finally:
         network.eval()
