@@ -39,14 +39,14 @@ class Panel:
     """A data set, a parent, and the settings under which it is decomposed.
 
     `alphas`: of Eq. 1 as it is written, `scale_free`: of its scale-free reading; `voting`: those of the scale-free
-    reading that are run with the vote loss too. `variants`: further settings by the name that the page shows, each what
-    it changes of the recipe at α = 0; `controls`: the same for the control, one supermask for all classes with the vote
-    loss; `tried` and `tried_controls`: the same for settings that only the first seed tries, such as other rates, to
-    choose on held-out images. `shares`: what masks keep that are not trained, see `before_training`. `epochs`,
-    `images_per_epoch`, `batch_size`, `lr`, `init`, `k`, `precision`: see `modlib.cotrain`; recipe `ours` otherwise.
-    `parent_recipe`, `parent_epochs`: see `modlib.training.recipe`. `measured_images`, `final_images`: see
-    `modlib.experiments.Trial`. `reduced`: what is smaller than in the paper, in words; empty: nothing. ValueError or
-    TypeError for what is out of its range.
+    reading that are run with the vote loss too; `alphas_lr`: the rate of all these, where it is not `lr`. `variants`:
+    further settings by the name that the page shows, each what it changes of the recipe at α = 0; `controls`: the same
+    for the control, one supermask for all classes with the vote loss; `tried` and `tried_controls`: the same for
+    settings that only the first seed tries, such as other rates, to choose on held-out images. `shares`: what masks
+    keep that are not trained, see `before_training`. `epochs`, `images_per_epoch`, `batch_size`, `lr`, `init`, `k`,
+    `precision`: see `modlib.cotrain`; recipe `ours` otherwise. `parent_recipe`, `parent_epochs`: see
+    `modlib.training.recipe`. `measured_images`, `final_images`: see `modlib.experiments.Trial`. `reduced`: what is
+    smaller than in the paper, in words; empty: nothing. ValueError or TypeError for what is out of its range.
     """
 
     dataset: str
@@ -57,6 +57,7 @@ class Panel:
     lr: float
     images_per_epoch: int | None = None
     alphas: Sequence[float] = (0.0, 0.05, 0.1, 1.0)
+    alphas_lr: float | None = None
     scale_free: Sequence[float] = ()
     voting: Sequence[float] = ()
     variants: Changes = field(default_factory=dict)
@@ -83,6 +84,8 @@ class Panel:
             raise ValueError("seeds: empty; name at least one")
         for seed in self.seeds:
             checks.whole("seeds", seed, 0)
+        if self.alphas_lr is not None:
+            checks.positive("alphas_lr", self.alphas_lr)
         for share in self.shares:
             checks.share("shares", share)
         checks.whole("parent_epochs", self.parent_epochs, 1)
@@ -132,9 +135,10 @@ class Panel:
 
     def _of_alphas(self) -> dict[str, Recipe]:
         """Return the recipes of Eq. 1, as written and scale-free; α = 0 is the same in every reading."""
-        made = {f"α = {a:g}": self.recipe(a) for a in self.alphas}
-        made |= {f"α = {a:g}, scale-free": self.recipe(a, reduction="scale_free") for a in self.scale_free}
-        voting = {a: self.recipe(a, reduction="scale_free", vote=self.vote) for a in self.voting}
+        rate = {} if self.alphas_lr is None else {"lr": self.alphas_lr}
+        made = {f"α = {a:g}": self.recipe(a, **rate) for a in self.alphas}
+        made |= {f"α = {a:g}, scale-free": self.recipe(a, reduction="scale_free", **rate) for a in self.scale_free}
+        voting = {a: self.recipe(a, reduction="scale_free", vote=self.vote, **rate) for a in self.voting}
         return made | {f"α = {a:g}, scale-free, vote": recipe for a, recipe in voting.items()}
 
     def recipes_of(self, changes: Changes) -> dict[str, Recipe]:
@@ -279,6 +283,7 @@ def shared_mask(
     recipe = panel.control_recipes()[control]
     irrelevant = {
         "alphas",
+        "alphas_lr",
         "scale_free",
         "voting",
         "variants",

@@ -54,6 +54,18 @@ def test_settings_and_trials():
     assert {t.parent_recipe for of_setting in trials.values() for t in of_setting} == {"ours"}
 
 
+def test_the_settings_of_eq_1_may_have_a_rate_of_their_own(three):
+    """The recipes and records of all others stay what they are."""
+    panel = replace(PANEL, scale_free=[0.5], voting=[0.25], variants={"LAMP": {"allocation": "lamp"}})
+    own = replace(panel, alphas_lr=3.0)
+    settings, before = own.settings(), panel.settings()
+    assert settings.pop("LAMP") == before.pop("LAMP")
+    assert settings == {name: replace(recipe, lr=3.0) for name, recipe in before.items()}
+    assert own.control_recipes() == panel.control_recipes()
+    keys = [panels.shared_mask(p, 0, three, Store.at(None), "cpu").parameters for p in (own, panel)]
+    assert keys[0] == keys[1]
+
+
 def test_variants_and_controls_change_the_recipe_at_alpha_0():
     lamp = {"allocation": "lamp", "k": 0.2}
     panel = replace(PANEL, variants={"LAMP": lamp | {"alpha": 2}}, controls={"shared mask": {}, "other": lamp})
@@ -253,6 +265,7 @@ def test_bad_panels_are_refused(capsys):
         ({"seeds": [-1]}, "seeds must be at least 0"),
         ({"parent_epochs": 0}, "parent_epochs must be at least 1"),
         ({"alphas": [-1.0]}, "alpha must be"),
+        ({"alphas_lr": 0}, "alphas_lr must be"),
         ({"variants": {"a": {"allocation": "erk"}}}, "allocation must be one of"),
         ({"controls": {"a": {"rate": 1}}}, r"controls\['a'\]: a panel cannot change \['rate'\]"),
         ({"variants": {"a": {"epochs": 9}}}, r"variants\['a'\]: a panel cannot change \['epochs'\]"),
