@@ -205,7 +205,7 @@ FULL = {
     "svhn resnet50": _full("svhn", "resnet50", parent_epochs=30, epochs=20),
 }
 """The paper's three panels at full size, for a GPU. Rates and epochs are first guesses, not tuned; a mask for a hundred
-classes takes a hundred gradients together, and at ten times this rate it was at chance in the reduced panel."""
+classes takes a hundred gradients together, and at ten times this rate it was at chance in the reduced panel (n = 1)."""
 
 REDUCED_FILE = Path("notebooks") / "params" / "figure4.yml"
 """The panels that the book shows, from the root of a checkout."""

@@ -13,8 +13,8 @@
 # does it take, what does it leave whole, and how much more than a plain training step does a step of a module cost?
 #
 # Every network here is torchvision's own, or one of the book's parents. It goes all the way: decomposed into two modules,
-# recomposed, saved, loaded, the same predictions afterwards, the parent bit-identical. Of every family of torchvision the
-# published page has a small network and the largest that its machine's memory (24 GiB) holds beside other work: `vit_l_32`, with
+# recomposed, saved, loaded, the same predictions afterwards, the parent bit-identical. Of every family of torchvision's classifiers the
+# published page has a network, of most a small one and the largest that its machine's memory (24 GiB) holds beside other work: `vit_l_32`, with
 # 300 million parameters, and `vit_h_14` and `regnet_y_128gf`, with more than 600, are left out. Weights and images are random,
 # because nothing on this page is about accuracy: whether deep networks *learn* under a mask is another page's question.
 # Networks as users write them (grouped, transposed, 1-d and 3-d convolutions, tied weights, attention, every
@@ -197,7 +197,7 @@ def module_step(name, family, data, batch, precision):
 
 
 # %% [markdown]
-# On a processor, time is the processor's own of one thread, which other programs on the machine change little; the two
+# On a processor, time is the processor's own of one thread. Single measurements of one program still differ, by a third in some networks; so the two
 # programs run in turns, and the smallest of several measurements counts. The first steps of a module take longer: where a
 # layer's threshold is not known yet, all its scores are looked through. Memory is the most that tensors hold at once, from
 # making the network to the end of the first step, as torch's allocator counts it.
@@ -401,7 +401,7 @@ Markdown(
     f"were{f' (failed: {lost})' if lost else ''}. Masks cover {100 * (1 - good['whole_share'].max()):.1f} to "
     f"{100 * (1 - good['whole_share'].min()):.1f} % of their parameters. A module's step takes {works['ratio'].min():.2f} to "
     f"{works['ratio'].max():.2f} times a plain one (median {works['ratio'].median():.2f}, n = {len(works)} networks and precisions, "
-    f"{repeats} measurements each; most in {worst['model']}, {worst['edges'] / 1e6:.1f} million edges for {worst['batch']} images): the goal "
+    f"the fastest of {repeats} measurements of {steps} {'step' if steps == 1 else 'steps'} each; most in {worst['model']}, {worst['edges'] / 1e6:.1f} million edges for {worst['batch']} images): the goal "
     f"of at most {goal:g} is met in {int((works['ratio'] <= goal).sum())} of {len(works)}. The slowest of a module's first {warm_up} steps "
     f"takes up to {(works['slowest_of_the_first_ms'] / works['module_ms']).max():.1f} times a later one, and what begins and ends an epoch as "
     f"long as {(works['epoch_ms'] / works['module_ms']).min():.1f} to {(works['epoch_ms'] / works['module_ms']).max():.1f} steps. Training one module holds "

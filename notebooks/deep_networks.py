@@ -906,10 +906,11 @@ Markdown(f'**One claim of the paper.** "{text}" ({where}): {found}. Verdict: **{
 # mask. And the first mask keeps what carries the signal: a random one with statistics of the batch has a scale but little
 # content, and its scores have to find a network before they can find a class. Both are options of `modlib.cotrain`: `norm="batch"` is the
 # default; `init="magnitude"` is not, because the paper starts from Kaiming scores. All of this page keeps the same share of
-# every layer, as the paper does; how the edges are shared out among the layers [matters as much](figure4.ipynb).
+# every layer, as the paper does; how the edges are shared out among the layers [matters too](figure4.ipynb).
 #
 # **What was cut.** The modules of a few classes, a few epochs of few images, a short list of rates, tuned with one seed and
-# judged on the images that chose them; a reduced network. Nothing here says where long runs end; the test images are not read.
+# judged on the images that chose them (where a chosen rate is the first or the last of its list, a rate beyond it may be better); a reduced network, whose parent
+# stays points behind what VGG16 reaches at full size ([by how much](figure4.ipynb)). Nothing here says where long runs end; the test images are not read.
 #
 # **Re-run it:** `modlib reproduce deep_networks -p k 0.3`; another network: `-p dataset cifar10 -p model resnet50_quarter`.
 

@@ -59,7 +59,8 @@ started = time.perf_counter()
 # %% [markdown]
 # ## Time: one module after another
 #
-# Decomposing: one run, some of the classes, seconds per epoch by the clock. Predicting: a recomposed network applies mask
+# Decomposing: one run, some of the classes, seconds per epoch by the clock, with all that goes on around the steps (the page on [cost](cost.ipynb) times the steps alone,
+# and engines one by one). Predicting: a recomposed network applies mask
 # after mask, one pass of the parent's size for each module, where the parent needs a single one. The masks save memory,
 # not multiplications, unless a sparse kernel is used.
 
@@ -155,8 +156,8 @@ tables.table(
 # %% [markdown]
 # ## Memory: a bit for every edge and module
 #
-# A mask is one bit an edge, whatever $k$ is. So $N$ masks weigh $N / 32$ of the parent's weights in float32, and from $N = 32$
-# classes on they weigh more than the parent itself:
+# A mask is one bit an edge, whatever $k$ is. So $N$ masks weigh $N / 32$ of the parent's weights in float32, and above $N = 32$
+# classes they weigh more than the parent itself:
 
 # %% tags=["nbval-check-output"]
 sizes = masking.sizes(masking.maskable_parameters(parent))

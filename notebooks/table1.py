@@ -374,7 +374,7 @@ listed = ", ".join(f"{name} {difference:+.2f}" for name, difference in compared.
 by_length = as_printed.groupby(["dataset", "model"])["epoch"].max().value_counts()
 lengths = ", ".join(f"{many} after {int(epochs)} epochs" for epochs, many in by_length.items())
 judged = claims.Claim(
-    "Recomposed accuracy of all eight columns (recipe published)",
+    "Recomposed accuracy of all eight columns (recipe published, α = 1)",
     "Table 1",
     f"{stemming_row.min():.2f} to {stemming_row.max():.2f} %",
     f"as printed in {len(agreeing)} of {len(compared)} columns run ({lengths}); differences in points: {listed}",
