@@ -527,6 +527,17 @@ tables.table(
 
 # %% tags=["hide-input"]
 sentences, stemming = [], {}
+last_of_all = pd.concat(
+    [
+        last,
+        tried[
+            (tried["split"] == "test") & (tried["epoch"] == tried["panel"].map({n: p.epochs for n, p in shown.items()}))
+        ],
+    ]
+    if len(tried)
+    else [last]
+)
+last_of_all = last_of_all.set_index(["panel", "variant", "seed"]).sort_index()
 panel_classes = subsets.groupby("panel")["classes"].max()
 for name, panel in shown.items():
     num_classes = classes_and_images[name][0]
@@ -568,13 +579,19 @@ for name, panel in shown.items():
         f"without stemming two modules' Jaccard index is {uniform['jaccard_index'].mean():.3f}, and pairs hold {uniform['remaining_parameters'].mean():.4f} "
         f"of a possible {panel.k:g} to {2 * panel.k:g}"
     )
-    change = None
-    if max(panel.alphas) > 0:
-        strongest = f"α = {max(panel.alphas):g}"
-        followed = part[["remaining_parameters", "module_accuracy"]]
-        change = followed.loc[strongest] - uniform[followed.columns]
+    change, measured = None, ["remaining_parameters", "module_accuracy"]
+    stemmed = {
+        recipe.alpha: setting
+        for setting, recipe in (panel.settings() | panel.recipes_of(panel.tried)).items()
+        if setting == f"α = {recipe.alpha:g}"
+    }
+    if max(stemmed) > 0:
+        strongest = stemmed[max(stemmed)]
+        change = (
+            last_of_all.loc[name, strongest][measured] - uniform[measured]
+        ).dropna()  # of what was tried, the first seed
         found += (
-            f"; with {strongest} of Eq. 1 as written, {records.mean_and_spread(change['remaining_parameters'], 1, 4)} of it and "
+            f"; with {strongest} of Eq. 1 as written (n = {len(change)}), {records.mean_and_spread(change['remaining_parameters'], 1, 4)} of it and "
             f"{records.mean_and_spread(change['module_accuracy'])} points of a module's accuracy are added ({records.mean_and_spread(uniform['module_accuracy'])}% at α = 0; always "
             f"saying *another class*: {1 - 1 / num_classes:.0%})"
         )

@@ -46,9 +46,7 @@ class Started:
             return False
         try:
             functional_call(parent, {}, (inputs.contiguous(memory_format=torch.channels_last),))
-        except (
-            Exception
-        ):  # a network that views its feature maps needs them channel by channel, and says it its own way
+        except Exception:  # a network that views its feature maps needs them channel by channel
             return False
         return True
 
