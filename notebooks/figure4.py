@@ -591,8 +591,8 @@ for name, panel in shown.items():
             last_of_all.loc[name, strongest][measured] - uniform[measured]
         ).dropna()  # of what was tried, the first seed
         found += (
-            f"; with {strongest} of Eq. 1 as written (n = {len(change)}), {records.mean_and_spread(change['remaining_parameters'], 1, 4)} of it and "
-            f"{records.mean_and_spread(change['module_accuracy'])} points of a module's accuracy are added ({records.mean_and_spread(uniform['module_accuracy'])}% at α = 0; always "
+            f"; with {strongest} of Eq. 1 as written (n = {len(change)}) that changes by {records.mean_and_spread(change['remaining_parameters'], 1, 4)}, and "
+            f"a module's accuracy by {records.mean_and_spread(change['module_accuracy'])} points ({records.mean_and_spread(uniform['module_accuracy'])}% at α = 0; always "
             f"saying *another class*: {1 - 1 / num_classes:.0%})"
         )
     else:

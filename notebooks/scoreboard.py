@@ -313,7 +313,10 @@ numbers = counted["verdict"].value_counts()
 on_trials = board.loc[board["evidence"] == "[Table 1](table1.ipynb)", "claim"].nunique()
 Markdown(
     f"**What came out.** Of {len(counted)} claims, "
-    + ", ".join(f"{numbers.get(v, 0)} {v}" for v in order)
+    + ", ".join(
+        f"{numbers.get(v, 0)} {said}"
+        for v, said in zip(order, ("hold", "hold partly", "do not hold", "are open"), strict=True)
+    )
     + f"; {on_trials} rest on the trials of {dataset} {model.upper()} (n = {len(stemmed)})."
 )
 
