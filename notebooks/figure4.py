@@ -168,7 +168,7 @@ for column, (name, panel) in zip(axes.T, shown.items(), strict=True):
     part = test[(test["panel"] == name) & (test["k"] == panel.k)]
     for ax, (quantity, label, scale) in zip(
         column,
-        [("remaining_parameters", "remaining parameters", 1), ("module_accuracy", "accuracy of modules (%)", 100)],
+        [("remaining_parameters", "remaining\nparameters", 1), ("module_accuracy", "accuracy\nof modules (%)", 100)],
         strict=True,
     ):
         over = part.groupby(["variant", "epoch"], sort=False)[quantity].agg(["mean", "std"]) * scale
@@ -483,8 +483,14 @@ Markdown(f"Failed: {diverged or 'no trial and no control'}.")
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the parent's weights that a recomposed network holds, against the number of classes. Grey squares: MODA, VGG16 on CIFAR-10 at full size, two and ten classes, as its authors print them; the line between them is ours. Others: our modules of the CIFAR-10 panels above, at their reduced size, means over subsets and trials. Dotted: our goal for all classes.", "name": "fig-figure4-moda"}, "image": {"alt": "Share of weights over the number of classes: MODA's two points at 5 and 48 percent with a line between them, and our curves from about k to their union."}}
 moda = pd.read_csv(printed / "moda.csv").set_index("classes")
 theirs = moda["weights_percent"].dropna()
-figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.0))
-ax.plot(theirs.index.astype(int), theirs, color=figures.COLOURS["paper"], marker="s", label="MODA (their numbers)")
+figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.8))
+ax.plot(
+    theirs.index.astype(int),
+    theirs,
+    color=figures.COLOURS["paper"],
+    marker="s",
+    label="MODA (their numbers, full size)",
+)
 same_data = {name: panel for name, panel in shown.items() if panel.dataset == "cifar10"}
 lines = [
     {
@@ -502,7 +508,7 @@ for (name, panel), marker in zip(same_data.items(), "o^vD", strict=False):
         if setting == "α = 0" or setting in panel.variants:
             means = 100 * part.groupby("classes")[["union", "accuracy", "parent_accuracy"]].mean()
             draw(ax, setting, means["union"], marker=marker, ms=3)
-            ax.lines[-1].set_label(f"{name}, {setting}")
+            ax.lines[-1].set_label(f"{name}{' (reduced)' if panel.reduced else ''}, {setting}")
             lines.append(
                 {
                     "system": f"{name} ({'reduced' if panel.reduced else 'full size'}), {setting}",
@@ -515,7 +521,7 @@ for (name, panel), marker in zip(same_data.items(), "o^vD", strict=False):
             )
 ax.axhline(100 * goal, ls=":", color="black", lw=1)
 ax.set(xlabel="classes", ylabel="weights held (%)")
-figure.legend(frameon=False, fontsize=7, loc="outside right upper")
+figure.legend(frameon=False, fontsize=7, ncols=2, loc="outside upper center")
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
