@@ -106,7 +106,10 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
     buffers = [  # matrices: more dimensions are rather a table of positions, and a mask is one of torch's pruning
         name
         for name, values in parent.named_buffers()
-        if values.is_floating_point() and values.ndim == 2 and masking.is_no_vector(values) and name[-5:] != "_mask"
+        if values.is_floating_point()
+        and values.ndim == 2
+        and masking.is_no_vector(values)
+        and not name.endswith("_mask")
     ]
     counting = _that_count(parent, buffers, _some_inputs(parent, data, policy)) if buffers else []
     if counting:
