@@ -258,12 +258,19 @@ tables.table(
     "tab-scoreboard",
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "How many claims got which verdict; a claim that has several rows, such as one for each data set, counts once, as *partly* where they differ.", "name": "fig-scoreboard"}, "image": {"alt": "A horizontal bar for each verdict: holds, partly, does not hold, open; its length is the number of claims."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "How many claims got which verdict; a claim that has several rows, such as one for each data set, counts once; where they differ, as *partly* if any of them holds in part, else as *open*.", "name": "fig-scoreboard"}, "image": {"alt": "A horizontal bar for each verdict: holds, partly, does not hold, open; its length is the number of claims."}}
 order = ["holds", "partly", "does not hold", "open"]
 colours = dict(zip(order, ("#009e73", "#e69f00", "#d55e00", "#999999"), strict=True))
-counted = board.groupby("claim", sort=False, as_index=False)["verdict"].agg(
-    lambda verdicts: verdicts.iloc[0] if verdicts.nunique() == 1 else "partly"
-)
+
+
+def of_all_rows(verdicts):
+    """Return the verdict on a claim with several rows; one that has not been run contradicts nothing."""
+    if verdicts.nunique() == 1:
+        return verdicts.iloc[0]
+    return "partly" if verdicts.isin(["holds", "partly"]).any() else "open"
+
+
+counted = board.groupby("claim", sort=False, as_index=False)["verdict"].agg(of_all_rows)
 figure, ax = plt.subplots(figsize=(figures.WIDTH, 1.8))
 sns.countplot(counted, y="verdict", order=order, hue="verdict", hue_order=order, palette=colours, ax=ax, legend=False)
 ax.set(xlabel="claims", ylabel="")
