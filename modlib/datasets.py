@@ -37,9 +37,11 @@ STATISTICS = {
 }
 
 Preprocess = Callable[[Tensor], Tensor]
+SCALINGS = ("standard", "unit")
+"""Input scalings that `load` knows: normalised by the training images' `STATISTICS`, or pixel / 255 as it is."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Scaling:
     """uint8 [B, H, W] or [B, H, W, 3] -> float32 [B, C, H, W]: pixel / 255, then (x − mean) / std by channel."""
 
@@ -79,6 +81,29 @@ class Dataset:
         """Return what networks take: float32 [B, C, H, W], scaled and normalised, of uint8 `images`."""
         return self.preprocess(images)
 
+    @property
+    def scaling(self) -> str:
+        """The name of the input scaling: one of `SCALINGS`, or that of a preprocessing of one's own.
+
+        It is part of what the data set is: parents and trials on other inputs are others. ValueError for a
+        preprocessing that has no name to be told by, such as a lambda.
+        """
+        if self.preprocess == Scaling(*STATISTICS.get(self.name, ())):
+            return "standard"
+        if self.preprocess == Scaling():
+            return "unit"
+        if isinstance(self.preprocess, Scaling):
+            return f"mean {self.preprocess.mean} std {self.preprocess.std}"
+        name = getattr(self.preprocess, "__name__", "<lambda>")
+        if not name.isidentifier():
+            raise ValueError(f"preprocess: {self.preprocess!r} has no name; results are kept by that of a function")
+        return str(name)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a key says of the data: its name, and the scaling of its inputs where it is not the standard one."""
+        return {"dataset": self.name} | ({} if self.scaling == "standard" else {"scaling": self.scaling})
+
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Return images and labels of "train", "held_out" or "test"; raise ValueError where it is empty."""
         checks.choice("split", name, ("train", "held_out", "test"))
@@ -113,17 +138,19 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load(name: str, root: str | Path | None = None, held_out: int | None = None) -> Dataset:
+def load(name: str, root: str | Path | None = None, held_out: int | None = None, scaling: str = "standard") -> Dataset:
     """Return a data set by name, one of `NAMES`.
 
     `root`: the folder of the packed copies; default: the environment's MODLIB_DATA, else ~/.cache/modlib.
     `held_out`: how many images are cut from the end of the training images; default: a sixth.
+    `scaling`: of the inputs, one of `SCALINGS`.
     Raises ValueError for an unknown name, and for a missing or damaged file with what was tried and what to do.
     """
     checks.choice("name", name, NAMES)
+    checks.choice("scaling", scaling, SCALINGS)
     folder = Path(root) if root is not None else default_root()
     arrays: dict[str, Any] = _digits() if name == "digits" else _read_or_fetch(name, folder)
-    preprocess = Scaling(*STATISTICS[name])
+    preprocess = Scaling(*STATISTICS[name]) if scaling == "standard" else Scaling()
     count = len(arrays["train_labels"]) // 6 if held_out is None else held_out
     return from_arrays(**arrays, preprocess=preprocess, held_out=count, name=name)
 

@@ -45,7 +45,8 @@ class Trial:
 
     `parent`: "own", or "stored" for one of an artefact, which is not trained; the seed is then the decomposition's.
     `parent_recipe`: how an own one is trained, see `modlib.training.recipe`. `measured_images`, `final_images`: how
-    many images of a split are measured after an epoch, and after the last one; default, all.
+    many images of a split are measured after an epoch, and after the last one; default, all. `scaling`: of the inputs
+    of an own parent, see `modlib.datasets.Dataset.scaling`; a stored parent brings its own.
     """
 
     dataset: str
@@ -58,20 +59,22 @@ class Trial:
     parent_recipe: str = "published"
     measured_images: int | None = None
     final_images: int | None = None
+    scaling: str = "standard"
 
     @property
     def name(self) -> str:
         """A readable name for files."""
         model = self.model if self.parent == "own" else f"{self.model}-{self.parent}"
         alpha, vote = f"{self.recipe.alpha:g}", f"{self.recipe.vote:g}"
-        return f"{self.dataset}-{model}-{self.recipe_name}-alpha{alpha}-vote{vote}-seed{self.seed}"
+        dataset = self.dataset if self.scaling == "standard" else f"{self.dataset}-{self.scaling}"
+        return f"{dataset}-{model}-{self.recipe_name}-alpha{alpha}-vote{vote}-seed{self.seed}"
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Everything that decides the result, and the versions of the code's recipes."""
         versions = {"cotraining_version": cotraining.VERSION, "parent_version": PARENT_VERSION}
         given = {**vars(self), "recipe": chosen(self.recipe), **versions}
-        for name in ("parent", "parent_recipe", "measured_images", "final_images"):
+        for name in ("parent", "parent_recipe", "measured_images", "final_images", "scaling"):
             if given[name] == getattr(type(self), name):
                 del given[name]  # a setting added later leaves the keys of old runs alone
         return given
@@ -100,7 +103,7 @@ def trained_parent(
     precision = "bfloat16" if half and recipe == "ours" else "float32"
     settings = training.recipe(recipe, data.name, model, epochs=epochs, precision=precision)
     facts = {
-        "dataset": data.name,
+        **data.identity,
         "train_images": len(data.train_labels),
         "model": model,
         "seed": seed,
@@ -108,7 +111,7 @@ def trained_parent(
         "version": PARENT_VERSION,
     }
     parent = parents.make(model, data, seed)
-    name = f"{data.name}-{model}-seed{seed}-{key(facts)}"
+    name = f"{'-'.join(data.identity.values())}-{model}-seed{seed}-{key(facts)}"
     path, checkpoint = store.path("parents", name, ".safetensors"), store.path("checkpoints", f"parent-{name}", ".pt")
     if path is not None and parent_files.load(parent, path):
         parent = parent.to(device).eval()
@@ -131,6 +134,7 @@ def run_trials(
     device: str = "auto",
     population: int = 1,
     engine: str = "auto",
+    keep_modules: bool = True,
 ) -> list[Record]:
     """Return the record of every trial, computing those that are not in the store, one population at a time.
 
@@ -138,10 +142,13 @@ def run_trials(
     "auto" would be the vectorised one: others may see the other modules as they were an epoch ago. Kept in the record.
     `population`: how many decompositions train side by side. One is fastest on a CPU, whose caches hold one; a GPU
     takes many. Trials that differ in more than k, alpha, share_init and seed go into different populations.
+    `keep_modules`: whether the modules are kept, too, for pages that read masks.
     A trial that diverges is recorded as failed, with the reason; the others are not touched by it.
     """
     if any(trial.parent != "own" for trial in trials):
         raise ValueError("trials: own parents only; see trial_modules for others")
+    for trial in trials:
+        _check_data(trial, data)
     records.commit()  # of the code as it is loaded now
     computed: dict[str, Record] = {}
     made: Parents = {}
@@ -152,7 +159,7 @@ def run_trials(
         else:
             waiting.append(trial)
     for group in _populations(waiting, population):
-        computed |= _run_or_report(group, data, store, device, engine, made)
+        computed |= _run_or_report(group, data, store, device, engine, made, keep_modules)
         print(
             f"{len(computed)} of {len(waiting)} trials computed, the last {group[-1].name}", file=sys.stderr, flush=True
         )
@@ -206,10 +213,13 @@ def published_trials(
     epochs: int,
     parent_epochs: int,
     share_inits: Sequence[bool] = (True,),
+    scaling: str = "standard",
+    **changes: Any,
 ) -> list[Trial]:
     """Return a grid of trials of recipe `published`, seed by seed: what was run for one page is read by the others.
 
-    Numbers become floats: `alpha: 1` and `alpha: 1.0` are one trial, and one record.
+    Numbers become floats: `alpha: 1` and `alpha: 1.0` are one trial, and one record. `scaling`: of the inputs;
+    `changes`: of the recipe, such as another reading of Eq. 1.
     """
     _refuse_empty(models=models, ks=ks, alphas=alphas, seeds=seeds, share_inits=share_inits)
     grid = product(seeds, models, ks, alphas, share_inits)
@@ -218,9 +228,10 @@ def published_trials(
             dataset,
             model,
             "published",
-            recipes.published(k=float(k), alpha=float(alpha), share_init=share_init, epochs=epochs),
+            recipes.published(k=float(k), alpha=float(alpha), share_init=share_init, epochs=epochs, **changes),
             seed,
             parent_epochs,
+            scaling=scaling,
         )
         for seed, model, k, alpha, share_init in grid
     ]
@@ -315,6 +326,8 @@ def trial_modules(
     """
     if (parent is None) != (trial.parent == "own"):
         raise ValueError(f"parent: trial {trial.name} has parent={trial.parent!r}; hand one over unless it is 'own'")
+    if trial.parent == "own":
+        _check_data(trial, data)
     parent = parent or _own_parent(trial, data, store, device)
     path = _modules_path(trial, store)
     if path is not None and path.exists():
@@ -371,6 +384,13 @@ def _refuse_empty(**lists: Sequence[Any]) -> None:
             raise ValueError(f"{name}: empty; name at least one")
 
 
+def _check_data(trial: Trial, data: Dataset) -> None:
+    """Raise ValueError unless `data` is what a trial is about: its record would be taken for that of other inputs."""
+    asked = {"dataset": trial.dataset} | ({} if trial.scaling == "standard" else {"scaling": trial.scaling})
+    if data.identity != asked:
+        raise ValueError(f"data: trial {trial.name} is of {asked}, the data are {data.identity}")
+
+
 def _parent_of(trial: Trial) -> tuple[str, int, int, str]:
     return (trial.model, trial.seed, trial.parent_epochs, trial.parent_recipe)
 
@@ -408,22 +428,23 @@ def _populations(trials: Sequence[Trial], size: int) -> Iterator[list[Trial]]:
 
 
 def _run_or_report(
-    trials: Sequence[Trial], data: Dataset, store: Store, device: str, engine: str, made: Parents
+    trials: Sequence[Trial], data: Dataset, store: Store, device: str, engine: str, made: Parents, keep: bool
 ) -> dict[str, Record]:
     """Run a population; where it diverges, run its trials alone, and record those that fail by themselves."""
     try:
-        return _run_population(trials, data, store, device, engine, made)
+        return _run_population(trials, data, store, device, engine, made, keep)
     except FloatingPointError as error:
         _remove_checkpoints(trials, store)
         if len(trials) == 1:
             failed = [_columns(trials[0]) | {"failed": str(error)}]
             record = Shard.here().first_alone(partial(_record, trials[0], data, store, failed))
             return {_id(trials[0]): record}
-        return {name: r for t in trials for name, r in _run_or_report([t], data, store, device, engine, made).items()}
+        alone = [_run_or_report([t], data, store, device, engine, made, keep) for t in trials]
+        return {name: record for one in alone for name, record in one.items()}
 
 
 def _run_population(
-    trials: Sequence[Trial], data: Dataset, store: Store, device: str, engine: str, made: Parents
+    trials: Sequence[Trial], data: Dataset, store: Store, device: str, engine: str, made: Parents, keep: bool
 ) -> dict[str, Record]:
     """Train the trials side by side and return their records, by id; each is written, with its modules."""
     for t in trials:
@@ -461,7 +482,7 @@ def _run_population(
     measured_now = {}
     for trial, modules, measured in zip(trials, done, rows, strict=True):
         path = _modules_path(trial, store)
-        if path is not None and shard.rank == 0:
+        if keep and path is not None and shard.rank == 0:
             modules.save(path)
         record = partial(_record, trial, data, store, measured, seconds, **facts)
         measured_now[_id(trial)] = shard.first_alone(record)
@@ -522,6 +543,7 @@ def _columns(trial: Trial) -> dict[str, Any]:
     share = by_layer.pop("default", None)
     return {
         "dataset": trial.dataset,
+        **({} if trial.scaling == "standard" else {"scaling": trial.scaling}),
         "model": trial.model,
         "parent": trial.parent,
         "method": "module stemming",

@@ -230,6 +230,8 @@ def run(panel: Panel, data: Dataset, store: Store, device: str = "auto", engine:
     Raises ValueError, before any work, where it asks for more images than there are, or so few that a class has none,
     and for an engine that there is not, or not on this device.
     """
+    if data.identity != {"dataset": panel.dataset}:
+        raise ValueError(f"data: panel {panel.name} is of {panel.dataset}, the data are {data.identity}")
     _check_images(panel, data)
     check_engine(engine, cotraining.resolve_device(device))
     trials = panel.trials()

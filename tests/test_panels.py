@@ -29,7 +29,8 @@ def three():
     few = torch.cat([(labels == c).nonzero()[:30, 0] for c in range(3)])
     few = few[torch.randperm(90, generator=torch.Generator().manual_seed(0))]
     images, labels = images[few], labels[few]
-    return modlib.datasets.from_arrays(images[:72], labels[:72], images[72:], labels[72:], held_out=12, name="digits")
+    parts = (images[:72], labels[:72], images[72:], labels[72:], digits.preprocess)
+    return modlib.datasets.from_arrays(*parts, held_out=12, name="digits")
 
 
 @pytest.fixture(scope="module")

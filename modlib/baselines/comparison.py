@@ -58,12 +58,13 @@ class Setup:
 
     def trial(self, seed: int, recipe: Recipe) -> Trial:
         """Return the trial of module stemming that the tables of the book share."""
-        return Trial(self.data.name, self.model, "ours", recipe, seed, self.parent_epochs)
+        scaling = self.data.scaling
+        return Trial(self.data.name, self.model, "ours", recipe, seed, self.parent_epochs, scaling=scaling)
 
     def key(self, seed: int, recipe: Recipe) -> dict[str, Any]:
         """Return what decides the result of one run, and the versions of the code's recipes."""
         return {
-            "dataset": self.data.name,
+            **self.data.identity,
             "model": self.model,
             "seed": seed,
             "parent_epochs": self.parent_epochs,

@@ -53,6 +53,7 @@ def compare(
     checks.choice("subject.parent", subject.parent, ("own", "stored"))
     if subject.parent == "stored":
         data = replace(data, preprocess=pan_rajan.twice_scaled)
+    scaling = data.scaling if subject.parent == "own" else "standard"  # a stored parent brings its own
 
     @cache
     def parent() -> nn.Module:
@@ -64,11 +65,11 @@ def compare(
         return lambda: [vars(subject) | _row(method, parent(), data, store)]
 
     of = (subject.seed, subject.parent_epochs, subject.parent)
-    trials = [Trial(subject.dataset, subject.model, name, recipe, *of) for name, recipe in recipes]
+    trials = [Trial(subject.dataset, subject.model, name, recipe, *of, scaling=scaling) for name, recipe in recipes]
     methods: list[str | Trial] = [*RULES, *trials]
     records, sha256 = [], data.sha256()
     for method in methods:
-        name, parameters = _named(subject, method)
+        name, parameters = _named(subject, method, scaling)
         path = store.path("baselines", f"{name}-{key(parameters)}", ".json")
         if subject.parent == "stored" and not folder and not (path is not None and path.exists()):
             continue
@@ -132,9 +133,9 @@ def _stemming(trial: Trial, parent: nn.Module, data: Dataset, store: Store) -> d
     }
 
 
-def _named(subject: Subject, method: str | Trial) -> tuple[str, dict[str, Any]]:
+def _named(subject: Subject, method: str | Trial, scaling: str) -> tuple[str, dict[str, Any]]:
     """Return a readable name for the file of a record, and everything that decides its result."""
-    given = {**vars(subject), "version": VERSION}
+    given = {**vars(subject), "version": VERSION} | ({} if scaling == "standard" else {"scaling": scaling})
     if isinstance(method, Trial):
         parameters = {**given, "method": "module stemming", "trial": method.parameters}
         return method.name, parameters

@@ -1,0 +1,74 @@
+"""Keys: every record's name follows from its parameters, and other inputs give other parents and trials."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modlib import datasets, experiments, records
+from modlib.experiments import Trial, published_trials, run_trials, trained_parent
+from modlib.records import Store
+
+RESULTS = Path(__file__).parents[1] / "book" / "results"
+RECORDS = sorted(p for p in RESULTS.glob("*/*.json") if p.parent.name != "claims")
+
+
+def test_every_records_name_follows_from_its_parameters():
+    assert len(RECORDS) >= 771
+    wrong = [p.name for p in RECORDS if not p.stem.endswith(records.key(json.loads(p.read_text())["parameters"]))]
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def pixels(data):
+    """The toy data under the name of a data set that is normalised."""
+    return replace(data, name="digits")
+
+
+def test_the_scaling_of_inputs_is_told_from_what_is_done():
+    standard, unit = (datasets.load("digits", scaling=scaling) for scaling in datasets.SCALINGS)
+    assert (standard.scaling, unit.scaling) == ("standard", "unit")
+    assert float(unit.inputs(unit.train_images).max()) == 1.0
+    assert standard.identity == {"dataset": "digits"}
+    assert unit.identity == {"dataset": "digits", "scaling": "unit"}
+    assert replace(unit, preprocess=standard.preprocess).scaling == "standard"
+    assert replace(unit, preprocess=datasets.Scaling((0.5,), (1.0,))).scaling == "mean (0.5,) std (1.0,)"
+    assert replace(unit, preprocess=datasets.default_root).scaling == "default_root"
+    with pytest.raises(ValueError, match=r"preprocess: .* has no name"):
+        _ = replace(unit, preprocess=lambda images: images / 255).scaling
+    with pytest.raises(ValueError, match="scaling must be one of"):
+        datasets.load("digits", scaling="none")
+
+
+def test_scaling_enters_the_keys_where_it_is_not_the_standard_one():
+    standard, unit = (
+        published_trials("mnist", ["fc1"], [0.1], [0.0], [0], epochs=25, parent_epochs=100, **more)[0]
+        for more in ({}, {"scaling": "unit"})
+    )
+    assert "scaling" not in standard.parameters
+    assert unit.parameters == standard.parameters | {"scaling": "unit"}
+    assert unit.name == "mnist-unit-fc1-published-alpha0-vote0-seed0"
+    assert Trial(**vars(unit) | {"scaling": "standard"}) == standard
+
+
+def test_parents_on_other_inputs_are_others(data, pixels, tmp_path):
+    standard = replace(pixels, preprocess=datasets.Scaling(*datasets.STATISTICS["digits"]))
+    assert (standard.scaling, pixels.scaling) == ("standard", "unit")
+    store = Store.at(tmp_path)
+    for part in (standard, pixels):
+        trained_parent(part, "fc1", 0, 1, store)
+    names = sorted(path.name for path in (tmp_path / "parents").iterdir())
+    assert len(names) == 2
+    assert names[1].startswith("digits-unit-fc1-seed0-")
+
+
+def test_a_trial_on_other_inputs_is_refused(pixels, tmp_path):
+    (trial,) = published_trials("digits", ["fc1"], [0.1], [0.0], [0], epochs=1, parent_epochs=1)
+    with pytest.raises(ValueError, match=r"data: trial .* is of \{'dataset': 'digits'\}, the data are .*'unit'"):
+        run_trials([trial], pixels, Store.at(tmp_path))
+    with pytest.raises(ValueError, match="data: trial"):
+        experiments.trial_modules(trial, pixels, Store.at(tmp_path))
+    (record,) = run_trials([replace(trial, scaling="unit")], pixels, Store.at(tmp_path), keep_modules=False)
+    assert record.rows[0]["scaling"] == "unit"
+    assert not (tmp_path / "modules").exists()
