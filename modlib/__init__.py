@@ -1,16 +1,25 @@
 """modlib: decompose a trained classifier into one module per class, recompose any subset without training.
 
-Kingetsu, Kobayashi, Suzuki, *Neural Network Module Decomposition and Recomposition*.
+Kingetsu, Kobayashi, Suzuki, *Neural Network Module Decomposition and Recomposition*. The method lies in this folder,
+one idea a file. Rooms hold the rest, and are loaded when they are first asked for: `engines`, how modules take their
+steps; `decomposers`, the ways to take a network apart; `deploy`, networks made small; `zoo`, the book's data and
+parents; `study`, its experiments.
 """
 
-from modlib import cotraining, datasets, library, masking, metrics, parents, recomposing, training
+from importlib import import_module
+from typing import Any
+
+from modlib import cotraining, data, library, masking, metrics, recomposing
 from modlib.cotraining import cotrain
-from modlib.library import load
 from modlib.masking import MaskSet
-from modlib.modules import Modules
+from modlib.modules import Modules, load
 from modlib.recomposing import Recomposed
 
 __version__ = "0.1.0"
+
+ROOMS = ("decomposers", "deploy", "study", "zoo")
+MOVED = ("datasets", "parents", "training")
+"""Now in `modlib.zoo`; the old names go on working, and say so."""
 
 __all__ = [
     "MaskSet",
@@ -18,12 +27,17 @@ __all__ = [
     "Recomposed",
     "cotrain",
     "cotraining",
-    "datasets",
+    "data",
     "library",
     "load",
     "masking",
     "metrics",
-    "parents",
     "recomposing",
-    "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a room, or what has moved to one, when it is first asked for."""
+    if name in ROOMS or name in MOVED:
+        return import_module(f"modlib.{name}")
+    raise AttributeError(f"module 'modlib' has no attribute {name!r}")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
-from modlib import checks
+from modlib import checks, extras
 
 POLICIES = ("none", "crop", "flip_crop", "randaugment")
 """What `augment` knows; "randaugment" is flip, crop, then RandAugment."""
@@ -107,15 +107,20 @@ def _level(largest: float, smallest: float = 0.0) -> float:
 
 def _shear(images: Tensor, x: float = 0.0, y: float = 0.0) -> Tensor:
     degrees = [math.degrees(math.atan(value)) for value in (x, y)]
-    return tv.affine(images, angle=0.0, translate=[0, 0], scale=1.0, shear=degrees, center=[0, 0])
+    return _tv().affine(images, angle=0.0, translate=[0, 0], scale=1.0, shear=degrees, center=[0, 0])
 
 
 def _translate(images: Tensor, x: float = 0.0, y: float = 0.0) -> Tensor:
-    return tv.affine(images, angle=0.0, translate=[int(x), int(y)], scale=1.0, shear=[0.0, 0.0])
+    return _tv().affine(images, angle=0.0, translate=[int(x), int(y)], scale=1.0, shear=[0.0, 0.0])
 
 
 def _shift(side: int) -> float:
     return _level(150.0 / 331.0 * side)
+
+
+def _tv() -> Any:
+    """torchvision's operations on images, for RandAugment alone."""
+    return extras.require("torchvision.transforms.v2.functional", "RandAugment")
 
 
 Operation = Callable[[Tensor, int], Tensor]
@@ -126,15 +131,15 @@ OPERATIONS: dict[str, Operation] = {
     "ShearY": lambda x, sign: _shear(x, y=sign * _level(0.3)),
     "TranslateX": lambda x, sign: _translate(x, x=sign * _shift(x.shape[-1])),
     "TranslateY": lambda x, sign: _translate(x, y=sign * _shift(x.shape[-2])),
-    "Rotate": lambda x, sign: tv.rotate(x, angle=sign * _level(30.0)),
-    "Brightness": lambda x, sign: tv.adjust_brightness(x, 1.0 + sign * _level(0.9)),
-    "Color": lambda x, sign: tv.adjust_saturation(x, 1.0 + sign * _level(0.9)),
-    "Contrast": lambda x, sign: tv.adjust_contrast(x, 1.0 + sign * _level(0.9)),
-    "Sharpness": lambda x, sign: tv.adjust_sharpness(x, 1.0 + sign * _level(0.9)),
-    "Posterize": lambda x, sign: tv.posterize(x, bits=8 - round(MAGNITUDE / ((BINS - 1) / 4))),
-    "Solarize": lambda x, sign: tv.solarize(x, threshold=255 * _level(0.0, 1.0)),
-    "AutoContrast": lambda x, sign: tv.autocontrast(x),
-    "Equalize": lambda x, sign: tv.equalize(x),
+    "Rotate": lambda x, sign: _tv().rotate(x, angle=sign * _level(30.0)),
+    "Brightness": lambda x, sign: _tv().adjust_brightness(x, 1.0 + sign * _level(0.9)),
+    "Color": lambda x, sign: _tv().adjust_saturation(x, 1.0 + sign * _level(0.9)),
+    "Contrast": lambda x, sign: _tv().adjust_contrast(x, 1.0 + sign * _level(0.9)),
+    "Sharpness": lambda x, sign: _tv().adjust_sharpness(x, 1.0 + sign * _level(0.9)),
+    "Posterize": lambda x, sign: _tv().posterize(x, bits=8 - round(MAGNITUDE / ((BINS - 1) / 4))),
+    "Solarize": lambda x, sign: _tv().solarize(x, threshold=255 * _level(0.0, 1.0)),
+    "AutoContrast": lambda x, sign: _tv().autocontrast(x),
+    "Equalize": lambda x, sign: _tv().equalize(x),
 }
 """RandAugment's operations by torchvision's names: uint8 [B, C, H, W] and a sign -> the same shape."""
 

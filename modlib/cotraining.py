@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from modlib import checkpoints, checks, library, masking, shared_mask
-from modlib.datasets import Dataset
-from modlib.engines import Engine, engine_class, make_engine
+from modlib import checks, masking, shared_mask
+from modlib.data import Dataset
+from modlib.engines import Engine, checkpoints, engine_class, make_engine
 from modlib.engines.sharding import Shard
 from modlib.engines.start import epoch_order as epoch_order
-from modlib.logits import picked, with_logits
 from modlib.modules import Modules
+from modlib.parent import parent_hash, picked, with_logits
 from modlib.parent_checks import check_parent, unmasked_lines
 from modlib.precision import undisturbed
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
@@ -80,7 +80,7 @@ def cotrain(
     Args:
         parent: any `nn.Module`, inputs [B, ...] -> N logits [B, N]; a copy in eval mode is used, yours is untouched.
             Dropout is off. Weights that are not masked are named in a warning.
-        data: the training images, see `modlib.datasets`.
+        data: the training images, see `modlib.data`.
         k: share of the edges that every layer of every module keeps, in (0, 1]; or a share by layer name, with
             "default" for the rest. See `allocation`.
         alpha: weight of the stemming loss, at least 0.
@@ -178,9 +178,9 @@ def cotrain_population(
     """Decompose several parents of one architecture side by side; return the modules of each run, in order.
 
     The runs may differ in parent, k, alpha, share_init and seed; everything else in their recipes must agree.
-    `checkpoint`: a file written after epochs (see `modlib.checkpoints.Pace`), and one beside it for the shared epochs
-    of each run; where they are there, the population goes on from them, to the same result. They stay: remove them
-    (`modlib.checkpoints.remove`) when what comes out is written. Otherwise as `cotrain`.
+    `checkpoint`: a file written after epochs (see `modlib.engines.checkpoints.Pace`), and one beside it for the shared
+    epochs of each run; where they are there, the population goes on from them, to the same result. They stay: remove
+    them (`modlib.engines.checkpoints.remove`) when what comes out is written. Otherwise as `cotrain`.
     """
     device = resolve_device(device)
     with undisturbed():
@@ -318,7 +318,7 @@ def _agreed_identity(runs: Sequence[Run], data: Dataset, engine: str, checkpoint
 def identity(runs: Sequence[Run], data: Dataset, engine: str) -> str:
     """Return what a checkpoint must agree in: recipes, seeds, classes, parents, what is masked, data and engine."""
     each = [
-        (asdict(run.recipe), run.seed, run.classes, library.parent_hash(run.parent), masked, run.start is not None)
+        (asdict(run.recipe), run.seed, run.classes, parent_hash(run.parent), masked, run.start is not None)
         for run in runs
         for masked in [sorted(masking.maskable_parameters(run.parent, run.policy))]
     ]
@@ -383,7 +383,7 @@ def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
     if not runs:
         raise ValueError("runs: empty; a population needs at least one run")
     if not isinstance(data, Dataset):
-        raise TypeError(f"data must be a modlib Dataset, got {type(data).__name__}; see modlib.datasets.from_arrays")
+        raise TypeError(f"data must be a modlib Dataset, got {type(data).__name__}; see modlib.data.from_arrays")
     first = runs[0]
     known = range(data.num_classes)
     classes = tuple(checks.subset(known if first.classes is None else first.classes, known))

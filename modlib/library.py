@@ -14,13 +14,12 @@ shape), `parent` (see `parent_hash`), `metadata` (JSON: recipe, seed and what wa
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,29 +27,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from modlib.logits import copied, frozen, picked, with_logits
 from modlib.masking import MaskSet
-from modlib.modules import Modules
+from modlib.parent import copied, frozen, parent_hash, picked, with_logits
 
 VERSION = "1"
 FIELDS = ("format", "version", "classes", "shapes", "parent", "metadata")
 """What the header of a file holds."""
-
-
-def parent_hash(parent: nn.Module) -> str:
-    """Return the SHA-256 of a parent: of every entry of its state_dict in order, its name, dtype, shape and bytes.
-
-    Entries that are no tensors, a user's extra state, are left out: masks choose among numbers.
-    """
-    digest = hashlib.sha256()
-    for name, value in parent.state_dict().items():
-        if not isinstance(value, Tensor):
-            continue
-        dense = value if value.layout == torch.strided else value.to_dense()
-        values = dense.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes() if values.numel() else b"")
-    return digest.hexdigest()
 
 
 def pack(mask: Tensor) -> Tensor:
@@ -64,7 +46,24 @@ def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=n).astype(bool)).unflatten(1, shape)
 
 
-def save(modules: Modules, path: str | Path) -> None:
+class Parts(Protocol):
+    """What is written of modules, see `modlib.Modules`."""
+
+    @property
+    def parent(self) -> nn.Module: ...
+    @property
+    def masks(self) -> MaskSet: ...
+    @property
+    def grafting_weight(self) -> Tensor: ...
+    @property
+    def grafting_bias(self) -> Tensor: ...
+    @property
+    def statistics(self) -> Mapping[str, Tensor]: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+
+
+def save(modules: Parts, path: str | Path) -> None:
     """Write `modules` to `path`, whole or not at all."""
     path = Path(path)
     tensors = {f"mask/{name}": pack(mask) for name, mask in modules.masks.masks.items()}
@@ -74,7 +73,7 @@ def save(modules: Modules, path: str | Path) -> None:
     metadata = {
         "format": "modlib",
         "version": VERSION,
-        "classes": json.dumps(modules.classes),
+        "classes": json.dumps(modules.masks.classes),
         "shapes": json.dumps({name: list(mask.shape[1:]) for name, mask in modules.masks.masks.items()}),
         "parent": parent_hash(modules.parent),
         "metadata": json.dumps(dict(modules.metadata)),
@@ -88,14 +87,10 @@ def save(modules: Modules, path: str | Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | None = None) -> Modules:
-    """Return the modules written to `path`, over `parent`; `logits` picks the logits in its output, as in `cotrain`.
+def read(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | None = None) -> dict[str, Any]:
+    """Return the parts of the modules written to `path`, by the names that `modlib.Modules` has for them.
 
-    Masks lie in host memory, however many modules there are; all else is on the parent's device.
-
-    Raises FileNotFoundError where there is no file, and ValueError where it is truncated or not of this format or
-    version, where its parts are missing or do not fit each other or the parent, where it belongs to another parent
-    (or to this one before it was trained further), and where `logits` is missing.
+    Arguments and errors as in `modlib.load`.
     """
     path = Path(path)
     if not isinstance(parent, nn.Module):
@@ -119,14 +114,14 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     _check_tensors(path, tensors, classes, shapes, parent)
     device = next(parent.parameters()).device
     tensors = {name: values if name.startswith("mask/") else values.to(device) for name, values in tensors.items()}
-    return Modules(
-        parent=frozen(copied(parent) if logits is None else with_logits(parent, logits)),
-        masks=MaskSet({name: unpack(tensors[f"mask/{name}"], shape) for name, shape in shapes.items()}, classes),
-        grafting_weight=tensors["grafting/weight"],
-        grafting_bias=tensors["grafting/bias"],
-        statistics={n.removeprefix("statistics/"): t for n, t in tensors.items() if n.startswith("statistics/")},
-        metadata=recorded,
-    )
+    return {
+        "parent": frozen(copied(parent) if logits is None else with_logits(parent, logits)),
+        "masks": MaskSet({name: unpack(tensors[f"mask/{name}"], shape) for name, shape in shapes.items()}, classes),
+        "grafting_weight": tensors["grafting/weight"],
+        "grafting_bias": tensors["grafting/bias"],
+        "statistics": {n.removeprefix("statistics/"): t for n, t in tensors.items() if n.startswith("statistics/")},
+        "metadata": recorded,
+    }
 
 
 def _parse(path: Path, header: Mapping[str, str]) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]], dict[str, Any]]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modlib import checks
+from modlib import checks, library
 from modlib.masking import MaskSet
+from modlib.parent import parent_hash
 from modlib.precision import at_once, autocast, laid_out
-
-if TYPE_CHECKING:
-    from modlib.recomposing import Recomposed
+from modlib.recomposing import Recomposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +68,6 @@ class Modules:
 
         ValueError where they are of different parents, or only one of both has statistics of its own.
         """
-        from modlib.library import parent_hash  # which makes Modules
-
         if self.parent is not other.parent and parent_hash(self.parent) != parent_hash(other.parent):
             raise ValueError("other: its modules are of another parent")
         if self.statistics.keys() != other.statistics.keys():
@@ -93,8 +90,6 @@ class Modules:
 
     def recompose(self, subset: Iterable[int]) -> Recomposed:
         """Return a network for the classes of `subset`, in that order; see `modlib.recomposing.Recomposed`."""
-        from modlib.recomposing import Recomposed  # which takes Modules
-
         return Recomposed(self, subset)
 
     def log_odds(self, inputs: Tensor, batch_size: int | None = None, precision: str = "float32") -> Tensor:
@@ -128,6 +123,16 @@ class Modules:
 
     def save(self, path: str | Path) -> None:
         """Write the modules to one file, without the parent; see `modlib.library`."""
-        from modlib.library import save  # which makes Modules
+        library.save(self, path)
 
-        save(self, path)
+
+def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | None = None) -> Modules:
+    """Return the modules written to `path`, over `parent`; `logits` picks the logits in its output, as in `cotrain`.
+
+    Masks lie in host memory, however many modules there are; all else is on the parent's device.
+
+    Raises FileNotFoundError where there is no file, and ValueError where it is truncated or not of this format or
+    version, where its parts are missing or do not fit each other or the parent, where it belongs to another parent
+    (or to this one before it was trained further), and where `logits` is missing.
+    """
+    return Modules(**library.read(path, parent, logits))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from modlib import checks, masking
-from modlib.datasets import Dataset
+from modlib.data import Dataset
 from modlib.engines.start import NORMALISATIONS
-from modlib.logits import NotPicked, copied, functional_call
+from modlib.parent import NotPicked, copied, functional_call
 from modlib.precision import undisturbed
 
 

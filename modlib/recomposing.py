@@ -7,14 +7,33 @@ of "this class" against "another", wins the vote.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from modlib import checks, grafting
-from modlib.logits import frozen_copy, functional_call
-from modlib.modules import Modules
+from modlib.masking import MaskSet
+from modlib.parent import frozen_copy, functional_call
+
+
+class Decomposed(Protocol):
+    """What a network is recomposed from, see `modlib.Modules`."""
+
+    @property
+    def classes(self) -> tuple[int, ...]: ...
+    @property
+    def parent(self) -> nn.Module: ...
+    @property
+    def masks(self) -> MaskSet: ...
+    @property
+    def grafting_weight(self) -> Tensor: ...
+    @property
+    def grafting_bias(self) -> Tensor: ...
+    @property
+    def statistics(self) -> Mapping[str, Tensor]: ...
+    def select(self, subset: Iterable[int]) -> Decomposed: ...
 
 
 class Recomposed(nn.Module):
@@ -28,7 +47,7 @@ class Recomposed(nn.Module):
 
     classes: Tensor
 
-    def __init__(self, modules: Modules, subset: Iterable[int]) -> None:
+    def __init__(self, modules: Decomposed, subset: Iterable[int]) -> None:
         super().__init__()
         chosen = modules.select(subset)
         self.network = frozen_copy(chosen.parent)

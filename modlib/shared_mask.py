@@ -3,7 +3,7 @@
 The scores of a single supermask are trained for all classes at once, a grafting layer for each, by the modules'
 objectives together (`modlib.objective`). A step costs what one of a single module costs, and serves all of them.
 
-By itself this is the control of `modlib.baselines.controls`, the limit of a large alpha. With `shared_epochs` in a
+By itself this is the control of `modlib.study.controls`, the limit of a large alpha. With `shared_epochs` in a
 recipe, co-training goes on from there: every class gets a copy of these scores and statistics, and its grafting layer.
 The rates are annealed over both phases together; the epochs of the first are numbered below 0.
 """
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from tqdm import tqdm
 
-from modlib import checkpoints, masking
-from modlib.datasets import Dataset
-from modlib.engines import start
+from modlib import masking
+from modlib.data import Dataset
+from modlib.engines import checkpoints, start
 from modlib.engines.selection import TopK
-from modlib.logits import functional_call
 from modlib.objective import objective
+from modlib.parent import functional_call
 from modlib.precision import autocast, undisturbed
 from modlib.recipes import Recipe, Run, Start
 
@@ -122,9 +122,9 @@ def descend(
     """Train as Algorithm 1 does: its optimiser and rates, on the `loss` of every one of the `batches` of an epoch.
 
     `parameters` step at `recipe.lr`, `grafts` at `recipe.grafting_rate`. `checkpoint`: a file written after epochs
-    (see `modlib.checkpoints.Pace`; the last one too), with what the loss `moved` besides; where it is there, training
-    goes on from it, to the same result (ValueError where it is not of what `identity` names). It stays: the caller
-    removes it when its own work is done.
+    (see `modlib.engines.checkpoints.Pace`; the last one too), with what the loss `moved` besides; where it is there,
+    training goes on from it, to the same result (ValueError where it is not of what `identity` names). It stays: the
+    caller removes it when its own work is done.
     """
     optimiser = start.make_optimiser(recipe, parameters, grafts, fused=True)
     tensors, first, pace = [*parameters, *grafts, *moved], epochs.start, checkpoints.Pace()

@@ -1,48 +1,6 @@
-"""The book's tables: MyST, so that they are numbered and can be referred to, made from data frames and records."""
+"""Moved: see `modlib.study.tables`."""
 
-from __future__ import annotations
+import importlib
+import sys
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
-from IPython.display import Markdown
-
-from modlib.records import Record, provenance
-
-
-def table(frame: pd.DataFrame, caption: str, name: str) -> Markdown:
-    """Return a data frame as a numbered table; the cell needs mystnb={"markdown_format": "myst"}."""
-    return Markdown(
-        f":::{{table}} {caption}\n:name: {name}\n\n{frame.to_markdown(index=False, disable_numparse=True)}\n:::"
-    )
-
-
-def percent(share: float, digits: int = 2) -> str:
-    """Return a share in [0, 1] as a percentage."""
-    return f"{100 * share:.{digits}f}%"
-
-
-def where_from(
-    records: Sequence[Record], name: str, parameters: Mapping[str, Any], seconds: float | None = None
-) -> Markdown:
-    """Return the provenance of a page: from its records, or of this very run where `seconds` is given."""
-    origins = [record.provenance for record in records]
-    if seconds is not None:
-        origins.append(provenance(seconds))
-    devices = sorted({origin["device"] for origin in origins})
-    versions = sorted({", ".join(f"{k} {v}" for k, v in origin["versions"].items()) for origin in origins})
-    commits = sorted({origin["commit"] or "not recorded" for origin in origins})
-    rows = {
-        "parameters": ", ".join(f"{k} = {v}" for k, v in parameters.items()),
-        "runs": str(len(records)) if records else "this page, computed when it was executed",
-        "device": "; ".join(devices),
-        "versions": "; ".join(versions),
-        "commit": ", ".join(commits),
-        "computing time": f"{sum(origin['seconds'] for origin in origins):.0f} seconds in all",
-    }
-    sums = sorted({o["data_sha256"][:12] for o in origins if "data_sha256" in o})
-    if sums:
-        rows["data (SHA-256)"] = ", ".join(f"{s}…" for s in sums)
-    shown = pd.DataFrame({"": list(rows), "value": list(rows.values())})
-    return table(shown, "Where the numbers of this page come from.", name)
+sys.modules[__name__] = importlib.import_module("modlib.study.tables")

@@ -41,7 +41,7 @@ def data():
     labels = torch.arange(90) % 3
     images = torch.randint(0, 128, (90, 4, 4), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
     images[torch.arange(90), labels] += 127
-    return modlib.datasets.from_arrays(images[:72], labels[:72], images[72:], labels[72:], held_out=12, name="toy")
+    return modlib.data.from_arrays(images[:72], labels[:72], images[72:], labels[72:], held_out=12, name="toy")
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def inputs(data):
 @pytest.fixture
 def parent():
     """16 -> 6 -> 3, float64: 96 and 18 weights."""
-    return modlib.parents.fc(1, 16, 6, 3, seed=1).double().eval()
+    return modlib.zoo.parents.fc(1, 16, 6, 3, seed=1).double().eval()
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def decompose(data):
 @pytest.fixture(scope="session")
 def modules(decompose):
     """One decomposition of the toy network, for tests that only read it."""
-    return decompose(modlib.parents.fc(1, 16, 6, 3, seed=1).double(), share_init=False)
+    return decompose(modlib.zoo.parents.fc(1, 16, 6, 3, seed=1).double(), share_init=False)
 
 
 @pytest.fixture(scope="session")

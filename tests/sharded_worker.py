@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 import modlib
-from modlib import checkpoints, panels
 from modlib.cotraining import Recipe, Run, cotrain_population
-from modlib.records import Store
+from modlib.engines import checkpoints
+from modlib.study import panels
+from modlib.study.records import Store
 
 
 def network():
@@ -27,7 +28,7 @@ def toy():
     labels = torch.arange(110) % 5
     images = torch.randint(0, 128, (110, 4, 4), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
     images[torch.arange(110), labels % 4] += 100
-    return modlib.datasets.from_arrays(images[:90], labels[:90], images[90:], labels[90:], held_out=10, name="toy")
+    return modlib.data.from_arrays(images[:90], labels[:90], images[90:], labels[90:], held_out=10, name="toy")
 
 
 RECIPE = Recipe(k=0.3, alpha=50.0, epochs=4, batch_size=16, share_init=False)
@@ -49,7 +50,7 @@ def refused():
     for changes, parent, options in (
         ({}, network(), {"callback": print if os.environ["RANK"] == "0" else None}),
         ({"method": "base", "base_class": 0}, network(), {}),
-        ({}, modlib.parents.fc(1, 16, 6, 5, seed=int(os.environ["RANK"])), {}),
+        ({}, modlib.zoo.parents.fc(1, 16, 6, 5, seed=int(os.environ["RANK"])), {}),
         ({}, nn.SyncBatchNorm.convert_sync_batchnorm(network()), {}),
     ):
         try:

@@ -17,7 +17,7 @@ from torchvision.models import convnext, resnet, swin_transformer
 
 import modlib
 from modlib import masking
-from modlib.logits import functional_call, with_logits
+from modlib.parent import functional_call, with_logits
 from modlib.parent_checks import check_parent
 
 Block = convnext.CNBlockConfig
@@ -311,7 +311,7 @@ def check_by_hand(modules, masked_copy, inputs):
 def photographs():
     """Nine random RGB images of 32 × 32, three classes."""
     images = torch.randint(0, 256, (9, 32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    return modlib.datasets.from_arrays(images, torch.arange(9) % 3)
+    return modlib.data.from_arrays(images, torch.arange(9) % 3)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -97,8 +97,8 @@ class Returns(nn.Module):
     ("parent", "match"),
     [
         (nn.Sequential(nn.Flatten(), nn.ReLU()), "parent: Sequential has no maskable layer"),
-        (modlib.parents.fc(1, 16, 6, 4), r"parent: must return logits of shape \[batch, 3 classes\], got \(2, 4\)"),
-        (modlib.parents.fc(1, 9, 6, 3), r"parent: does not take inputs of shape \(2, 1, 4, 4\)"),
+        (modlib.zoo.parents.fc(1, 16, 6, 4), r"parent: must return logits of shape \[batch, 3 classes\], got \(2, 4\)"),
+        (modlib.zoo.parents.fc(1, 9, 6, 3), r"parent: does not take inputs of shape \(2, 1, 4, 4\)"),
         (Returns(lambda y: (y, y)), r"parent: must return logits .*, got tuple"),
         (Returns(lambda y: y.argmax(1)), r"parent: must return logits .*, got \(2,\)"),
         (Returns(lambda y: y / 0), "parent: logits: 6 of 6 values are NaN or infinite"),
@@ -150,7 +150,7 @@ def test_populations(parent, data):
 
 @pytest.mark.parametrize("engine", ["vectorised", "sequential"])
 def test_parents_of_different_architectures(engine, data):
-    runs = [Run(modlib.parents.fc(1, 16, width, 3), Recipe(k=0.3, alpha=1.0, epochs=1), 0) for width in (6, 7)]
+    runs = [Run(modlib.zoo.parents.fc(1, 16, width, 3), Recipe(k=0.3, alpha=1.0, epochs=1), 0) for width in (6, 7)]
     with pytest.raises(ValueError, match=r"runs: .*architecture"):
         cotrain_population(runs, data, engine=engine)
 
@@ -224,4 +224,4 @@ def test_more_arguments_of_cotrain(argument, value, error, match, parent, decomp
 @pytest.mark.parametrize(("argument", "value"), [("lr", -1.0), ("batch_size", 0), ("epochs", 0), ("momentum", 1.0)])
 def test_parameters_of_parent_training(argument, value):
     with pytest.raises(ValueError, match=f"{argument} must be"):
-        modlib.training.Parameters(**{argument: value})
+        modlib.zoo.training.Parameters(**{argument: value})

@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from modlib import reproduce as runner
-from modlib.__main__ import main
+from modlib.study import reproduce as runner
+from modlib.study.cli import main
 
 ROOT = runner.Layout.here().root
 

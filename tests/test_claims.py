@@ -2,8 +2,8 @@
 
 import pytest
 
-from modlib import claims
-from modlib.records import Store
+from modlib.study import claims
+from modlib.study.records import Store
 
 SMALLER = claims.Claim("modules are small", "Table 1", "10 %", "10.0 %", "holds", 5)
 

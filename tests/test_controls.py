@@ -10,10 +10,10 @@ from torch import nn
 
 import modlib
 from modlib import masking, metrics, recipes
-from modlib.baselines import comparison, controls, single_class
 from modlib.engines.selection import TopK
 from modlib.modules import Modules
-from modlib.records import Store
+from modlib.study import comparison, controls, single_class
+from modlib.study.records import Store
 
 RECIPE = recipes.ours(k=0.3, alpha=0.0, vote=0.9, epochs=3, batch_size=16)
 CLASSES = (0, 1, 2)
@@ -229,7 +229,7 @@ def test_masked_logits_are_those_of_the_masked_network(modules, inputs, masked_c
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory):
     """Seven methods need a data set with a name in the store, and float32 parents: a part of the digits."""
-    data = modlib.datasets.load("digits")
+    data = modlib.zoo.datasets.load("digits")
     small = replace(data, train_images=data.train_images[:200], train_labels=data.train_labels[:200])
     recipe = recipes.ours(k=0.1, alpha=4.0, vote=0.9, epochs=1)
     store = Store(tmp_path_factory.mktemp("results"))

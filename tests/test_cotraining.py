@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import modlib
-from modlib import checkpoints, cotraining, masking
+from modlib import cotraining, masking
 from modlib.cotraining import Recipe, Run, cotrain_population
+from modlib.engines import checkpoints
 from modlib.objective import balancing_weights, class_frequency, objective
 from modlib.seeds import generator
 
@@ -153,7 +154,7 @@ def stop_in(runs, data, stop_at, **options):
 def test_stopping_and_going_on_changes_nothing(kind, engine, stop_at, request, data, tmp_path, same, monkeypatch):
     monkeypatch.setattr(checkpoints.Pace, "is_due", lambda self: True)
     # wide: 4,800 weights in float32, so that the fast selection starts anew in the middle
-    net = modlib.parents.fc(1, 16, 300, 3) if kind == "wide" else request.getfixturevalue(kind)
+    net = modlib.zoo.parents.fc(1, 16, 300, 3) if kind == "wide" else request.getfixturevalue(kind)
     recipe = Recipe(k=0.3, alpha=5.0, epochs=3, batch_size=16, vote=0.5, schedule="cosine", share_init=False)
     runs = [Run(net, recipe, seed=1), Run(copy.deepcopy(net), replace(recipe, k=0.1), seed=2)]
     checkpoint, seen = tmp_path / "run.pt", []
@@ -185,7 +186,7 @@ def test_a_checkpoint_of_another_run_is_refused(parent, data, tmp_path):
 
 
 def test_a_checkpoint_of_another_parent_is_refused(parent, data, tmp_path):
-    other = modlib.parents.fc(1, 16, 6, 3, seed=9).double()
+    other = modlib.zoo.parents.fc(1, 16, 6, 3, seed=9).double()
     refused(lambda recipe: Run(other, recipe, 0), parent, data, tmp_path / "run.pt")
 
 

@@ -8,7 +8,7 @@ import torch
 import torchvision
 from scipy.io import savemat
 
-from modlib import datasets
+from modlib.zoo import datasets
 
 IMAGES, LABELS = np.arange(48, dtype=np.uint8).reshape(12, 2, 2), np.arange(12) % 3
 TEST = {"test_images": np.full((5, 2, 2), 7, dtype=np.uint8), "test_labels": np.array([0, 1, 2, 0, 1])}

@@ -14,7 +14,7 @@ from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.engines import make_engine
 from modlib.engines.update import CompiledUpdate, PlainUpdate
 from modlib.engines.vectorised import fully_connected_layers
-from modlib.logits import with_logits
+from modlib.parent import with_logits
 
 CPU = torch.device("cpu")
 ENGINES = ("vectorised", "sequential", "modulewise")
@@ -153,7 +153,7 @@ def test_all_engines_on_layers_of_many_kinds(decompose):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_population_equals_its_runs_alone(engine, data):
     recipe = Recipe(k=0.3, alpha=1.0, epochs=3, batch_size=16, vote=0.5)
-    nets = [modlib.parents.fc(1, 16, 6, 3, seed=seed).double() for seed in (1, 2)]
+    nets = [modlib.zoo.parents.fc(1, 16, 6, 3, seed=seed).double() for seed in (1, 2)]
     runs = [Run(nets[0], recipe, 4), Run(nets[1], replace(recipe, k=0.1, alpha=9.0, share_init=False), 5)]
     seen = []
     options = {"engine": engine, "device": "cpu"}
@@ -253,7 +253,7 @@ def test_compiled_updates_are_the_plain_ones(p, scores):
 @pytest.mark.filterwarnings("ignore:parent. 2 masked weights are in half precision")
 def test_parents_in_half_precision_are_decomposed(data):
     """The compiled loops take float32 and float64; torch does the rest."""
-    net = modlib.parents.fc(1, 16, 6, 3, seed=1).bfloat16()
+    net = modlib.zoo.parents.fc(1, 16, 6, 3, seed=1).bfloat16()
     recipe = Recipe(k=0.3, alpha=1.0, epochs=2, batch_size=20, share_init=False)
     for engine in ENGINES:
         (done,) = cotrain_population([Run(net, recipe, 0)], data, engine=engine, device="cpu")

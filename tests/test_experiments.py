@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from modlib import experiments, recipes, records, training
-from modlib.experiments import Trial, published_trials, table1_trials
-from modlib.records import Record
+from modlib import recipes
+from modlib.study import records, trials
+from modlib.study.records import Record
+from modlib.study.trials import Trial, published_trials, table1_trials
+from modlib.zoo import training
 
 TABLE1 = {
     "k": 0.1,
@@ -77,9 +79,9 @@ def test_an_empty_list_is_refused_by_name(name):
 
 
 def test_settings_out_of_a_notebooks_variables():
-    assert experiments.table1_settings(TABLE1 | {"seeds": [0], "dataset": "mnist", "plt": None}) == TABLE1
+    assert trials.table1_settings(TABLE1 | {"seeds": [0], "dataset": "mnist", "plt": None}) == TABLE1
     with pytest.raises(ValueError, match=r"variables: \['vote'\] are missing"):
-        experiments.table1_settings({name: value for name, value in TABLE1.items() if name != "vote"})
+        trials.table1_settings({name: value for name, value in TABLE1.items() if name != "vote"})
 
 
 def test_the_last_epoch_of_every_trial():
@@ -87,7 +89,7 @@ def test_the_last_epoch_of_every_trial():
     rows += [row(e, "test", recipe="ours", vote=0.9) for e in (1, 2, 3)]
     rows += [row(1, "test", seed=1), row(1, "test", share_init=False)]
     rows.append(SETTING | {"seed": 2, "failed": "diverged"})
-    last = experiments.last_epochs(experiments.labelled(pd.DataFrame(rows)))
+    last = trials.last_epochs(trials.labelled(pd.DataFrame(rows)))
     assert list(zip(last["label"], last["seed"], last["share_init"], last["epoch"], strict=True)) == [
         ("published", 0, True, 2),
         ("ours, with vote loss", 0, True, 3),
@@ -95,15 +97,15 @@ def test_the_last_epoch_of_every_trial():
         ("published", 0, False, 1),
     ]
     assert set(last["split"]) == {"test"}
-    assert list(experiments.last_epochs(pd.DataFrame(rows), "held_out")["epoch"]) == [2]
+    assert list(trials.last_epochs(pd.DataFrame(rows), "held_out")["epoch"]) == [2]
 
 
 def test_the_last_epoch_of_variants_that_share_their_settings():
     rows = [row(e, "test", variant=v) for v, epochs in (("short", 1), ("long", 3)) for e in range(1, epochs + 1)]
     table = pd.DataFrame(rows)
-    last = experiments.last_epochs(table, by=["variant"])
+    last = trials.last_epochs(table, by=["variant"])
     assert list(zip(last["variant"], last["epoch"], strict=True)) == [("short", 1), ("long", 3)]
-    assert list(experiments.last_epochs(table)["variant"]) == ["long"]  # by settings they are one trial
+    assert list(trials.last_epochs(table)["variant"]) == ["long"]  # by settings they are one trial
 
 
 def modules_measured():
@@ -116,14 +118,14 @@ def modules_measured():
 
 def test_rows_of_single_modules():
     done, failed = modules_measured()
-    rows = experiments.module_rows([*done, Record({}, {}, [failed | {"epoch": None, "split": None}])])
+    rows = trials.module_rows([*done, Record({}, {}, [failed | {"epoch": None, "split": None}])])
     assert len(rows) == 2 * 3 * 2 + 2
     second = rows[(rows["module"] == 1) & (rows["split"] == "test") & (rows["epoch"] == 2)]
     assert second["accuracy"].tolist() == [0.2]
 
 
 def test_three_choices_of_the_epoch_by_hand():
-    chosen = experiments.chosen_epochs(experiments.module_rows(modules_measured()[0])).set_index(["seed", "module"])
+    chosen = trials.chosen_epochs(trials.module_rows(modules_measured()[0])).set_index(["seed", "module"])
     assert chosen.loc[0, 0][["maximum", "by_held_out", "last"]].tolist() == [0.6, 0.4, 0.3]
     assert chosen.loc[0, 1][["maximum", "by_held_out", "last"]].tolist() == [0.5, 0.5, 0.1]
     assert chosen.loc[9, 0][["maximum", "by_held_out", "last"]].tolist() == [0.5, 0.5, 0.5]
@@ -140,19 +142,19 @@ def test_students_interval_by_hand():
 
 def test_variants_change_one_thing_for_every_seed():
     base = Trial("toy", "fc1", "ours", recipes.ours(alpha=4.0), seed=7, parent_epochs=9)
-    made = experiments.variants(base, {"base": {}, "short": {"epochs": 2}, "young": {"parent_epochs": 1}}, [0, 1])
+    made = trials.variants(base, {"base": {}, "short": {"epochs": 2}, "young": {"parent_epochs": 1}}, [0, 1])
     assert made["base"] == [Trial("toy", "fc1", "ours", base.recipe, seed, 9) for seed in (0, 1)]
     assert [t.recipe for t in made["short"]] == [recipes.ours(alpha=4.0, epochs=2)] * 2
     assert [(t.seed, t.parent_epochs, t.recipe) for t in made["young"]] == [(0, 1, base.recipe), (1, 1, base.recipe)]
     with pytest.raises(ValueError, match=r"changes\['typo'\]: unknown settings \['alhpa'\]"):
-        experiments.variants(base, {"typo": {"alhpa": 1.0}}, [0])
+        trials.variants(base, {"typo": {"alhpa": 1.0}}, [0])
 
 
 def test_variants_are_run_and_named(data, tmp_path):
     recipe = recipes.ours(k=0.5, epochs=1)
     base = Trial("toy", "fc1", "ours", recipe, seed=0, parent_epochs=1)
-    trials = experiments.variants(base, {"one": {}, "two": {"k": {"default": 0.5, "3.weight": 0.1}}}, [0])
-    done, rows = experiments.run_variants(trials, data, records.Store.at(tmp_path))
+    both = trials.variants(base, {"one": {}, "two": {"k": {"default": 0.5, "3.weight": 0.1}}}, [0])
+    done, rows = trials.run_variants(both, data, records.Store.at(tmp_path))
     assert len(done) == 2
     assert list(rows["variant"]) == ["one", "one", "two", "two"]  # held-out and test
     assert list(rows["k"]) == [0.5] * 4
@@ -161,7 +163,7 @@ def test_variants_are_run_and_named(data, tmp_path):
 
 def test_differences_are_paired_by_seed():
     rows = pd.DataFrame({"variant": ["a", "b", "b", "a"], "seed": [1, 1, 2, 2], "accuracy": [0.5, 0.75, 0.25, 1.0]})
-    found = experiments.differences(rows, "a", "accuracy")
+    found = trials.differences(rows, "a", "accuracy")
     assert found["b"].to_dict() == {1: 0.25, 2: -0.75}
     assert found["a"].to_dict() == {1: 0.0, 2: 0.0}
 
@@ -169,7 +171,7 @@ def test_differences_are_paired_by_seed():
 def test_a_trial_of_method_a_is_recorded(data, tmp_path):
     """It writes no checkpoint, in a store either."""
     recipe = recipes.ours(k=0.3, epochs=1, method="base", base_class=1)
-    (record,) = experiments.run_trials([Trial("toy", "fc1", "ours", recipe, 0, 1)], data, records.Store.at(tmp_path))
+    (record,) = trials.run_trials([Trial("toy", "fc1", "ours", recipe, 0, 1)], data, records.Store.at(tmp_path))
     assert [line["split"] for line in record.rows] == ["held_out", "test"]
     assert not list((tmp_path / "checkpoints").glob("*"))
 
@@ -177,12 +179,12 @@ def test_a_trial_of_method_a_is_recorded(data, tmp_path):
 def test_a_checkpoint_beside_a_parent_that_is_written_is_removed(data, tmp_path, monkeypatch):
     """As a run leaves it that is stopped between writing the one and removing the other."""
     store = records.Store.at(tmp_path)
-    trained = experiments.trained_parent(data, "fc1", 0, 1, store)
+    trained = trials.trained_parent(data, "fc1", 0, 1, store)
     (parent,) = (tmp_path / "parents").iterdir()
     left = tmp_path / "checkpoints" / f"parent-{parent.stem}.pt"
     left.parent.mkdir(exist_ok=True)
     left.touch()
     monkeypatch.setattr(training, "train", None)
-    again = experiments.trained_parent(data, "fc1", 0, 1, store)
+    again = trials.trained_parent(data, "fc1", 0, 1, store)
     torch.testing.assert_close(again.state_dict(), trained.state_dict())
     assert not left.exists()

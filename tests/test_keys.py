@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from modlib import datasets, experiments, records
-from modlib.experiments import Trial, published_trials, run_trials, trained_parent
-from modlib.records import Store
+from modlib.data import Scaling
+from modlib.study import records, trials
+from modlib.study.records import Store
+from modlib.study.trials import Trial, published_trials, run_trials, trained_parent
+from modlib.zoo import datasets
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 RECORDS = sorted(p for p in RESULTS.glob("*/*.json") if p.parent.name != "claims")
@@ -28,15 +30,15 @@ def pixels(data):
 
 def test_the_scaling_of_inputs_is_told_from_what_is_done():
     standard, unit = (datasets.load("digits", scaling=scaling) for scaling in datasets.SCALINGS)
-    assert (standard.scaling, unit.scaling) == ("standard", "unit")
+    assert (datasets.scaling_of(standard), datasets.scaling_of(unit)) == ("standard", "unit")
     assert float(unit.inputs(unit.train_images).max()) == 1.0
-    assert standard.identity == {"dataset": "digits"}
-    assert unit.identity == {"dataset": "digits", "scaling": "unit"}
-    assert replace(unit, preprocess=standard.preprocess).scaling == "standard"
-    assert replace(unit, preprocess=datasets.Scaling((0.5,), (1.0,))).scaling == "mean (0.5,) std (1.0,)"
-    assert replace(unit, preprocess=datasets.default_root).scaling == "default_root"
+    assert datasets.identity(standard) == {"dataset": "digits"}
+    assert datasets.identity(unit) == {"dataset": "digits", "scaling": "unit"}
+    assert datasets.scaling_of(replace(unit, preprocess=standard.preprocess)) == "standard"
+    assert datasets.scaling_of(replace(unit, preprocess=Scaling((0.5,), (1.0,)))) == "mean (0.5,) std (1.0,)"
+    assert datasets.scaling_of(replace(unit, preprocess=datasets.default_root)) == "default_root"
     with pytest.raises(ValueError, match=r"preprocess: .* has no name"):
-        _ = replace(unit, preprocess=lambda images: images / 255).scaling
+        datasets.scaling_of(replace(unit, preprocess=lambda images: images / 255))
     with pytest.raises(ValueError, match="scaling must be one of"):
         datasets.load("digits", scaling="none")
 
@@ -53,8 +55,8 @@ def test_scaling_enters_the_keys_where_it_is_not_the_standard_one():
 
 
 def test_parents_on_other_inputs_are_others(data, pixels, tmp_path):
-    standard = replace(pixels, preprocess=datasets.Scaling(*datasets.STATISTICS["digits"]))
-    assert (standard.scaling, pixels.scaling) == ("standard", "unit")
+    standard = replace(pixels, preprocess=Scaling(*datasets.STATISTICS["digits"]))
+    assert (datasets.scaling_of(standard), datasets.scaling_of(pixels)) == ("standard", "unit")
     store = Store.at(tmp_path)
     for part in (standard, pixels):
         trained_parent(part, "fc1", 0, 1, store)
@@ -68,7 +70,7 @@ def test_a_trial_on_other_inputs_is_refused(pixels, tmp_path):
     with pytest.raises(ValueError, match=r"data: trial .* is of \{'dataset': 'digits'\}, the data are .*'unit'"):
         run_trials([trial], pixels, Store.at(tmp_path))
     with pytest.raises(ValueError, match="data: trial"):
-        experiments.trial_modules(trial, pixels, Store.at(tmp_path))
+        trials.trial_modules(trial, pixels, Store.at(tmp_path))
     (record,) = run_trials([replace(trial, scaling="unit")], pixels, Store.at(tmp_path), keep_modules=False)
     assert record.rows[0]["scaling"] == "unit"
     assert not (tmp_path / "modules").exists()

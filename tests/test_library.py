@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import modlib
 from modlib import library
+from modlib.parent import parent_hash
 
 
 @pytest.fixture
@@ -59,13 +60,13 @@ def test_bits_by_hand():
 
 
 def test_what_the_hash_of_a_parent_covers(conv_parent):
-    first = library.parent_hash(conv_parent)
-    assert library.parent_hash(copy.deepcopy(conv_parent).train().requires_grad_(False)) == first
-    seen = {first, library.parent_hash(copy.deepcopy(conv_parent).float())}
+    first = parent_hash(conv_parent)
+    assert parent_hash(copy.deepcopy(conv_parent).train().requires_grad_(False)) == first
+    seen = {first, parent_hash(copy.deepcopy(conv_parent).float())}
     for name in conv_parent.state_dict():
         other = copy.deepcopy(conv_parent)
         other.state_dict()[name].view(-1)[-1:].add_(1)
-        seen.add(library.parent_hash(other))
+        seen.add(parent_hash(other))
     assert len(seen) == 2 + len(conv_parent.state_dict())
 
 
@@ -179,7 +180,7 @@ def test_extra_state_of_a_parent_is_no_part_of_its_hash(decompose, tmp_path):
     assert modlib.load(tmp_path / "m", parent).classes == (0, 1, 2)
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
     plain[1].load_state_dict(parent[1].state_dict(), strict=False)
-    assert library.parent_hash(plain) == library.parent_hash(parent)
+    assert parent_hash(plain) == parent_hash(parent)
 
 
 def test_a_save_that_fails_leaves_the_old_file(modules, tmp_path, monkeypatch):

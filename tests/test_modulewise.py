@@ -82,7 +82,7 @@ def test_a_single_image_is_looked_up_with_another(images, batch):
     parent = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 255, (images, 4, 4), generator=draw, dtype=torch.uint8)
-    data = modlib.datasets.from_arrays(pixels, torch.arange(images) % 3)
+    data = modlib.data.from_arrays(pixels, torch.arange(images) % 3)
     recipe = replace(VOTING, batch_size=batch, epochs=3)
     engine = made(parent, data, recipe)
     for epoch in range(3):
@@ -105,7 +105,7 @@ def test_a_part_of_the_images(parent, data, decompose, same):
 
     def watched(images):
         seen.append(len(images))
-        return modlib.datasets.Scaling()(images)
+        return modlib.zoo.datasets.Scaling()(images)
 
     part = decompose(parent, data=replace(data, preprocess=watched), engine="modulewise", images_per_epoch=20)
     assert sum(seen[-3 * 2 * 2 :]) == 3 * 2 * 20  # three modules, two epochs, batches of 16 and 4
@@ -217,7 +217,7 @@ class TwoNames(nn.Module):
 def test_a_layer_under_two_names_keeps_its_weights_in_the_parent(engine, decompose):
     net = TwoNames()
     done = decompose(net, engine=engine)
-    assert modlib.library.parent_hash(done.parent) == modlib.library.parent_hash(net)
+    assert modlib.parent.parent_hash(done.parent) == modlib.parent.parent_hash(net)
     assert list(done.masks.masks) == ["first.weight", "last.weight"]
 
 

@@ -11,8 +11,8 @@ import nbformat
 import pytest
 import yaml
 
-from modlib.reproduce import Layout, check_parameters, read_source
-from modlib.reproduce import parse_values as parse
+from modlib.study.reproduce import Layout, check_parameters, read_source
+from modlib.study.reproduce import parse_values as parse
 
 LAYOUT = Layout.here()
 STEMS = sorted(LAYOUT.stems())

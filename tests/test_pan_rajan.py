@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-import modlib
 from modlib import metrics, recipes
-from modlib.baselines import methods, pan_rajan
-from modlib.baselines.methods import Subject, compare
-from modlib.experiments import Trial, trial_modules
-from modlib.records import Store
+from modlib.decomposers import pan_rajan
+from modlib.study import methods
+from modlib.study.methods import Subject, compare
+from modlib.study.records import Store
+from modlib.study.trials import Trial, run_trials, trial_modules
+from modlib.zoo.stored import stored_parent
 
 T = torch.tensor
 
@@ -221,19 +222,19 @@ def write_keras(path, layers):
 
 def test_a_stored_parent(tmp_path):
     write_keras(tmp_path / "mnist_fc1.h5", TOY)
-    parent = pan_rajan.stored_parent(tmp_path, "mnist", "fc1")
+    parent = stored_parent(tmp_path, "mnist", "fc1")
     assert not parent.training
     for (weight, bias), (stored, stored_bias) in zip(pan_rajan.layers_of(parent), TOY, strict=True):
         assert torch.equal(weight, stored)
         assert torch.equal(bias, stored_bias)
     with pytest.raises(FileNotFoundError, match=r"folder: no file .*mnist_fc2\.h5"):
-        pan_rajan.stored_parent(tmp_path, "mnist", "fc2")
+        stored_parent(tmp_path, "mnist", "fc2")
     (tmp_path / "mnist_fc1.h5").rename(tmp_path / "mnist_fc2.h5")
     with pytest.raises(ValueError, match="has 2 layers, fc2 has 3"):
-        pan_rajan.stored_parent(tmp_path, "mnist", "fc2")
+        stored_parent(tmp_path, "mnist", "fc2")
     (tmp_path / "mnist_fc2.h5").write_text("no HDF5")
     with pytest.raises(ValueError, match="is not a Keras model in HDF5"):
-        pan_rajan.stored_parent(tmp_path, "mnist", "fc2")
+        stored_parent(tmp_path, "mnist", "fc2")
 
 
 @pytest.fixture(scope="module")
@@ -302,4 +303,4 @@ def test_a_trial_on_a_stored_parent_needs_it_and_has_a_key_of_its_own(data):
     with pytest.raises(ValueError, match="parent: trial toy-fc1-stored-ours"):
         trial_modules(theirs, data, Store.at(None))
     with pytest.raises(ValueError, match="trials: own parents only"):
-        modlib.experiments.run_trials([theirs], data, Store.at(None))
+        run_trials([theirs], data, Store.at(None))

@@ -9,11 +9,13 @@ import torch
 import yaml
 
 import modlib
-from modlib import __main__ as command_line
-from modlib import experiments, masking, metrics, panels, shared_mask, training
-from modlib.baselines import controls
-from modlib.panels import Panel
-from modlib.records import Store
+from modlib import masking, metrics, shared_mask
+from modlib.study import cli as command_line
+from modlib.study import controls, panels, trials
+from modlib.study.panels import Panel
+from modlib.study.records import Store
+from modlib.study.trials import is_done
+from modlib.zoo import datasets, training
 
 PANEL = Panel(
     "digits", "wrn16_2", [0], parent_epochs=1, epochs=1, lr=0.1, images_per_epoch=32, batch_size=16,
@@ -24,13 +26,13 @@ PANEL = Panel(
 @pytest.fixture(scope="module")
 def three():
     """The digits 0, 1 and 2: 60 training, 12 held-out and 18 test images."""
-    digits = modlib.datasets.load("digits")
+    digits = modlib.zoo.datasets.load("digits")
     images, labels = digits.train_images, digits.train_labels
     few = torch.cat([(labels == c).nonzero()[:30, 0] for c in range(3)])
     few = few[torch.randperm(90, generator=torch.Generator().manual_seed(0))]
     images, labels = images[few], labels[few]
     parts = (images[:72], labels[:72], images[72:], labels[72:], digits.preprocess)
-    return modlib.datasets.from_arrays(*parts, held_out=12, name="digits")
+    return modlib.data.from_arrays(*parts, held_out=12, name="digits")
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def test_before_training_masks_by_magnitude_and_takes_the_statistics_anew(store,
     assert [(r["allocation"], r["k"]) for r in record.rows] == [
         ("all", 1.0), ("uniform", 0.3), ("uniform", 1.0), ("lamp", 0.3), ("lamp", 1.0),
     ]  # fmt: skip
-    parent = experiments.trained_parent(three, "wrn16_2", 0, 1, store, "ours")
+    parent = trials.trained_parent(three, "wrn16_2", 0, 1, store, "ours")
     assert record.rows[0]["held_out_accuracy"] == pytest.approx(training.accuracy(parent, three, "held_out"), abs=1e-6)
     weights = masking.maskable_parameters(parent)
     expected = masking.kept_edges(0.3, weights, "lamp")
@@ -192,7 +194,7 @@ def test_a_panel_keeps_its_trials_parent_and_control(store, three):
     assert panels.describe(PANEL, store).startswith("digits wrn16_2 (full size): 2 of 2 trials are there")
     found = {path.parent.name for path in store.folder.rglob("*") if path.is_file()}
     assert found == {"trials", "parents", "modules", "panels"}
-    (record,) = experiments.run_trials(PANEL.trials()["α = 0"], three, store)
+    (record,) = trials.run_trials(PANEL.trials()["α = 0"], three, store)
     held_out, test = record.rows
     assert (held_out["split"], held_out["images"], test["split"], test["images"]) == ("held_out", 12, "test", 12)
     assert [row["classes"] for row in test["subsets"]] == [2, 3]
@@ -202,8 +204,8 @@ def test_a_panel_keeps_its_trials_parent_and_control(store, three):
 def test_the_curve_of_a_trial_is_that_of_its_modules(store, three):
     """The last row again, from the kept modules: the first 12 test images."""
     (trial,) = PANEL.trials()["α = 0.1, scale-free, vote"]
-    (record,) = experiments.run_trials([trial], three, store)
-    modules = experiments.trial_modules(trial, three, store)
+    (record,) = trials.run_trials([trial], three, store)
+    modules = trials.trial_modules(trial, three, store)
     odds = modules.log_odds(three.inputs(three.test_images[:12]))
     logits, labels = training.logits(modules.parent, three, "test")
     curve = metrics.subset_curve(odds, logits[:12], labels[:12], modules.masks, 0)
@@ -215,7 +217,7 @@ def test_what_is_there_is_not_run_again(store, three, monkeypatch):
     def must_not_run(*args, **options):
         raise AssertionError
 
-    for owner, name in ((experiments.cotraining, "cotrain_population"), (controls, "shared_mask"), (training, "train")):
+    for owner, name in ((trials.cotraining, "cotrain_population"), (controls, "shared_mask"), (training, "train")):
         monkeypatch.setattr(owner, name, must_not_run)
     panels.run(PANEL, three, store, "cpu")
     more = replace(PANEL, alphas=[0.0, 1.0], scale_free=[0.2])
@@ -225,7 +227,7 @@ def test_what_is_there_is_not_run_again(store, three, monkeypatch):
 
 def test_the_shared_mask_has_statistics_of_its_own(store, three):
     (trial,) = PANEL.trials()["α = 0"]
-    parent = experiments.trained_parent(three, trial.model, 0, 1, store, "ours")
+    parent = trials.trained_parent(three, trial.model, 0, 1, store, "ours")
     before = {name: buffer.clone() for name, buffer in parent.named_buffers()}
     made = controls.shared_mask(parent, three, PANEL.recipe(0.0, vote=0.9), 0, range(3))
     assert made.masks.mean_jaccard() == 1.0
@@ -286,7 +288,7 @@ def test_bad_panels_are_refused(capsys):
 @pytest.mark.parametrize(("fast", "said"), [("float32", True), ("bfloat16", False)])
 def test_slow_bfloat16_is_said_before_it_is_waited_for(fast, said, three, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(panels, "run", lambda *_: None)
-    monkeypatch.setattr(modlib.datasets, "load", lambda _: three)
+    monkeypatch.setattr(datasets, "load", lambda _: three)
     monkeypatch.setattr(training, "fast_precision", lambda device: fast)
     assert command_line.main(["panel", "cifar10", "vgg16", "--full", "--results", str(tmp_path)]) == 0
     assert ("bfloat16 is emulated" in capsys.readouterr().err) == said
@@ -300,7 +302,7 @@ def test_the_book_shows_what_its_file_says():
         panel = Panel.of(settings)
         assert bool(panel.reduced) == (panel != panels.FULL.get(panel.name))
         trials = [trial for of_setting in (panel.trials() | panel.tried_trials()).values() for trial in of_setting]
-        assert [trial.name for trial in trials if not experiments.is_done(trial, store)] == []
+        assert [trial.name for trial in trials if not is_done(trial, store)] == []
         kept = {
             path.name.rsplit("-", 1)[0] for path in (store.folder / "panels").glob(f"{panel.dataset}-{panel.model}-*")
         }

@@ -13,10 +13,11 @@ from torch.nn import functional
 from torch.nn.utils import prune
 
 import modlib
-from modlib import datasets, library, masking, metrics, parents, training
+from modlib import masking, metrics
 from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.engines.vectorised import fully_connected_layers
 from modlib.parent_checks import unmasked_lines
+from modlib.zoo import datasets, parents, training
 
 
 class Small(nn.Module):
@@ -92,7 +93,7 @@ def test_networks_with_habits_work(kind, data, decompose, inputs, tmp_path):
     net(data.inputs(data.train_images[:4]))  # with gradients: what it keeps has a graph
     modules = decompose(net)
     modules.save(tmp_path / "modules.safetensors")
-    loaded = library.load(tmp_path / "modules.safetensors", net)
+    loaded = modlib.load(tmp_path / "modules.safetensors", net)
     assert torch.equal(loaded.log_odds(inputs.float()), modules.log_odds(inputs.float()))
     together = modules.recompose([0, 1, 2]).log_odds(inputs.float())
     torch.testing.assert_close(together, modules.log_odds(inputs.float()))
@@ -232,7 +233,7 @@ def test_magnitude_of_channels_last_and_of_half_precision():
 
 
 def test_what_the_vectorised_engine_would_get_wrong_goes_to_another():
-    own = modlib.parents.fc(1, 16, 6, 3, seed=1)
+    own = modlib.zoo.parents.fc(1, 16, 6, 3, seed=1)
     assert fully_connected_layers(own) is not None
     own[1].forward = types.MethodType(lambda s, x: -functional.linear(x, s.weight, s.bias), own[1])
     assert fully_connected_layers(own) is None
@@ -265,11 +266,11 @@ def test_what_cannot_be_written_or_called_is_refused(parent, data, decompose, tm
     with pytest.raises(TypeError, match="callback must be a function of an epoch and modules, got 5"):
         decompose(parent, callback=5)
     with pytest.raises(TypeError, match=r"parent must be an nn\.Module, got str"):
-        library.load(tmp_path / "none", "x")
+        modlib.load(tmp_path / "none", "x")
 
 
 def test_modules_of_another_parent_do_not_join(parent, decompose):
-    other = modlib.parents.fc(1, 16, 6, 3, seed=2).double()
+    other = modlib.zoo.parents.fc(1, 16, 6, 3, seed=2).double()
     with pytest.raises(ValueError, match="other: its modules are of another parent"):
         decompose(parent, classes=[0]).join(decompose(other, classes=[1]), [0, 1])
 

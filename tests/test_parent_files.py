@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from modlib import parent_files
+from modlib.zoo import parent_files
 
 
 def small(seed=0):

@@ -5,7 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from modlib import masking, parents
+from modlib import masking
+from modlib.zoo import parents
 
 
 @pytest.mark.parametrize(("name", "weights"), [("fc1", 38_906), ("fc2", 41_307), ("fc4", 46_109)])

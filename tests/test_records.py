@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 import modlib
-from modlib import checkpoints, cotraining, experiments, records, training
-from modlib.experiments import Trial, run_trials
+from modlib import cotraining
+from modlib.engines import checkpoints
 from modlib.modules import Modules
-from modlib.records import Store
+from modlib.study import records, trials
+from modlib.study.experiment import chosen
+from modlib.study.records import Store
+from modlib.study.trials import Trial, run_trials
+from modlib.zoo import training
 
 ROWS = [{"epoch": 1, "accuracy": 0.5, "module_accuracies": [0.25, 0.75]}, {"epoch": 2, "accuracy": 0.625}]
 
@@ -129,9 +133,9 @@ def test_rows_of_a_trial(uninterrupted, data):
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (experiments, "measure", 1),  # in the first epoch, before any checkpoint
-        (experiments, "measure", 6),  # in the second epoch: the first trial half measured
-        (experiments, "measure", 8),  # in the second epoch: the second trial half measured
+        (trials, "measure", 1),  # in the first epoch, before any checkpoint
+        (trials, "measure", 6),  # in the second epoch: the first trial half measured
+        (trials, "measure", 8),  # in the second epoch: the second trial half measured
         (checkpoints, "save", 2),  # rows are measured, their checkpoint is not there
         (Modules, "save", 1),  # trained, nothing recorded
     ],
@@ -200,10 +204,10 @@ def test_only_missing_trials_are_run(data, tmp_path, monkeypatch):
 
 def test_modules_of_a_trial_are_read(data, tmp_path, monkeypatch):
     store = Store.at(tmp_path)
-    made = experiments.trial_modules(PAIR[0], data, store, device="cpu")
+    made = trials.trial_modules(PAIR[0], data, store, device="cpu")
     monkeypatch.setattr(cotraining, "cotrain_population", must_not_run)
     monkeypatch.setattr(training, "train", must_not_run)
-    read = experiments.trial_modules(PAIR[0], data, store, device="cpu")
+    read = trials.trial_modules(PAIR[0], data, store, device="cpu")
     assert all((read.masks.masks[n] == m).all() for n, m in made.masks.masks.items())
 
 
@@ -215,7 +219,7 @@ def test_what_a_trials_key_covers(monkeypatch):
     assert records.key(toy_trial().parameters) == before
     monkeypatch.setattr(cotraining, "VERSION", cotraining.VERSION + 1)
     assert records.key(trial.parameters) != before
-    assert experiments.chosen(cotraining.Recipe(k=0.1, alpha=0.5, epochs=2)) == {"k": 0.1, "alpha": 0.5, "epochs": 2}
+    assert chosen(cotraining.Recipe(k=0.1, alpha=0.5, epochs=2)) == {"k": 0.1, "alpha": 0.5, "epochs": 2}
 
 
 def test_a_record_of_other_data_of_the_same_name_is_refused(data, tmp_path):
@@ -250,7 +254,7 @@ any two roundings of a run do.
 def test_results_change_only_with_the_version(name, changes, data):
     """Float64, few steps and high rates: masks that move, and that rounding does not change."""
     recipe = cotraining.RECIPES[name](epochs=4, batch_size=12, lr=3.0, **changes)
-    parent = modlib.parents.fc(1, 16, 20, 3, seed=0).double()
+    parent = modlib.zoo.parents.fc(1, 16, 20, 3, seed=0).double()
     (done,) = cotraining.cotrain_population([cotraining.Run(parent, recipe, 0)], data, device="cpu")
     digest = hashlib.sha256()
     for mask in done.masks.masks.values():
@@ -269,6 +273,6 @@ def test_an_empty_list_of_seeds_is_refused_and_progress_is_told(data, tmp_path, 
     settings = {"k": 0.1, "parent_epochs": 1, "published_epochs": 1, "published_alphas": [0.0], "ours_epochs": 1}
     more = {"ours_alpha": 1.0, "vote": 0.9, "vote_alpha": 4.0}
     with pytest.raises(ValueError, match="seeds: empty"):
-        experiments.table1_trials("digits", "fc1", [], **settings, **more)
+        trials.table1_trials("digits", "fc1", [], **settings, **more)
     run(PAIR[:1], data, tmp_path)
     assert f"1 of 1 trials computed, the last {PAIR[0].name}" in capsys.readouterr().err

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from modlib import checkpoints, cotraining, shared_mask
-from modlib.baselines import controls
+from modlib import cotraining, shared_mask
 from modlib.cotraining import Recipe, Run, cotrain_population
-from modlib.engines import start
+from modlib.engines import checkpoints, start
 from modlib.objective import objective
+from modlib.study import controls
 
 CLASSES = (0, 1, 2)
 RECIPE = Recipe(k=0.3, alpha=1.0, epochs=3, batch_size=16, vote=0.5, shared_epochs=2)

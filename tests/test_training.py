@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from modlib import experiments, parents, precision, training
-from modlib.training import Parameters
+from modlib import precision
+from modlib.study import trials
+from modlib.zoo import parents, training
+from modlib.zoo.training import Parameters
 
 
 def test_table_3():
@@ -227,8 +229,8 @@ def test_recipes_by_name():
 
 def test_keys_of_old_parents_stay():
     """What a record's key is made of: a setting that was added later is in it only where it is not the default."""
-    assert experiments.chosen(training.table_3("mnist", epochs=5)) == {"epochs": 5}
-    assert experiments.chosen(Parameters(precision="bfloat16")) == {"precision": "bfloat16"}
+    assert trials.chosen(training.table_3("mnist", epochs=5)) == {"epochs": 5}
+    assert trials.chosen(Parameters(precision="bfloat16")) == {"precision": "bfloat16"}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modlib import checks, masking
-from modlib.datasets import Dataset
+from modlib.data import Dataset
 from modlib.engines.graphed import GraphedEngine
 from modlib.engines.modulewise import ModulewiseEngine
 from modlib.engines.sequential import SequentialEngine

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from modlib import masking, objective
-from modlib.datasets import Dataset
+from modlib.data import Dataset
 from modlib.engines import start
 from modlib.engines.sharding import Shard
 from modlib.engines.update import make_update, nesterov_step
-from modlib.logits import functional_call
 from modlib.masking import MaskSet
 from modlib.modules import Modules
+from modlib.parent import functional_call
 from modlib.precision import autocast
 from modlib.recipes import Run
 

@@ -6,20 +6,19 @@ the next one: one pass compares all scores with the guess, counts those above it
 Too few or too many lie above; the edges that make up the difference are the ones nearest to the guess, and only those
 are sorted. The count stays exact, and among equal scores the lower index wins, as in `modlib.masking.top_k_mask`.
 
-The loops over single scores are compiled by Numba; they serve tensors on a CPU.
+The loops over single scores (`modlib.engines.compiled`) are compiled by Numba, where it is installed; they serve
+tensors on a CPU. Elsewhere `exact_mask` is the plain path.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-BLOCK = 128
-"""Scores are looked at in blocks of this many: a block stays in the fastest cache from one loop to the next."""
-CANDIDATES = 4096
-"""Room for the edges near the guess of one row; where more are near, the whole row is looked through."""
+from modlib import extras
 
 
 class TopK:
@@ -40,13 +39,21 @@ class TopK:
         if self.thresholds is None:
             self.thresholds = no_thresholds(len(self.keep), scores.dtype)
         mask = torch.empty_like(scores, memory_format=torch.contiguous_format)
-        _select_rows(scores.contiguous().numpy(), self.keep.numpy(), self.thresholds, mask.numpy())
+        from modlib.engines import compiled  # with Numba, which takes a second to load
+
+        compiled.select_rows(scores.contiguous().numpy(), self.keep.numpy(), self.thresholds, mask.numpy())
         return mask
 
 
+@cache
+def has_numba() -> bool:
+    """Say whether Numba is installed (the extra `fast`)."""
+    return extras.there("numba")
+
+
 def is_compiled_for(scores: Tensor) -> bool:
-    """Return whether the compiled loops take these scores: float32 or float64 on a CPU."""
-    return scores.is_cpu and scores.dtype in (torch.float32, torch.float64)
+    """Return whether there are compiled loops, and they take these scores: float32 or float64 on a CPU."""
+    return has_numba() and scores.is_cpu and scores.dtype in (torch.float32, torch.float64)
 
 
 def no_thresholds(rows: int, dtype: torch.dtype) -> np.ndarray:
@@ -70,105 +77,3 @@ def exact_mask(scores: Tensor, keep: Tensor) -> Tensor:
     above, equal = scores > threshold, scores == threshold
     room = count - above.sum(1, keepdim=True)
     return above | (equal & (equal.cumsum(1) <= room))
-
-
-@njit(cache=True, error_model="numpy")
-def _select_rows(scores, keep, thresholds, masks):  # type: ignore[no-untyped-def]
-    """Write the mask of every row."""
-    rows, n = scores.shape
-    ones = np.ones(n, scores.dtype)
-    for row in range(rows):
-        candidates, found, above = np.empty(CANDIDATES, np.int64), 0, 0
-        for start in range(0, n, BLOCK):
-            block = slice(start, min(start + BLOCK, n))
-            more, found = compare(
-                scores[row, block], ones[block], thresholds[row], masks[row, block], start, candidates, found
-            )
-            above += more
-        finish(scores[row], ones, keep[row], above, thresholds[row], masks[row], candidates, found)
-
-
-@njit(cache=True, error_model="numpy")
-def compare(ranked, values, threshold, out, start, candidates, found):  # type: ignore[no-untyped-def]
-    """Write `values` where `ranked` is above the guess, else 0; count those, and note the positions near the guess.
-
-    `start`: the position of the block in its row. `found`: how many candidates there are so far.
-    """
-    guess, width, zero = threshold[0], threshold[2], ranked.dtype.type(0)
-    above, near = np.int32(0), np.int32(0)  # narrow counters: the loop becomes vector instructions
-    for j in range(ranked.size):
-        out[j] = values[j] if ranked[j] > guess else zero
-        above = np.int32(above + np.int32(ranked[j] > guess))
-        near = np.int32(near + np.int32(abs(ranked[j] - guess) <= width))
-    if near > 0:
-        for j in range(ranked.size):
-            if abs(ranked[j] - guess) <= width:
-                if found < candidates.size:
-                    candidates[found] = start + j
-                found += 1
-    return above, found
-
-
-@njit(cache=True, error_model="numpy")
-def finish(ranked, values, keep, above, threshold, out, candidates, found):  # type: ignore[no-untyped-def]
-    """Add or remove in `out` the edges nearest to the guess, until `keep` are there, and move the guess on."""
-    missing = keep - above
-    wanted = abs(missing)
-    exact, usable = threshold[0], 0
-    if wanted > 0:
-        nearest = _nearest_first(ranked, threshold[0], missing > 0, candidates[: min(found, candidates.size)])
-        usable = nearest.size if found <= candidates.size else 0
-        if usable >= wanted:
-            for i in nearest[:wanted]:
-                out[i] = values[i] if missing > 0 else 0
-            exact = ranked[nearest[wanted - 1]]
-        else:
-            exact = _look_through(ranked, values, keep, out)
-    drift = exact - threshold[1]  # momentum and weight decay go on: so does the threshold
-    threshold[0] = exact + drift if np.isfinite(drift) else exact
-    threshold[1] = exact
-    threshold[2] = _next_width(threshold[2], wanted, usable, found > candidates.size, exact)
-
-
-@njit(cache=True, error_model="numpy")
-def _nearest_first(ranked, guess, adding, candidates):  # type: ignore[no-untyped-def]
-    """Return the candidates on the side of the guess that edges are added from or removed from, nearest first.
-
-    Ordered by score, not by distance: a difference to a far guess can round two scores to one. Among equal scores the
-    lower index is added first and removed last.
-    """
-    side = np.empty(candidates.size, np.int64)
-    count = 0
-    for i in range(candidates.size):
-        j = candidates[i] if adding else candidates[candidates.size - 1 - i]
-        if (ranked[j] > guess) != adding:
-            side[count] = j
-            count += 1
-    key = ranked[side[:count]]
-    return side[np.argsort(-key if adding else key, kind="mergesort")]
-
-
-@njit(cache=True, error_model="numpy")
-def _look_through(ranked, values, keep, out):  # type: ignore[no-untyped-def]
-    """Write the exact mask of a whole row, without a guess, and return its smallest kept score."""
-    exact = np.partition(ranked, ranked.size - keep)[ranked.size - keep]
-    room = keep - np.sum(ranked > exact)
-    for j in range(ranked.size):
-        equal = ranked[j] == exact
-        out[j] = values[j] if ranked[j] > exact or (equal and room > 0) else 0
-        room -= equal
-    return exact
-
-
-@njit(cache=True, error_model="numpy")
-def _next_width(width, wanted, usable, too_many, exact):  # type: ignore[no-untyped-def]
-    """Return how far from the guess to look next time: so that few more are found than are wanted."""
-    if too_many:
-        return width / 2
-    if width == 0:
-        return abs(exact) * 1e-3 + 1e-12
-    if usable < wanted:
-        return width * 4
-    if wanted > 0 and usable < 1.5 * wanted + 4:
-        return width * 1.5
-    return width * 0.7 if wanted > 0 and usable > 4 * wanted + 16 else width

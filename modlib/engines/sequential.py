@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from modlib import grafting, masking, objective, stemming
-from modlib.datasets import Dataset
+from modlib.data import Dataset
 from modlib.engines import start
 from modlib.engines.selection import TopK
-from modlib.logits import functional_call
 from modlib.masking import MaskSet
 from modlib.modules import Modules
+from modlib.parent import functional_call
 from modlib.precision import autocast
 from modlib.recipes import Run
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from modlib import augmentation, grafting, logits, masking, objective, stemming
-from modlib.datasets import Dataset
-from modlib.logits import functional_call
+from modlib import augmentation, grafting, masking, objective, stemming
+from modlib.data import Dataset
+from modlib.parent import frozen_copy as parent_copy
+from modlib.parent import functional_call
 from modlib.recipes import Recipe, Run
 from modlib.seeds import generator
 
@@ -90,7 +91,7 @@ class Started:
 
 def frozen_copy(parent: nn.Module, device: torch.device) -> nn.Module:
     """Return a copy of `parent` on `device`, in eval mode, whose parameters take no gradient."""
-    return logits.frozen_copy(parent).to(device)
+    return parent_copy(parent).to(device)
 
 
 def statistics(parent: nn.Module) -> dict[str, Tensor]:

@@ -8,8 +8,9 @@ With M the mask, W the weights and G = dL/d(W ⊙ M), every step of Nesterov SGD
     S = S − rate · (g + momentum · b)
     W ⊙ M for the next step, M the new top k
 
-`PlainUpdate` writes this with torch, on any device. `CompiledUpdate` does it in one pass over memory, compiled by
-Numba for a CPU, where passes over memory are what a step consists of.
+`PlainUpdate` writes this with torch, on any device. `CompiledUpdate` does it in one pass over memory
+(`modlib.engines.compiled`), on a CPU, where passes over memory are what a step consists of, and where Numba is
+installed.
 """
 
 from __future__ import annotations
@@ -18,12 +19,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numba import njit, prange, set_num_threads
-from numba.core import config
 from torch import Tensor
 
 from modlib import masking, stemming
-from modlib.engines.selection import BLOCK, CANDIDATES, compare, exact_mask, finish, is_compiled_for, no_thresholds
+from modlib.engines.selection import exact_mask, is_compiled_for, no_thresholds
 from modlib.recipes import Recipe
 
 
@@ -117,80 +116,17 @@ class CompiledUpdate(PlainUpdate):
         self.own = [_rows(t) for t in (self.scores, self.momentum, self.weight, self.masked)]
 
     def step(self, gradient: Tensor, average: Tensor | None, factor: Tensor, rate: float | Tensor) -> None:
+        from modlib.engines import compiled  # with Numba, which takes a second to load
+
         scores, momentum, weight, masked = self.own
         pull = weight if average is None else _rows(average)
         each_way = factor.flatten() * (0.0 if average is None else 1.0 if self.recipe.p == 1 else 2.0)
         rates = (self.thresholds.dtype.type(rate), self.inertia, self.decay)
         reading = (self.recipe.p, self.recipe.scores == "absolute")
         selection = (self.keep.numpy(), self.thresholds, masked)
-        threads = min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-        if threads > 1:
-            set_num_threads(threads)
-        take_step = _step_in_parallel if threads > 1 else _step
-        take_step(scores, momentum, _rows(gradient), weight, pull, each_way.numpy(), rates, *reading, *selection)
+        compiled.step(scores, momentum, _rows(gradient), weight, pull, each_way.numpy(), rates, *reading, *selection)
 
 
 def _rows(values: Tensor) -> np.ndarray:
     """Return [R, C, out, in] as an array [R · C, out · in] over the same memory."""
     return values.view(-1, values.shape[2] * values.shape[3]).numpy()
-
-
-@njit(cache=True, error_model="numpy")
-def _step(scores, momentum, gradient, weight, average, factor, rates, p, absolute, keep, thresholds, masked):  # type: ignore[no-untyped-def]
-    """Take a step with every row; rows of `weight`, `average` and `factor` serve as many rows of scores each."""
-    per_run = scores.shape[0] // weight.shape[0]
-    for row in prange(scores.shape[0]):
-        run = row // per_run
-        _step_row(
-            scores[row],
-            momentum[row],
-            gradient[row],
-            weight[run],
-            average[run],
-            factor[run],
-            rates,
-            p,
-            absolute,
-            keep[row],
-            thresholds[row],
-            masked[row],
-        )
-
-
-_step_in_parallel = njit(cache=True, parallel=True, error_model="numpy")(_step.py_func)
-
-
-@njit(cache=True, error_model="numpy")
-def _step_row(scores, momentum, gradient, weight, average, factor, rates, p, absolute, keep, threshold, masked):  # type: ignore[no-untyped-def]
-    candidates, found, above = np.empty(CANDIDATES, np.int64), 0, 0
-    for start in range(0, scores.size, BLOCK):
-        b = slice(start, min(start + BLOCK, scores.size))
-        block = scores[b]
-        _move(block, momentum[b], gradient[b], weight[b], average[b], factor, rates, p, absolute)
-        ranked = np.abs(block) if absolute else block
-        more, found = compare(ranked, weight[b], threshold, masked[b], start, candidates, found)
-        above += more
-    ranked = np.abs(scores) if absolute else scores
-    finish(ranked, weight, keep, above, threshold, masked, candidates, found)
-
-
-@njit(cache=True, error_model="numpy")
-def _move(scores, momentum, gradient, weight, average, factor, rates, p, absolute):  # type: ignore[no-untyped-def]
-    """Move the scores of one block: the first four lines of the module's docstring."""
-    rate, inertia, decay = rates
-    for j in range(scores.size):
-        gradient[j] *= weight[j]
-    if factor != 0:
-        for j in range(scores.size):
-            difference = (abs(scores[j]) if absolute else scores[j]) - average[j]
-            if p == 1:
-                gradient[j] += factor if difference > 0 else (-factor if difference < 0 else 0 * factor)
-            else:
-                gradient[j] += factor * difference
-    if absolute:
-        for j in range(scores.size):
-            gradient[j] *= np.sign(scores[j])
-    for j in range(scores.size):
-        g = gradient[j] + decay * scores[j]
-        momentum[j] = inertia * momentum[j] + g
-        scores[j] -= rate * (g + inertia * momentum[j])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import masking, objective
-from modlib.datasets import Dataset
+from modlib.data import Dataset
 from modlib.engines import start
 from modlib.engines.update import Update, make_update, nesterov_step
 from modlib.masking import MaskSet

@@ -1,0 +1,1 @@
+"""Ways to take a classifier apart, behind one interface."""

@@ -1,0 +1,132 @@
+"""Parents as users bring them: copied, told apart, called with other weights, their logits picked out of the output."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modlib.masking import check_not_lazy
+
+
+class NotPicked(ValueError):
+    """Raised where the function `logits` fails on what the parent returns."""
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """A forward hook that replaces a network's output by the logits in it."""
+
+    pick: Callable[[Any], Tensor]
+
+    def __call__(self, network: nn.Module, inputs: Any, output: Any) -> Tensor:
+        try:
+            return self.pick(output)
+        except Exception as error:  # it is the user's function: it may raise anything
+            raise NotPicked(f"logits: fails on the parent's output, a {type(output).__name__}: {error!r}") from error
+
+
+def with_logits(parent: nn.Module, pick: Callable[[Any], Tensor]) -> nn.Module:
+    """Return a copy of `parent` whose output is `pick(output)`, the logits [B, N]; its parameters keep their names."""
+    if not callable(pick):
+        raise TypeError(f"logits must be a function of what the parent returns, got {pick!r}")
+    network = copied(parent)
+    network.register_forward_hook(_Picked(pick))
+    return network
+
+
+def picked(network: nn.Module) -> bool:
+    """Say whether a network is one of `with_logits`."""
+    return any(isinstance(hook, _Picked) for hook in network._forward_hooks.values())
+
+
+def copied(parent: nn.Module) -> nn.Module:
+    """Return a deep copy of `parent`.
+
+    Raises TypeError where it is no `nn.Module`, or has a compiled program in it; ValueError where it has no copy.
+    """
+    if not isinstance(parent, nn.Module):
+        raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
+    check_not_lazy(parent)
+    scripted = [name for name, part in parent.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted:
+        raise TypeError(
+            "parent: a compiled program of torch.jit, in which weights cannot be replaced: "
+            f"{'the whole of it' if '' in scripted else scripted[0]}; hand over the network as it was before"
+        )
+    try:
+        return copy.deepcopy(parent, _kept_activations(parent))
+    except Exception as error:  # torch and users' own __deepcopy__ raise many kinds
+        raise ValueError(f"parent: {type(parent).__name__} cannot be copied: {error}") from error
+
+
+def _kept_activations(parent: nn.Module) -> dict[int, Any]:
+    """Return copies, by id, of what earlier passes left in the layers with its graph, which torch does not copy."""
+    kept = (v for part in parent.modules() for value in vars(part).values() for v in _tensors_in(value))
+    return {id(v): v.detach().clone() for v in kept if not v.is_leaf}
+
+
+def _tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
+    """Yield the tensors in a value, or in lists, tuples and dicts of such."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and isinstance(value, list | tuple | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors_in(part, depth - 1)
+
+
+def frozen_copy(parent: nn.Module) -> nn.Module:
+    """Return a copy of `parent`, in eval mode, whose parameters take no gradient."""
+    return frozen(copied(parent))
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """Return `network` itself, put in eval mode, its parameters without gradient."""
+    network.eval()  # a user's own train() may return nothing: no chain of calls
+    network.requires_grad_(False)
+    return network
+
+
+def functional_call(model: nn.Module, replaced: Mapping[str, Tensor], inputs: tuple[Any, ...]) -> Any:
+    """Return `model(*inputs)` with some parameters and buffers replaced, whatever else shares them; `model` stays.
+
+    torch's own function ties names too, but where one layer has two names it leaves the replacement in the model.
+    `replaced`: by the first name of each, as `named_parameters` gives it. Other buffers are handed over as copies: a
+    forward pass may write to them.
+    """
+    held: dict[str, Tensor] = {}
+    names: dict[int, list[str]] = {}
+    buffers: dict[int, Tensor] = {}
+    for path, owner in model.named_modules():  # each layer once
+        buffers |= {id(values): values for values in owner._buffers.values() if values is not None}
+        for name, values in (*owner._parameters.items(), *owner._buffers.items()):
+            if values is not None:
+                full = f"{path}.{name}" if path else name
+                held[full] = values
+                names.setdefault(id(values), []).append(full)
+    every = {same: values for name, values in replaced.items() for same in names[id(held[name])]}
+    for key, values in buffers.items():
+        if names[key][0] not in every:
+            every |= dict.fromkeys(names[key], values.clone())
+    return torch.func.functional_call(model, every, inputs, tie_weights=False)
+
+
+def parent_hash(parent: nn.Module) -> str:
+    """Return the SHA-256 of a parent: of every entry of its state_dict in order, its name, dtype, shape and bytes.
+
+    Entries that are no tensors, a user's extra state, are left out: masks choose among numbers.
+    """
+    digest = hashlib.sha256()
+    for name, value in parent.state_dict().items():
+        if not isinstance(value, Tensor):
+            continue
+        dense = value if value.layout == torch.strided else value.to_dense()
+        values = dense.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes() if values.numel() else b"")
+    return digest.hexdigest()
