@@ -327,7 +327,8 @@ def identity(runs: Sequence[Run], data: Dataset, engine: str) -> str:
 
 def _seen(data: Dataset) -> tuple[Any, ...]:
     """Return what a preprocessing makes of two images: their shape, and where it is not random, their mean."""
-    one, other = (data.inputs(data.train_images[:2]) for _ in range(2))
+    source = data.part("train")
+    one, other = (source.batch(torch.arange(min(2, len(source.labels)))).inputs for _ in range(2))
     return tuple(one.shape), round(float(one.double().mean()), 2) if torch.equal(one, other) else "random"
 
 

@@ -1,7 +1,9 @@
 """Data: what is decomposed on, with the preprocessing that the parent and its modules take.
 
-Images stay as they are, uint8; the data set turns a batch of them into the inputs of a network. `modlib.zoo.datasets`
-loads the book's own by name.
+A data set has three parts. Whoever trains or measures asks a part for batches by the numbers of their rows
+(`Source.batch`), which are stable: the table of the vote and the passes of one module after another mean the same image
+by the same number. What an image is, and how an input is made of it, is known here alone. `modlib.zoo.datasets` loads
+the book's own by name.
 """
 
 from __future__ import annotations
@@ -9,15 +11,63 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from modlib import checks
+from modlib import augmentation, checks
 
+SPLITS = ("train", "held_out", "test")
 Preprocess = Callable[[Tensor], Tensor]
 """uint8 images [B, ...] -> the float inputs of a network [B, ...]."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a source: their numbers (int64 [B]), inputs as the parent takes them, and labels (int64 [B])."""
+
+    rows: Tensor
+    inputs: Any
+    labels: Tensor
+
+
+class Source(Protocol):
+    """One part of a data set, as training and measuring see it: n rows with labels, and batches of them."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of every row: int64 [n]."""
+
+    def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
+        """Return the rows of these numbers (int64 [B]), augmented (see `modlib.augmentation`) with the draws of `draw`.
+
+        Inputs and labels are where the source is. Inputs are a tensor, or whatever `modlib.parent.functional_call`
+        hands to a parent; what is not floating-point in them reaches the parent as it is.
+        """
+
+    def to(self, device: str | torch.device) -> Source:
+        """Return the source with all that it holds on `device`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A source of uint8 images [n, H, W] or [n, H, W, 3] with labels int64 [n]."""
+
+    images: Tensor
+    labels: Tensor
+    preprocess: Preprocess
+
+    def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
+        """See `Source.batch`."""
+        images = self.images[rows]
+        if draw is not None:
+            images = augmentation.augment(images, augment, draw)
+        return Batch(rows, self.preprocess(images), self.labels[rows])
+
+    def to(self, device: str | torch.device) -> Images:
+        """See `Source.to`."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -60,9 +110,13 @@ class Dataset:
         """Return what networks take: float32 [B, C, H, W], scaled and normalised, of uint8 `images`."""
         return self.preprocess(images)
 
+    def part(self, name: str) -> Source:
+        """Return "train", "held_out" or "test" as a source of batches; raise ValueError where it is empty."""
+        return Images(*self.split(name), self.preprocess)
+
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Return images and labels of "train", "held_out" or "test"; raise ValueError where it is empty."""
-        checks.choice("split", name, ("train", "held_out", "test"))
+        checks.choice("split", name, SPLITS)
         images, labels = getattr(self, f"{name}_images"), getattr(self, f"{name}_labels")
         if not len(labels):
             raise ValueError(f"split: data set {self.name!r} has no {name} images")

@@ -14,7 +14,7 @@ from modlib import checks, library
 from modlib.masking import MaskSet
 from modlib.parent import parent_hash
 from modlib.precision import at_once, autocast, laid_out
-from modlib.recomposing import Recomposed
+from modlib.recomposing import Recomposed, distinct_passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,15 +102,20 @@ class Modules:
         checks.tensor("inputs", inputs)
         pixels = inputs.shape[2:].numel() if inputs.ndim > 3 else inputs.shape[1:].numel()
         parts = inputs.split(batch_size or at_once(self.parent, inputs.shape[1:], pixels))
-        return torch.cat([self._log_odds_of(c, parts, precision) for c in self.classes], dim=1)
+        passes = distinct_passes(self)
+        found = torch.empty(len(inputs), len(self.classes), dtype=self.grafting_weight.dtype, device=inputs.device)
+        for p in range(max(passes) + 1):
+            columns = [m for m, own in enumerate(passes) if own == p]
+            found[:, columns] = self._log_odds_of(columns, parts, precision)
+        return found
 
     @torch.no_grad()
-    def _log_odds_of(self, c: int, parts: Sequence[Tensor], precision: str) -> Tensor:
-        """Return the log-odds of the module of class `c`: [B, 1], where the inputs are."""
-        alone = self.recompose([c])
-        device = alone.classes.device
+    def _log_odds_of(self, modules: Sequence[int], parts: Sequence[Tensor], precision: str) -> Tensor:
+        """Return the log-odds [B, len(modules)] of modules (by position) that share a pass, where the inputs are."""
+        together = self.recompose([self.classes[m] for m in modules])
+        device = together.classes.device
         with autocast(device, precision):
-            odds = [alone.log_odds(laid_out(self.parent, part.to(device), precision)) for part in parts]
+            odds = [together.log_odds(laid_out(self.parent, part.to(device), precision)) for part in parts]
         return torch.cat([part.to(parts[0].device, self.grafting_weight.dtype) for part in odds])
 
     def extra_parameters(self) -> dict[str, int]:

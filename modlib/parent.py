@@ -92,28 +92,61 @@ def frozen(network: nn.Module) -> nn.Module:
     return network
 
 
-def functional_call(model: nn.Module, replaced: Mapping[str, Tensor], inputs: tuple[Any, ...]) -> Any:
-    """Return `model(*inputs)` with some parameters and buffers replaced, whatever else shares them; `model` stays.
+class Reweighted:
+    """A network that is called with some of its parameters and buffers replaced; it stays as it is itself.
 
-    torch's own function ties names too, but where one layer has two names it leaves the replacement in the model.
-    `replaced`: by the first name of each, as `named_parameters` gives it. Other buffers are handed over as copies: a
-    forward pass may write to them.
+    torch's own `functional_call` ties names too, but where one layer has two names it leaves the replacement in the
+    network. What shares what is looked up once, here: it must not change between calls.
     """
-    held: dict[str, Tensor] = {}
-    names: dict[int, list[str]] = {}
-    buffers: dict[int, Tensor] = {}
-    for path, owner in model.named_modules():  # each layer once
-        buffers |= {id(values): values for values in owner._buffers.values() if values is not None}
-        for name, values in (*owner._parameters.items(), *owner._buffers.items()):
-            if values is not None:
-                full = f"{path}.{name}" if path else name
-                held[full] = values
-                names.setdefault(id(values), []).append(full)
-    every = {same: values for name, values in replaced.items() for same in names[id(held[name])]}
-    for key, values in buffers.items():
-        if names[key][0] not in every:
-            every |= dict.fromkeys(names[key], values.clone())
-    return torch.func.functional_call(model, every, inputs, tie_weights=False)
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._names: dict[int, list[str]] = {}
+        self._held: dict[str, Tensor] = {}
+        self._buffers: dict[int, Tensor] = {}
+        for path, owner in network.named_modules():  # each layer once
+            self._buffers |= {id(values): values for values in owner._buffers.values() if values is not None}
+            for name, values in (*owner._parameters.items(), *owner._buffers.items()):
+                if values is not None:
+                    full = f"{path}.{name}" if path else name
+                    self._held[full] = values
+                    self._names.setdefault(id(values), []).append(full)
+
+    def __call__(self, replaced: Mapping[str, Tensor], inputs: Any) -> Any:
+        """Return what the network gives for `inputs` with `replaced` in place of its own, by the first name of each.
+
+        `inputs`: a tensor; or a tuple or a dict, which are handed over as arguments, by position or by name. Other
+        buffers are handed over as copies: a forward pass may write to them.
+        """
+        every = {same: v for name, v in replaced.items() for same in self._names[id(self._held[name])]}
+        for key, values in self._buffers.items():
+            if self._names[key][0] not in every:
+                every |= dict.fromkeys(self._names[key], values.clone())
+        by_position, by_name = arguments(inputs)
+        return torch.func.functional_call(self.network, every, by_position, by_name, tie_weights=False)
+
+
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return how a network takes `inputs`: by position (a tensor, or a tuple of several), and by name (a dict)."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs) if isinstance(inputs, tuple) else (inputs,)), {}
+
+
+def each_tensor(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return `inputs` with every tensor in it, alone or in tuples, lists and dicts, changed by a function."""
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, Mapping):
+        return {name: each_tensor(part, change) for name, part in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return type(inputs)(each_tensor(part, change) for part in inputs)
+    return inputs
+
+
+def functional_call(network: nn.Module, replaced: Mapping[str, Tensor], inputs: Any) -> Any:
+    """Return what `network` gives with some parameters and buffers replaced; see `Reweighted`, for many calls."""
+    return Reweighted(network)(replaced, inputs)
 
 
 def parent_hash(parent: nn.Module) -> str:

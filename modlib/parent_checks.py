@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modlib import checks, masking
 from modlib.data import Dataset
 from modlib.engines.start import NORMALISATIONS
-from modlib.parent import NotPicked, copied, functional_call
+from modlib.parent import NotPicked, copied, each_tensor, functional_call
 from modlib.precision import undisturbed
 
 
@@ -32,11 +32,12 @@ def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> No
             "they must stay what they are (max_norm=None)"
         )
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != (len(inputs), data.num_classes):
+    count = min(2, len(data.train_labels))
+    if shape != (count, data.num_classes):
         hint = "" if isinstance(logits, Tensor) else "; pass logits=, a function that picks them"
         raise ValueError(
             f"parent: must return logits of shape [batch, {data.num_classes} classes], got {shape} for a batch of "
-            f"{len(inputs)}{hint}"
+            f"{count}{hint}"
         )
     checks.finite("parent: logits", logits)
 
@@ -136,7 +137,7 @@ def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = ma
 
 
 @torch.no_grad()
-def _that_count(parent: nn.Module, names: Iterable[str], inputs: Tensor) -> list[str]:
+def _that_count(parent: nn.Module, names: Iterable[str], inputs: Any) -> list[str]:
     """Return the names of those weights and buffers without which, all 0, the logits of `inputs` would be others."""
     whole, state = _call(parent, {}, inputs), dict([*parent.named_parameters(), *parent.named_buffers()])
     zeros = {name: torch.zeros_like(state[name]) for name in names}
@@ -158,17 +159,24 @@ def _shortened(names: Iterable[str], shown: int = 4) -> str:
     return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _some_inputs(parent: nn.Module, data: Dataset, policy: masking.Policy) -> Tensor:
+def _some_inputs(parent: nn.Module, data: Dataset, policy: masking.Policy) -> Any:
+    """Return the first rows, two where there are two, as the parent takes them."""
     some = next(iter(masking.maskable_parameters(parent, policy).values()))
-    return data.inputs(data.train_images[:2]).to(some.device, some.dtype).contiguous()
+    source = data.part("train")
+
+    def moved(values: Tensor) -> Tensor:
+        return values.to(some.device, some.dtype if values.is_floating_point() else None).contiguous()
+
+    return each_tensor(source.batch(torch.arange(min(2, len(source.labels)))).inputs, moved)
 
 
-def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Any:
+def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Any) -> Any:
     """Call `parent`, a copy of the user's, in eval mode with some parameters replaced; its buffers stay as they are."""
     try:
         parent.eval()
-        return functional_call(parent, parameters, (inputs,))
+        return functional_call(parent, parameters, inputs)
     except (NotPicked, _StillCalledError):
         raise
     except Exception as error:  # it is the user's code: it may raise anything
-        raise ValueError(f"parent: does not take inputs of shape {tuple(inputs.shape)}: {error!r}") from error
+        shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ValueError(f"parent: does not take inputs of shape {shape}: {error!r}") from error

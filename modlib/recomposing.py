@@ -2,7 +2,7 @@
 
 The deployed network holds the union of the masks of the subset's modules: weights that no module keeps are zero. To
 predict, it applies each module's mask and grafting layer in turn; the module with the highest confidence, the softmax
-of "this class" against "another", wins the vote.
+of "this class" against "another", wins the vote. Modules with the same mask share one pass of the network.
 """
 
 from __future__ import annotations
@@ -55,15 +55,22 @@ class Recomposed(nn.Module):
         """Share of the parent's maskable weights in the union, in [0, 1]."""
         device = next(self.network.parameters()).device
         self.register_buffer("classes", torch.tensor(chosen.classes, device=device))
+        self._pass_of = distinct_passes(chosen)
+        first = [self._pass_of.index(p) for p in range(self.passes)]
         self._layers = list(chosen.masks.masks)
         for i, (name, union) in enumerate(chosen.masks.union().items()):
             self.network.get_parameter(name).mul_(union.to(device))
-            self.register_buffer(f"mask_{i}", chosen.masks.masks[name].to(device))
+            self.register_buffer(f"mask_{i}", chosen.masks.masks[name][first].to(device))
         self._statistics = list(chosen.statistics)
         for i, values in enumerate(chosen.statistics.values()):
-            self.register_buffer(f"statistic_{i}", values.clone())
+            self.register_buffer(f"statistic_{i}", values[first].clone())
         self.register_buffer("grafting_weight", chosen.grafting_weight.clone())
         self.register_buffer("grafting_bias", chosen.grafting_bias.clone())
+
+    @property
+    def passes(self) -> int:
+        """How many times a prediction calls the network: once for every different mask among its modules."""
+        return max(self._pass_of) + 1
 
     def log_odds(self, inputs: Tensor) -> Tensor:
         """Return each module's log-odds d, the logit of "this class" minus that of "another": [B, len(subset)]."""
@@ -71,12 +78,12 @@ class Recomposed(nn.Module):
         if not torch.compiler.is_compiling():  # a check of values cannot be exported
             self._check(inputs)
         inputs = inputs.to(weights[self._layers[0]])
-        columns = []
-        for m in range(len(self.classes)):
-            own = {name: weights[name] * self.get_buffer(f"mask_{i}")[m] for i, name in enumerate(self._layers)}
-            own |= {name: self.get_buffer(f"statistic_{i}")[m] for i, name in enumerate(self._statistics)}
-            columns.append(self._grafted(self._logits(own, inputs), m))
-        return torch.stack(columns, dim=1)
+        logits = []
+        for p in range(self.passes):
+            own = {name: weights[name] * self.get_buffer(f"mask_{i}")[p] for i, name in enumerate(self._layers)}
+            own |= {name: self.get_buffer(f"statistic_{i}")[p] for i, name in enumerate(self._statistics)}
+            logits.append(self._logits(own, inputs))
+        return torch.stack([self._grafted(logits[p], m) for m, p in enumerate(self._pass_of)], dim=1)
 
     def _grafted(self, logits: Tensor, m: int) -> Tensor:
         """Return the log-odds [B] of module m: at full precision under autocast, too: rounded, they would tie."""
@@ -86,7 +93,7 @@ class Recomposed(nn.Module):
 
     def _logits(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         try:
-            return functional_call(self.network, parameters, (inputs,))
+            return functional_call(self.network, parameters, inputs)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -120,3 +127,16 @@ class Recomposed(nn.Module):
         if inputs.ndim < 2 or inputs.shape[0] == 0:
             raise ValueError(f"inputs must be a batch [B, ...] of at least one, got shape {tuple(inputs.shape)}")
         checks.finite("inputs", inputs)
+
+
+def distinct_passes(modules: Decomposed) -> list[int]:
+    """Return the pass that serves each module, from 0: modules with the same mask and statistics share one."""
+    layers = [*modules.masks.masks.values(), *modules.statistics.values()]
+    firsts: list[int] = []
+    found = []
+    for m in range(len(modules.classes)):
+        same = (p for p, first in enumerate(firsts) if all(torch.equal(v[m], v[first]) for v in layers))
+        found.append(next(same, len(firsts)))
+        if found[-1] == len(firsts):
+            firsts.append(m)
+    return found

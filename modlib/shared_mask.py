@@ -24,7 +24,7 @@ from modlib.data import Dataset
 from modlib.engines import checkpoints, start
 from modlib.engines.selection import TopK
 from modlib.objective import objective
-from modlib.parent import functional_call
+from modlib.parent import Reweighted
 from modlib.precision import autocast, undisturbed
 from modlib.recipes import Recipe, Run, Start
 
@@ -48,7 +48,7 @@ def train(
     """
     begun = start.Started([run], tuple(classes), data, device)
     recipe, parent, weights = run.recipe, begun.parents[0], begun.weights_of[0]
-    initial = start.starting_scores(run, weights, 0)
+    call, initial = Reweighted(parent), start.starting_scores(run, weights, 0)
     scores = {name: nn.Parameter(values.to(device)) for name, values in initial.items()}
     weight, bias = starting_graftings(run, classes, data.num_classes, next(iter(weights.values())))
     statistics = start.starting_statistics(run, parent)
@@ -59,16 +59,16 @@ def train(
         draw = begun.augmentation(0, epoch)
         return [(rows.to(device), draw) for rows in begun.batches(order)]
 
-    def loss(batch: tuple[Tensor, torch.Generator | None]) -> Tensor:
-        rows, draw = batch
+    def loss(rows_and_draw: tuple[Tensor, torch.Generator | None]) -> Tensor:
+        batch = begun.batch(*rows_and_draw)
         masked = {}
         for name, w in weights.items():
             values = masking.ranked(scores[name], recipe.scores)
             mask = top[name](values.detach().view(1, -1)).view_as(values)
             masked[name] = w * masking.straight_through(mask, values)
         with autocast(device, recipe.precision):
-            logits = functional_call(parent, {**masked, **statistics}, (begun.inputs(rows, draw),))
-        labels = begun.labels[rows]
+            logits = call({**masked, **statistics}, batch.inputs)
+        labels = batch.labels
         log_odds = shared_log_odds(logits.to(weight.dtype), weight, bias)
         return objective(log_odds, labels, begun.class_tensor, recipe.vote, begun.balancing_weights(labels))
 

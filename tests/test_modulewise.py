@@ -126,10 +126,11 @@ def test_augmented_images(engine, conv_parent, decompose, same):
 def test_all_modules_see_the_same_augmented_images(parent, data):
     engine = made(parent, data, replace(VOTING, augment="crop"))
     rows = torch.arange(10)
-    first, again, next_epoch = (engine.inputs(rows, engine.augmentation(0, e)) for e in (0, 0, 1))
+    first, again, next_epoch = (engine.batch(rows, engine.augmentation(0, e)).inputs for e in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, next_epoch)
-    assert not torch.equal(first, engine.inputs(rows))
+    assert not torch.equal(first, engine.batch(rows).inputs)
+    assert engine.batch(rows).rows is rows
 
 
 @pytest.mark.parametrize("engine", ["modulewise", "sequential"])

@@ -2,11 +2,13 @@
 
 import copy
 import io
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import linear
 
+from modlib import recomposing
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.recomposing import Recomposed
@@ -101,7 +103,7 @@ def test_a_weight_that_another_part_names_first(decompose, inputs):
 
 
 def test_log_odds_take_one_module_to_the_device_at_a_time(parent, decompose, inputs, monkeypatch):
-    modules = decompose(parent)
+    modules = decompose(parent, share_init=False)
     expected, seen = modules.recompose(modules.classes).log_odds(inputs), []
     made = Recomposed.__init__
 
@@ -114,8 +116,35 @@ def test_log_odds_take_one_module_to_the_device_at_a_time(parent, decompose, inp
     assert seen == [[c] for c in modules.classes]
 
 
+def test_modules_with_one_mask_share_a_pass(parent, decompose, inputs, monkeypatch):
+    """Two of three masks are made equal: two passes give what three would, alone and in a subset."""
+    apart = decompose(parent, share_init=False)
+    masks = {name: mask[[0, 1, 0]] for name, mask in apart.masks.masks.items()}
+    modules = replace(apart, masks=MaskSet(masks, apart.classes))
+    called, call = [], recomposing.functional_call
+    monkeypatch.setattr(recomposing, "functional_call", lambda *args: called.append(1) or call(*args))
+    for subset, passes in (([0, 1, 2], 2), ([2, 0], 1), ([2, 1], 2), ([1], 1)):
+        net, alone = modules.recompose(subset), [modules.recompose([c]) for c in subset]
+        called.clear()
+        found = net.log_odds(inputs)
+        assert (net.passes, len(called)) == (passes, passes)
+        assert torch.equal(found, torch.cat([one.log_odds(inputs) for one in alone], 1))
+    called.clear()
+    torch.testing.assert_close(modules.log_odds(inputs), modules.recompose([0, 1, 2]).log_odds(inputs))
+    assert len(called) == 4
+
+
+def test_modules_with_one_mask_and_statistics_of_their_own_do_not(conv_parent, decompose, inputs):
+    modules = decompose(conv_parent, k=1.0, classes=[0, 1])
+    assert modules.masks.mean_jaccard() == 1.0
+    assert modules.recompose([0, 1]).passes == 1  # at k = 1 they have seen the same batches through the same network
+    moved = {name: values.clone() for name, values in modules.statistics.items()}
+    next(iter(moved.values()))[1] += 1
+    assert replace(modules, statistics=moved).recompose([0, 1]).passes == 2
+
+
 def test_under_autocast_only_the_network_is_rounded(parent, decompose, inputs):
-    net = decompose(parent).recompose([0, 1, 2]).float()
+    net = decompose(parent, share_init=False).recompose([0, 1, 2]).float()
     with torch.autocast("cpu", torch.bfloat16):
         odds = net.log_odds(inputs.float())
         masked = {n: net.network.get_parameter(n) * net.get_buffer(f"mask_{i}")[1] for i, n in enumerate(net._layers)}

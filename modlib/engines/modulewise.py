@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from modlib import masking, objective
-from modlib.data import Dataset
+from modlib.data import Batch, Dataset
 from modlib.engines import start
 from modlib.engines.sharding import Shard
 from modlib.engines.update import make_update, nesterov_step
 from modlib.masking import MaskSet
 from modlib.modules import Modules
-from modlib.parent import functional_call
+from modlib.parent import Reweighted
 from modlib.precision import autocast
 from modlib.recipes import Run
 
@@ -108,21 +108,22 @@ class ModulewiseEngine(start.Started):
         """Train module i of run r, the one in the slot, on all batches of an epoch."""
         slot, draw = self.slots[r], self.augmentation(r, epoch)
         for step, rows in enumerate(batches):
-            logits = slot.logits(self.inputs(rows, draw))
+            batch = self.batch(rows, draw)
+            logits = slot.logits(batch.inputs)
             log_odds = _log_odds(logits.detach(), slot.grafting)
             if written is not None:
                 written[rows, i] = log_odds
             factor = self.recipe.rate_factor_at(epoch, step, len(batches))
-            slot.step(logits, self._gradient(r, i, rows, log_odds), factor)
+            slot.step(logits, self._gradient(r, i, batch, log_odds), factor)
 
-    def _gradient(self, r: int, i: int, rows: Tensor, mine: Tensor) -> Tensor:
-        """Return the gradient of the objective with respect to the log-odds [B] of module i on images `rows`."""
-        labels = self.labels[rows]
+    def _gradient(self, r: int, i: int, batch: Batch, mine: Tensor) -> Tensor:
+        """Return the gradient of the objective with respect to the log-odds [B] of module i on a batch."""
+        labels = batch.labels
         weights = self.balancing_weights(labels)
         if not self.recipe.vote:
             own = None if weights is None else weights[None, i : i + 1]
             return objective.gradient(mine[None, None], labels[None], self.class_tensor[i : i + 1], 0.0, own)[0, 0]
-        together = self.tables[r].log_odds[rows].T.contiguous()
+        together = self.tables[r].log_odds[batch.rows].T.contiguous()
         together[i] = mine
         every = None if weights is None else weights[None]
         return objective.gradient(together[None], labels[None], self.class_tensor, self.recipe.vote, every)[0, i]
@@ -142,7 +143,7 @@ class ModulewiseEngine(start.Started):
             grafting = torch.stack([member["grafting"] for member in group]).to(self.device)
             mine = [next(columns) for _ in group]
             for batch in self._all_of(rows):
-                logits = slot.logits(self.inputs(batch), keep_statistics=True)
+                logits = slot.logits(self.batch(batch).inputs, keep_statistics=True)
                 table.log_odds[batch[:, None], mine] = torch.stack([_log_odds(logits, g) for g in grafting], 1)
         table.log_odds = self._together(table.log_odds)
 
@@ -230,6 +231,7 @@ class Slot:
 
     def __init__(self, run: Run, parent: nn.Module, weights: Mapping[str, Tensor], num_logits: int) -> None:
         self.recipe, self.parent, self.weights = run.recipe, parent, weights
+        self.call = Reweighted(parent)
         keep = self.recipe.kept_edges(weights)
         self.updates = {
             name: make_update(torch.zeros_like(_row(w)), _row(w), torch.tensor([keep[name]]), self.recipe)
@@ -277,11 +279,11 @@ class Slot:
             name: update.scores.new_full((1, 1, 1, 1), factor[name]) for name, update in self.updates.items()
         }
 
-    def logits(self, inputs: Tensor, keep_statistics: bool = False) -> Tensor:
+    def logits(self, inputs: Any, keep_statistics: bool = False) -> Tensor:
         """Return the masked parent's logits [B, N]; its running statistics follow the batch unless they are kept."""
         own = {name: s.clone() for name, s in self.statistics.items()} if keep_statistics else self.statistics
-        with autocast(inputs.device, self.recipe.precision):
-            logits = functional_call(self.parent, {**self.masked, **own}, (inputs,))
+        with autocast(self.grafting.device, self.recipe.precision):
+            logits = self.call({**self.masked, **own}, inputs)
         return logits.to(self.grafting.dtype)
 
     def step(self, logits: Tensor, of_log_odds: Tensor, rate_factor: float) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import grafting, masking, objective, stemming
-from modlib.data import Dataset
+from modlib.data import Batch, Dataset
 from modlib.engines import start
 from modlib.engines.selection import TopK
 from modlib.masking import MaskSet
@@ -66,12 +66,10 @@ class SequentialEngine(start.Started):
                 for step, batch in enumerate(batches):
                     rows = batch.to(self.device)
                     rate = self.recipe.rate_factor_at(epoch, step, len(batches))
-                    self._step(r, rows, self.inputs(rows, draw), rate, len(batches), pull)
+                    self._step(r, self.batch(rows, draw), rate, len(batches), pull)
 
-    def _step(
-        self, r: int, batch: Tensor, inputs: Tensor, rate: float, per_epoch: int, average: dict[str, Tensor] | None
-    ) -> None:
-        labels = self.labels[batch]
+    def _step(self, r: int, batch: Batch, rate: float, per_epoch: int, average: dict[str, Tensor] | None) -> None:
+        inputs, labels = batch.inputs, batch.labels
         factor = start.stemming_factors(self.runs[r].recipe, self.weights_of[r], per_epoch)
         weights = self.balancing_weights(labels)
         others = None
@@ -102,7 +100,7 @@ class SequentialEngine(start.Started):
             together, labels, self.class_tensor, 1.0
         )
 
-    def _log_odds(self, r: int, module: _Module, inputs: Tensor, update: bool) -> Tensor:
+    def _log_odds(self, r: int, module: _Module, inputs: Any, update: bool) -> Tensor:
         """Return the log-odds [B] of one module; `update` says whether its running statistics follow the batch."""
         values = {name: masking.ranked(s, self.recipe.scores) for name, s in module.scores.items()}
         masks = module.masks(self.recipe.scores)
@@ -112,7 +110,7 @@ class SequentialEngine(start.Started):
         }
         own = module.statistics if update else {name: s.clone() for name, s in module.statistics.items()}
         with autocast(self.device, self.recipe.precision):
-            logits = functional_call(self.parents[r], {**masked, **own}, (inputs,))
+            logits = functional_call(self.parents[r], {**masked, **own}, inputs)
         return grafting.log_odds(grafting.graft(logits.to(self.dtype), *module.grafting))
 
     def ranked(self) -> dict[str, Tensor]:

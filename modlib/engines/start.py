@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from modlib import augmentation, grafting, masking, objective, stemming
-from modlib.data import Dataset
+from modlib import grafting, masking, objective, stemming
+from modlib.data import Batch, Dataset
+from modlib.parent import each_tensor, functional_call
 from modlib.parent import frozen_copy as parent_copy
-from modlib.parent import functional_call
 from modlib.recipes import Recipe, Run
 from modlib.seeds import generator
 
@@ -26,7 +27,8 @@ class Started:
     def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
         self.runs, self.classes, self.data, self.device = runs, classes, data, device
         self.recipe = runs[0].recipe
-        self.images, self.labels = data.train_images.to(device), data.train_labels.to(device)
+        self.source = data.part("train").to(device)
+        self.labels = self.source.labels
         self.class_tensor = torch.tensor(classes, device=device)
         self.parents = [frozen_copy(run.parent, device) for run in runs]
         self.weights_of = [
@@ -42,22 +44,31 @@ class Started:
     @torch.no_grad()
     def _takes_channels_last(self) -> bool:
         """Say whether the parents have convolutions, whose fast layout this is, and take images that lie so."""
-        inputs, parent = self.inputs(torch.arange(2, device=self.device) % len(self.labels)), self.parents[0]
-        if inputs.ndim != 4 or not any(isinstance(part, nn.Conv2d) for part in parent.modules()):
+        two = torch.arange(2, device=self.device) % len(self.labels)
+        inputs, parent = self.batch(two).inputs, self.parents[0]
+        if (
+            not isinstance(inputs, Tensor)
+            or inputs.ndim != 4
+            or not any(isinstance(part, nn.Conv2d) for part in parent.modules())
+        ):
             return False
         try:
-            functional_call(parent, {}, (inputs.contiguous(memory_format=torch.channels_last),))
+            functional_call(parent, {}, inputs.contiguous(memory_format=torch.channels_last))
         except Exception:  # a network that views its feature maps needs them channel by channel
             return False
         return True
 
-    def inputs(self, rows: Tensor, draw: torch.Generator | None = None) -> Tensor:
-        """Return what the parents take of the training images `rows`, augmented with the recipe's policy and `draw`."""
-        images = self.images[rows]
-        if draw is not None:
-            images = augmentation.augment(images, self.recipe.augment, draw)
-        inputs = self.data.inputs(images).to(self.dtype)
-        return inputs.contiguous(memory_format=self.layout) if inputs.ndim == 4 else inputs
+    def batch(self, rows: Tensor, draw: torch.Generator | None = None) -> Batch:
+        """Return training rows by number, as the parents take them, augmented with the recipe's policy and `draw`."""
+        batch = self.source.batch(rows, self.recipe.augment, draw)
+        return replace(batch, inputs=each_tensor(batch.inputs, self._laid_out))
+
+    def _laid_out(self, values: Tensor) -> Tensor:
+        """Return floating-point inputs in the type and layout of the parents; others, such as ids, as they are."""
+        if not values.is_floating_point():
+            return values
+        values = values.to(self.dtype)
+        return values.contiguous(memory_format=self.layout) if values.ndim == 4 else values
 
     def augmentation(self, r: int, epoch: int) -> torch.Generator | None:
         """Return the generator of an epoch's augmentation of run `r`: all modules see the same images."""

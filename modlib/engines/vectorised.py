@@ -103,9 +103,9 @@ class VectorisedEngine(start.Started):
 
     @torch.no_grad()
     def _step(self, batch: Tensor, average: dict[str, Tensor] | None, factor: list[Tensor], rate: float) -> None:
-        flat = batch.reshape(-1)
-        inputs = self.data.inputs(self.images[flat]).to(self.dtype).flatten(1).unflatten(0, batch.shape)
-        labels = self.labels[flat].view(batch.shape)
+        rows = self.batch(batch.reshape(-1))  # of all runs together
+        inputs = rows.inputs.flatten(1).unflatten(0, batch.shape)
+        labels = rows.labels.view(batch.shape)
         log_odds, activations = self._forward(inputs)
         weights = self.balancing_weights(labels)
         of_log_odds = objective.gradient(log_odds, labels, self.class_tensor, self.recipe.vote, weights)
