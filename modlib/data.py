@@ -9,7 +9,7 @@ the book's own by name.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -121,6 +121,14 @@ class Dataset:
         if not len(labels):
             raise ValueError(f"split: data set {self.name!r} has no {name} images")
         return images, labels
+
+    def only(self, classes: Iterable[int]) -> Dataset:
+        """Return the data set with the training images of `classes` alone."""
+        asked = checks.subset(classes, range(self.num_classes))
+        inside = torch.isin(self.train_labels, torch.tensor(asked, device=self.train_labels.device))
+        if not bool(inside.any()):
+            raise ValueError(f"classes: there are no training images of {asked}")
+        return replace(self, train_images=self.train_images[inside], train_labels=self.train_labels[inside])
 
     def to(self, device: str | torch.device) -> Dataset:
         """Return the data set with all images and labels on `device`."""

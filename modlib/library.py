@@ -65,7 +65,6 @@ class Parts(Protocol):
 
 def save(modules: Parts, path: str | Path) -> None:
     """Write `modules` to `path`, whole or not at all."""
-    path = Path(path)
     tensors = {f"mask/{name}": pack(mask) for name, mask in modules.masks.masks.items()}
     tensors["grafting/weight"] = modules.grafting_weight.detach().cpu().contiguous()
     tensors["grafting/bias"] = modules.grafting_bias.detach().cpu().contiguous()
@@ -78,6 +77,11 @@ def save(modules: Parts, path: str | Path) -> None:
         "parent": parent_hash(modules.parent),
         "metadata": json.dumps(dict(modules.metadata)),
     }
+    whole_or_not(Path(path), tensors, metadata)
+
+
+def whole_or_not(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file; where that fails, what was there before is left as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:

@@ -293,6 +293,12 @@ def mean_over_pairs(matrix: Tensor) -> float:
     return float(matrix[above].mean())
 
 
+def same_for_all(mask: Mapping[str, Tensor], classes: Iterable[int]) -> MaskSet:
+    """Return one mask (layer -> bool, the weight's shape) as that of every class, without copies."""
+    chosen = tuple(classes)
+    return MaskSet({name: m.expand(len(chosen), *m.shape) for name, m in mask.items()}, chosen)
+
+
 def sizes(parameters: Mapping[str, Tensor]) -> dict[str, int]:
     """Return the number of edges of every layer."""
     return {name: parameter.numel() for name, parameter in parameters.items()}

@@ -45,6 +45,11 @@ class Modules:
         """The class of each module, in order."""
         return self.masks.classes
 
+    @property
+    def passes(self) -> int:
+        """How many times the network is called for the log-odds of all modules: once for every different mask."""
+        return max(distinct_passes(self)) + 1
+
     def remaining(self, subset: Iterable[int] | None = None) -> float:
         """Return the share of the parent's maskable weights in the union of `subset` (default: all), in [0, 1]."""
         return self.masks.remaining(subset)

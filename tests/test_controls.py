@@ -10,6 +10,8 @@ from torch import nn
 
 import modlib
 from modlib import masking, metrics, recipes
+from modlib.decomposers import FixedMasks, SharedMask
+from modlib.decomposers import fixed_masks as fixed
 from modlib.engines.selection import TopK
 from modlib.modules import Modules
 from modlib.study import comparison, controls, single_class
@@ -25,8 +27,7 @@ def counts(masks):
 
 
 def grafted(parent, data, kind, **changes):
-    masks = controls.fixed_masks(parent, kind, 0.3, 0, CLASSES)
-    return controls.grafted(parent, masks, data, replace(RECIPE, **changes), 0)
+    return FixedMasks(kind, 0.3, replace(RECIPE, **changes)).decompose(parent, data, seed=0, classes=CLASSES)
 
 
 @pytest.mark.parametrize("subset", [(0, 1, 2), (2, 0)])
@@ -45,7 +46,7 @@ def test_the_restricted_parent_by_hand():
 
 @pytest.mark.parametrize("kind", ["random", "magnitude", "dense"])
 def test_fixed_masks_have_their_counts_and_are_the_same_for_all(parent, kind):
-    masks = controls.fixed_masks(parent, kind, 0.3, 0, CLASSES)
+    masks = fixed.fixed_masks(parent, kind, 0.3, 0, CLASSES)
     expected = {"1.weight": 96, "3.weight": 18} if kind == "dense" else COUNTS
     assert counts(masks) == {name: [count] * 3 for name, count in expected.items()}
     assert masks.mean_jaccard() == 1.0
@@ -54,9 +55,9 @@ def test_fixed_masks_have_their_counts_and_are_the_same_for_all(parent, kind):
 
 def test_which_edges_fixed_masks_keep(parent, decompose):
     weight = parent.get_parameter("1.weight").detach().abs()
-    kept = controls.fixed_masks(parent, "magnitude", 0.3, 0, CLASSES).masks["1.weight"][0]
+    kept = fixed.fixed_masks(parent, "magnitude", 0.3, 0, CLASSES).masks["1.weight"][0]
     assert weight[kept].min() > weight[~kept].max()
-    random = [controls.fixed_masks(parent, "random", 0.3, seed, CLASSES).masks["1.weight"] for seed in (0, 0, 1)]
+    random = [fixed.fixed_masks(parent, "random", 0.3, seed, CLASSES).masks["1.weight"] for seed in (0, 0, 1)]
     assert torch.equal(random[0], random[1])
     assert not torch.equal(random[0], random[2])
     start = decompose(parent, lr=1e-30, alpha=0.0, seed=0)  # module stemming starts from these edges
@@ -66,10 +67,10 @@ def test_which_edges_fixed_masks_keep(parent, decompose):
 @pytest.mark.parametrize("vote", [0.0, 0.9])
 def test_training_grafting_layers_lowers_the_objective(parent, data, vote):
     recipe = replace(RECIPE, vote=vote, epochs=20)
-    masks = controls.fixed_masks(parent, "dense", 1.0, 0, CLASSES)
+    masks = fixed.fixed_masks(parent, "dense", 1.0, 0, CLASSES)
     losses = []
     for train in (False, True):
-        modules = controls.grafted(parent, masks, data, recipe, 0, train=train)
+        modules = fixed.grafted(parent, masks, data, recipe, 0, train=train)
         odds = modules.log_odds(data.inputs(data.train_images).double())
         losses.append(modlib.objective.objective(odds.T, data.train_labels, torch.arange(3), vote).item())
         assert modules.grafting_weight.dtype == torch.float64
@@ -77,10 +78,10 @@ def test_training_grafting_layers_lowers_the_objective(parent, data, vote):
 
 
 def test_a_shared_mask_is_one_mask_of_the_asked_size(parent, data):
-    modules = controls.shared_mask(parent, data, replace(RECIPE, lr=1.0), 0, CLASSES)
+    modules = SharedMask(replace(RECIPE, lr=1.0)).decompose(parent, data, seed=0, classes=CLASSES)
     assert counts(modules.masks) == {name: [count] * 3 for name, count in COUNTS.items()}
     assert modules.masks.mean_jaccard() == 1.0
-    start = controls.fixed_masks(parent, "random", 0.3, 0, CLASSES)
+    start = fixed.fixed_masks(parent, "random", 0.3, 0, CLASSES)
     assert not torch.equal(modules.masks.masks["1.weight"], start.masks["1.weight"]), "the mask must be learnt"
     assert not torch.equal(modules.grafting_weight[0], modules.grafting_weight[1])
 
@@ -96,8 +97,8 @@ def test_one_module_with_a_shared_mask_is_a_module_without_others(parent, data, 
     other = decompose(parent, classes=[1], engine="sequential", **own)
     relabelled = replace(data, train_labels=data.train_labels)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(controls, "only", lambda given, classes: relabelled)
-        mine = controls.shared_mask(parent, data, replace(RECIPE, vote=0.0), 0, [1])
+        patch.setattr(type(data), "only", lambda given, classes: relabelled)
+        mine = SharedMask(replace(RECIPE, vote=0.0)).decompose(parent, data, seed=0, classes=[1])
     assert all(torch.equal(m, other.masks.masks[name]) for name, m in mine.masks.masks.items())
     torch.testing.assert_close(mine.grafting_weight, other.grafting_weight)
 
@@ -105,23 +106,26 @@ def test_one_module_with_a_shared_mask_is_a_module_without_others(parent, data, 
 def test_a_mask_for_a_subset_sees_its_images_only(parent, data):
     changed = data.train_images.clone()
     changed[data.train_labels == 1] = 255
-    pair = [controls.shared_mask(parent, d, RECIPE, 0, (2, 0)) for d in (data, replace(data, train_images=changed))]
+    seen = (data, replace(data, train_images=changed))
+    pair = [SharedMask(RECIPE).decompose(parent, d, seed=0, classes=(2, 0)) for d in seen]
     assert pair[0].classes == (2, 0)
     assert torch.equal(pair[0].grafting_weight, pair[1].grafting_weight)
-    both = [controls.shared_mask(parent, d, RECIPE, 0, (1, 0)) for d in (data, replace(data, train_images=changed))]
+    both = [SharedMask(RECIPE).decompose(parent, d, seed=0, classes=(1, 0)) for d in seen]
     assert not torch.equal(both[0].grafting_weight, both[1].grafting_weight)
 
 
 def test_one_pass_equals_a_pass_for_each_module(parent, data, inputs):
     modules = grafted(parent, data, "magnitude")
-    torch.testing.assert_close(controls.one_pass(modules)(inputs), modules.log_odds(inputs))
+    assert (modules.passes, modules.recompose(CLASSES).passes) == (1, 1)
+    alone = torch.cat([modules.recompose([c]).log_odds(inputs) for c in CLASSES], 1)
+    torch.testing.assert_close(modules.log_odds(inputs), alone)
 
 
 def test_controls_leave_the_parent_as_it_was(parent, data):
     before = copy.deepcopy(parent.state_dict())
     wants = [p.requires_grad for p in parent.parameters()]
     grafted(parent, data, "magnitude")
-    controls.shared_mask(parent, data, RECIPE, 0, CLASSES)
+    SharedMask(RECIPE).decompose(parent, data, seed=0, classes=CLASSES)
     controls.new_head(parent, data, RECIPE, 0, CLASSES)
     assert all(torch.equal(value, before[name]) for name, value in parent.state_dict().items())
     assert [p.requires_grad for p in parent.parameters()] == wants
@@ -154,7 +158,7 @@ def test_a_small_network_has_the_asked_size_and_learns(data):
 
 def test_the_same_seed_gives_the_same_control(parent, data):
     def parts(seed):
-        modules = controls.shared_mask(parent, data, RECIPE, seed, CLASSES)
+        modules = SharedMask(RECIPE).decompose(parent, data, seed=seed, classes=CLASSES)
         head = controls.new_head(parent, data, RECIPE, seed, CLASSES)[-1].weight
         small = controls.small_network(data, 1, 76, RECIPE, seed, CLASSES)[-1].weight
         return [modules.masks.masks["1.weight"], modules.grafting_weight, head, small]
@@ -166,17 +170,15 @@ def test_the_same_seed_gives_the_same_control(parent, data):
 
 def test_bad_input_is_refused_by_name(parent, data, modules, conv_parent):
     with pytest.raises(ValueError, match=r"kind must be one of \['dense', 'magnitude', 'random'\], got 'largest'"):
-        controls.fixed_masks(parent, "largest", 0.3, 0, CLASSES)
+        fixed.fixed_masks(parent, "largest", 0.3, 0, CLASSES)
     with pytest.raises(ValueError, match="k must be in"):
-        controls.fixed_masks(parent, "magnitude", 30, 0, CLASSES)
+        fixed.fixed_masks(parent, "magnitude", 30, 0, CLASSES)
     with pytest.raises(ValueError, match="masks: must be the same for all classes"):
-        controls.grafted(parent, modules.masks, data, RECIPE, 0)
-    with pytest.raises(ValueError, match="modules: their masks differ"):
-        controls.one_pass(modules)
+        fixed.grafted(parent, modules.masks, data, RECIPE, 0)
     with pytest.raises(ValueError, match="no module for class 7"):
-        controls.shared_mask(parent, data, RECIPE, 0, (0, 7))
+        SharedMask(RECIPE).decompose(parent, data, seed=0, classes=(0, 7))
     with pytest.raises(ValueError, match="parent: must return logits"):
-        controls.shared_mask(parent[:-1], data, RECIPE, 0, CLASSES)
+        SharedMask(RECIPE).decompose(parent[:-1], data, seed=0, classes=CLASSES)
     with pytest.raises(TypeError, match="parent must be a Sequential that ends in a linear layer"):
         controls.new_head(nn.Sequential(*parent, nn.ReLU()), data, RECIPE, 0, CLASSES)
     with pytest.raises(ValueError, match="weights must be at least 1"):
@@ -278,7 +280,7 @@ def test_time_and_single_class_have_their_records(setup):
 
 
 def test_controls_weigh_both_answers_alike_where_the_recipe_does(parent, data):
-    few = controls.only(replace(data, train_labels=(data.train_labels > 1) * 2), [0, 2])
+    few = replace(data, train_labels=(data.train_labels > 1) * 2).only([0, 2])
     plain, balanced = (grafted(parent, few, "magnitude", balanced=b).grafting_bias for b in (False, True))
     assert not torch.equal(plain, balanced)
     with pytest.raises(ValueError, match="recipe: this control takes images as they are, and float32"):
@@ -290,7 +292,7 @@ def test_what_a_control_cannot_be_trained_for_is_said(data):
         controls.small_network(data, 1, 100, RECIPE, 0, [2])
     without = replace(data, train_labels=data.train_labels.clamp(max=1))
     with pytest.raises(ValueError, match=r"classes: there are no training images of \[2\]"):
-        controls.only(without, [2])
+        without.only([2])
 
 
 def test_a_setting_that_diverges_is_not_chosen():

@@ -10,8 +10,10 @@ import yaml
 
 import modlib
 from modlib import masking, metrics, shared_mask
+from modlib.decomposers import SharedMask
+from modlib.decomposers.fixed_masks import masked
 from modlib.study import cli as command_line
-from modlib.study import controls, panels, trials
+from modlib.study import panels, trials
 from modlib.study.panels import Panel
 from modlib.study.records import Store
 from modlib.study.trials import is_done
@@ -160,7 +162,7 @@ def test_before_training_masks_by_magnitude_and_takes_the_statistics_anew(store,
     )
     keep = masking.keep_counts(0.3, masking.sizes(weights))
     largest = {n: masking.top_k_mask(w.abs().flatten(), keep[n]).view_as(w) for n, w in weights.items()}
-    network = controls.masked(parent, largest)
+    network = masked(parent, largest)
     norms = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     for layer in norms:
         layer.reset_running_stats()
@@ -217,7 +219,7 @@ def test_what_is_there_is_not_run_again(store, three, monkeypatch):
     def must_not_run(*args, **options):
         raise AssertionError
 
-    for owner, name in ((trials.cotraining, "cotrain_population"), (controls, "shared_mask"), (training, "train")):
+    for owner, name in ((trials.cotraining, "cotrain_population"), (SharedMask, "decompose"), (training, "train")):
         monkeypatch.setattr(owner, name, must_not_run)
     panels.run(PANEL, three, store, "cpu")
     more = replace(PANEL, alphas=[0.0, 1.0], scale_free=[0.2])
@@ -229,13 +231,15 @@ def test_the_shared_mask_has_statistics_of_its_own(store, three):
     (trial,) = PANEL.trials()["α = 0"]
     parent = trials.trained_parent(three, trial.model, 0, 1, store, "ours")
     before = {name: buffer.clone() for name, buffer in parent.named_buffers()}
-    made = controls.shared_mask(parent, three, PANEL.recipe(0.0, vote=0.9), 0, range(3))
+    made = SharedMask(PANEL.recipe(0.0, vote=0.9)).decompose(parent, three, seed=0)
     assert made.masks.mean_jaccard() == 1.0
     name = next(iter(made.statistics))
     assert not torch.equal(made.statistics[name][0], before[name])
     assert all(torch.equal(buffer, before[name]) for name, buffer in parent.named_buffers())
     inputs = three.inputs(three.test_images)
-    torch.testing.assert_close(controls.one_pass(made)(inputs), made.log_odds(inputs))
+    assert made.passes == 1
+    alone = torch.cat([made.recompose([c]).log_odds(inputs) for c in range(3)], 1)
+    torch.testing.assert_close(made.log_odds(inputs), alone)
 
 
 def test_panels_by_name(tmp_path):

@@ -1,1 +1,26 @@
-"""Ways to take a classifier apart, behind one interface."""
+"""Ways to take a classifier apart, behind one interface: `Decomposer.decompose` gives a `Decomposition`.
+
+`ModuleStemming`      the paper's: a supermask a class, co-trained
+`SharedMask`          one supermask for all classes; ours, the limit of a large alpha
+`FixedMasks`          a mask that nothing is learnt for: all edges, the largest weights, random ones
+`PanRajan`            the three older methods of the paper's Table 1: rules on activations
+`WithoutIdleNeurons`  a control for those: the network without the neurons that nothing activates
+
+A further one is a class with that method, in a file of its own.
+"""
+
+from modlib.decomposers.fixed_masks import FixedMasks
+from modlib.decomposers.interface import Decomposer, Decomposition
+from modlib.decomposers.module_stemming import ModuleStemming
+from modlib.decomposers.pan_rajan import PanRajan, WithoutIdleNeurons
+from modlib.decomposers.shared_mask import SharedMask
+
+__all__ = [
+    "Decomposer",
+    "Decomposition",
+    "FixedMasks",
+    "ModuleStemming",
+    "PanRajan",
+    "SharedMask",
+    "WithoutIdleNeurons",
+]

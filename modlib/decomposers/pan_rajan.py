@@ -10,15 +10,19 @@ A module stays a network of N outputs with a softmax; the module of class c vote
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modlib import checks
-from modlib.data import Preprocess
+from modlib.data import Dataset, Preprocess
 from modlib.engines.vectorised import fully_connected_layers
+from modlib.library import whole_or_not
 from modlib.masking import MaskSet
 
 Layers = list[tuple[Tensor, Tensor]]
@@ -31,6 +35,111 @@ SCANNED, POSITIVES, SURE = 10_000, 1000, 0.9
 """Positives of a class: at most 1000, among the first 10,000 images, where its probability is above 0.9."""
 WEAK = 0.05
 """CM-RIE merges the last hidden neurons whose weight to the module's class is below this in magnitude."""
+
+
+@dataclass(frozen=True)
+class PanRajan:
+    """Decomposes by one of their rules, `METHODS`. Takes fully connected ReLU networks with biases."""
+
+    method: str
+
+    def decompose(
+        self,
+        parent: nn.Module,
+        data: Dataset,
+        *,
+        seed: int = 0,
+        classes: Iterable[int] | None = None,
+        device: str | torch.device = "auto",
+    ) -> RuleModules:
+        """See `modlib.decomposers.Decomposer`. Nothing is drawn, and nothing moved: `seed` and `device` do nothing."""
+        made = decompose(layers_of(parent), data.train_images, data.train_labels, self.method, data.inputs)
+        return RuleModules(tuple(made), tuple(range(len(made)))).select(classes)
+
+
+@dataclass(frozen=True)
+class WithoutIdleNeurons:
+    """A control that decomposes nothing: every class gets the network without its idle neurons. Ours."""
+
+    def decompose(
+        self,
+        parent: nn.Module,
+        data: Dataset,
+        *,
+        seed: int = 0,
+        classes: Iterable[int] | None = None,
+        device: str | torch.device = "auto",
+    ) -> RuleModules:
+        """See `modlib.decomposers.Decomposer`."""
+        made = without_idle_neurons(layers_of(parent), data.train_images, data.inputs)
+        return RuleModules(tuple(made), tuple(range(len(made)))).select(classes)
+
+
+@dataclass(frozen=True)
+class RuleModules:
+    """What the rules make: for every class a network of all N outputs, zeros where it is cut."""
+
+    modules: tuple[Layers, ...]
+    classes: tuple[int, ...]
+
+    def select(self, subset: Iterable[int] | None) -> RuleModules:
+        """Return the modules of `subset` (None: all), in its order."""
+        chosen = checks.subset(self.classes if subset is None else subset, self.classes)
+        return RuleModules(tuple(self.modules[self.classes.index(c)] for c in chosen), tuple(chosen))
+
+    def recompose(self, subset: Iterable[int]) -> RuleVote:
+        """Return the network in which the modules of `subset` vote by their rule."""
+        return RuleVote(self.select(subset))
+
+    @torch.no_grad()
+    def log_odds(self, inputs: Tensor) -> Tensor:
+        """Return the log-odds of every module's own class, log p / (1 - p) of its softmax: float64 [B, C]."""
+        own = [probabilities(m, inputs)[:, c] for m, c in zip(self.modules, self.classes, strict=True)]
+        return torch.stack(own, 1).double().logit(eps=1e-15)
+
+    def remaining(self, subset: Iterable[int] | None = None) -> float:
+        """Return the share of the weights that the union of `subset` (default: all) keeps, in [0, 1]."""
+        return self.masks.remaining(subset)
+
+    @property
+    def masks(self) -> MaskSet:
+        """The edges that each module keeps."""
+        return mask_set(self.modules, self.classes)
+
+    def save(self, path: str | Path) -> None:
+        """Write `weight/<layer>` [C, in, out] and `bias/<layer>` [C, out] to one safetensors file."""
+        named = {}
+        for i, layer in enumerate(zip(*self.modules, strict=True)):
+            named[f"weight/{i}"] = torch.stack([weight for weight, _ in layer]).contiguous()
+            named[f"bias/{i}"] = torch.stack([bias for _, bias in layer]).contiguous()
+        whole_or_not(Path(path), named, {"format": "modlib rules", "classes": json.dumps(self.classes)})
+
+
+class RuleVote(nn.Module):
+    """A network for some classes: inputs [B, ...] -> [B, K], the largest wins; see `confidences`."""
+
+    classes: Tensor
+
+    def __init__(self, chosen: RuleModules) -> None:
+        super().__init__()
+        self.register_buffer("classes", torch.tensor(chosen.classes))
+        self.depth = len(chosen.modules[0])
+        for i in range(self.depth):
+            self.register_buffer(f"weight_{i}", torch.stack([module[i][0] for module in chosen.modules]))
+            self.register_buffer(f"bias_{i}", torch.stack([module[i][1] for module in chosen.modules]))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return what each module votes by, see `confidences`."""
+        modules = [
+            [(self.get_buffer(f"weight_{i}")[m], self.get_buffer(f"bias_{i}")[m]) for i in range(self.depth)]
+            for m in range(len(self.classes))
+        ]
+        return confidences(torch.stack([probabilities(module, inputs) for module in modules]), self.classes)
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Return the class that wins the vote, one of the asked ones: int64 [B]."""
+        return self.classes[self(inputs).argmax(1)]
 
 
 def twice_scaled(images: Tensor) -> Tensor:
@@ -165,18 +274,25 @@ def probabilities(layers: Layers, inputs: Tensor) -> Tensor:
     return (values @ layers[-1][0] + layers[-1][1]).softmax(1)
 
 
-def vote(each: Tensor) -> Tensor:
-    """Return the class that wins, int64 [B], of every module's probabilities: [N modules, B, N].
+def confidences(each: Tensor, classes: Tensor) -> Tensor:
+    """Return what the modules of `classes` [K] vote by, [B, K], of every one's probabilities: [K modules, B, N].
 
     A module votes where its own class is its largest output. Of several that vote, or of all where none does, the one
-    with the largest probability of its own class wins; the first of equals.
+    with the largest probability of its own class wins; the first of equals. So: that, or -1 for one that does not vote
+    where another does.
     """
+    if each.ndim != 3 or len(each) != len(classes) or int(classes.max()) >= each.shape[2]:
+        raise ValueError(f"each: must be [{len(classes)} modules, B, N classes], got {tuple(each.shape)}")
+    own = each.gather(2, classes[:, None, None].expand(-1, each.shape[1], 1))[..., 0].T  # [B, K]
+    votes = classes == each.argmax(2).T
+    return torch.where(votes.any(1, keepdim=True), own.where(votes, -1.0), own)
+
+
+def vote(each: Tensor) -> Tensor:
+    """Return the class that wins, int64 [B], of the probabilities of all N modules: [N modules, B, N]."""
     if each.ndim != 3 or each.shape[0] != each.shape[2]:
         raise ValueError(f"each: must be [N modules, B, N classes], got {tuple(each.shape)}")
-    own = each.diagonal(dim1=0, dim2=2)  # [B, N]
-    classes = torch.arange(len(each), device=each.device)
-    votes = classes == each.argmax(2).T
-    return torch.where(votes.any(1, keepdim=True), own.where(votes, -1.0), own).argmax(1)
+    return confidences(each, torch.arange(len(each), device=each.device)).argmax(1)
 
 
 def accuracy(modules: Sequence[Layers], inputs: Tensor, labels: Tensor) -> float:
@@ -185,11 +301,14 @@ def accuracy(modules: Sequence[Layers], inputs: Tensor, labels: Tensor) -> float
     return float((vote(each) == labels).double().mean())
 
 
-def mask_set(modules: Sequence[Layers]) -> MaskSet:
-    """Return the edges that each module keeps, those with a weight other than 0, as masks [C, in, out] by layer."""
+def mask_set(modules: Sequence[Layers], classes: Sequence[int] | None = None) -> MaskSet:
+    """Return the edges that each module keeps, those with a weight other than 0, as masks [C, in, out] by layer.
+
+    `classes`: of the modules; default, in order from 0.
+    """
     depth = range(len(modules[0]))
     masks = {f"layer {i + 1}": torch.stack([module[i][0] != 0 for module in modules]) for i in depth}
-    return MaskSet(masks, tuple(range(len(modules))))
+    return MaskSet(masks, tuple(range(len(modules))) if classes is None else tuple(classes))
 
 
 def flat_weights(modules: Sequence[Layers]) -> Tensor:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from modlib import cotraining, masking, metrics
 from modlib.data import Dataset
+from modlib.decomposers import FixedMasks, SharedMask
+from modlib.decomposers.fixed_masks import fixed_masks, grafted
 from modlib.modules import Modules
 from modlib.recipes import Recipe
 from modlib.study import controls
@@ -105,20 +107,19 @@ def stemming(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int] = (
 
 def _untrained(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int]) -> Modules:
     parent = parents.make(setup.model, setup.data, seed)
-    return controls.shared_mask(parent, setup.data, recipe, seed, classes)
+    return SharedMask(recipe).decompose(parent, setup.data, seed=seed, classes=classes, device="cpu")
 
 
 def _fixed(kind: str) -> Maker:
     def make(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int]) -> Modules:
-        parent = setup.parent(seed)
-        masks = controls.fixed_masks(parent, kind, _share(recipe), seed, classes)
-        return controls.grafted(parent, masks, setup.data, recipe, seed)
+        decomposer = FixedMasks(kind, _share(recipe), recipe)
+        return decomposer.decompose(setup.parent(seed), setup.data, seed=seed, classes=classes, device="cpu")
 
     return make
 
 
 def _shared(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int]) -> Modules:
-    return controls.shared_mask(setup.parent(seed), setup.data, recipe, seed, classes)
+    return SharedMask(recipe).decompose(setup.parent(seed), setup.data, seed=seed, classes=classes, device="cpu")
 
 
 def _union(setup: Setup, seed: int, classes: Sequence[int]) -> float:
@@ -281,13 +282,7 @@ def log_odds(made: Modules | nn.Module, inputs: Tensor) -> Tensor:
     """Return the log-odds [B, C] of modules, or of a network's logits read one-against-rest."""
     if isinstance(made, nn.Module):
         return controls.restricted_parent(made(inputs))
-    return controls.one_pass(made)(inputs) if passes(made) == 1 else made.log_odds(inputs)
-
-
-def passes(modules: Modules) -> int:
-    """Return how many different masks the modules have: a prediction by all of them takes a pass for each."""
-    rows = torch.cat([mask.flatten(1) for mask in modules.masks.masks.values()], dim=1)
-    return len(torch.unique(rows, dim=0))
+    return made.log_odds(inputs)
 
 
 def cost(made: Modules | nn.Module) -> dict[str, float]:
@@ -302,7 +297,7 @@ def cost(made: Modules | nn.Module) -> dict[str, float]:
     weights = sum(masking.sizes(masking.maskable_parameters(network)).values())
     if isinstance(made, nn.Module):
         return {"bytes": 4 * total, "multiply_adds": weights, "passes": 1}
-    union, number = round(made.remaining() * weights), passes(made)
+    union, number = round(made.remaining() * weights), made.passes
     grafts = made.grafting_weight.numel()
     held = 4 * (union + total - weights + grafts + made.grafting_bias.numel())
     held += (weights // 8 if union < weights else 0) + (len(made.classes) * union // 8 if number > 1 else 0)
@@ -341,13 +336,14 @@ def time_in_use(setup: Setup, seed: int, batch_size: int = 1000, repeats: int = 
 def _kinds(setup: Setup, seed: int, inputs: Tensor) -> dict[str, Callable[[], Any]]:
     modules = stemming(setup, setup.recipe, seed, setup.classes)
     pair = setup.pairs[0]
-    masks = controls.fixed_masks(setup.parent(seed), "magnitude", _share(setup.recipe), seed, setup.classes)
-    one = controls.one_pass(controls.grafted(setup.parent(seed), masks, setup.data, setup.recipe, seed, train=False))
+    parent = setup.parent(seed)
+    masks = fixed_masks(parent, "magnitude", _share(setup.recipe), seed, setup.classes)
+    one = grafted(parent, masks, setup.data, setup.recipe, seed, train=False, device="cpu").recompose(setup.classes)
     many, two = modules.recompose(setup.classes), modules.recompose(pair)
     small = _small(setup, replace(setup.recipe, epochs=1), seed, setup.classes)
     return {
         "parent": lambda: setup.parent(seed)(inputs),
-        "one mask": lambda: one(inputs),
+        "one mask": lambda: one.log_odds(inputs),
         "a mask for every class": lambda: many.log_odds(inputs),
         "two masks": lambda: two.log_odds(inputs),
         "small network": lambda: small(inputs),

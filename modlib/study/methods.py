@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from modlib import checks, metrics
 from modlib.data import Dataset
-from modlib.decomposers import pan_rajan
+from modlib.decomposers import PanRajan, WithoutIdleNeurons, pan_rajan
 from modlib.masking import MaskSet, mean_over_pairs
 from modlib.modules import Modules
 from modlib.parent import parent_hash
@@ -105,17 +105,15 @@ def _row(method: str | Trial, parent: nn.Module, data: Dataset, store: Store) ->
 
 
 def _rule(method: str, parent: nn.Module, data: Dataset) -> dict[str, Any]:
-    layers = pan_rajan.layers_of(parent)
-    if method == CONTROL:
-        modules = pan_rajan.without_idle_neurons(layers, data.train_images, data.inputs)
-    else:
-        modules = pan_rajan.decompose(layers, data.train_images, data.train_labels, method, data.inputs)
+    decomposer = WithoutIdleNeurons() if method == CONTROL else PanRajan(method)
+    made = decomposer.decompose(parent, data, seed=0)
     images, labels = data.split("test")
+    predicted = made.recompose(made.classes).predict(data.inputs(images))
     return {
         "method": method,
         "recipe": "rule",
-        "accuracy": pan_rajan.accuracy(modules, data.inputs(images), labels),
-        **sharing(pan_rajan.mask_set(modules), pan_rajan.flat_weights(modules)),
+        "accuracy": float((predicted == labels).double().mean()),
+        **sharing(made.masks, pan_rajan.flat_weights(made.modules)),
     }
 
 

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from modlib import checks, cotraining, masking, metrics, recipes
 from modlib.data import Dataset
+from modlib.decomposers import SharedMask
+from modlib.decomposers.fixed_masks import fixed_masks, masked
 from modlib.engines import check_engine
 from modlib.engines.sharding import Shard
 from modlib.recipes import Recipe
-from modlib.study import controls, records
+from modlib.study import records
 from modlib.study.experiment import Experiment, later_versions
 from modlib.study.records import Record, Store
-from modlib.study.trials import PARENT_VERSION, SPLITS, Trial, is_done, run_trials, trained_parent
+from modlib.study.trials import PARENT_VERSION, SPLITS, Trial, is_done, run_trials, split_log_odds, trained_parent
 from modlib.zoo import datasets, parents, training
 from modlib.zoo.datasets import identity
 
@@ -313,12 +315,11 @@ def shared_mask(
         parent = trained_parent(data, *which, store, panel.parent_recipe, where)
         classes = range(data.num_classes)
         try:
-            modules = controls.shared_mask(parent, data, recipe, seed, classes, checkpoint)
+            modules = SharedMask(recipe, checkpoint).decompose(parent, data, seed=seed, device=where)
         except FloatingPointError as error:
             return [{"seed": seed, "failed": str(error)}]
-        one_pass = controls.one_pass(modules, panel.precision)
-        held, held_labels = _log_odds(one_pass, data, "held_out", panel.final_images, where)
-        odds, labels = _log_odds(one_pass, data, "test", panel.final_images, where)
+        held, held_labels = split_log_odds(modules, data, "held_out", panel.final_images, panel.precision)
+        odds, labels = split_log_odds(modules, data, "test", panel.final_images, panel.precision)
         logits, _ = training.logits(parent, data, "test", precision=panel.precision)
         held_out = metrics.recomposed_accuracy(held, held_labels, classes)
         curve = metrics.subset_curve(odds, logits[: len(labels)], labels, modules.masks, seed)
@@ -372,22 +373,13 @@ def _before_training(
 ) -> dict[str, Any]:
     network, kept = parent, {}
     if allocation != "all":
-        masks = controls.fixed_masks(parent, "magnitude", k, 0, [0], allocation)
-        network, kept = controls.masked(parent, {n: m[0] for n, m in masks.masks.items()}), masks.remaining_by_layer()
+        masks = fixed_masks(parent, "magnitude", k, 0, [0], allocation)
+        network, kept = masked(parent, {n: m[0] for n, m in masks.masks.items()}), masks.remaining_by_layer()
         device = next(network.parameters()).device
         batches = (data.inputs(part.to(device)) for part in data.train_images[:images].split(100))
         torch.optim.swa_utils.update_bn(batches, network)
     accuracy = training.accuracy(network, data, "held_out", precision)
     return {"allocation": allocation, "k": k, "held_out_accuracy": accuracy, "kept_by_layer": kept}
-
-
-@torch.no_grad()
-def _log_odds(
-    network: Callable[[Tensor], Tensor], data: Dataset, split: str, images: int | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return log-odds [n, C] of the first `images` of a split, and the labels [n], in host memory."""
-    taken, labels = (values[:images] for values in data.split(split))
-    return torch.cat([network(data.inputs(part.to(device))).cpu() for part in taken.split(500)]), labels
 
 
 def describe(panel: Panel, store: Store) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from modlib import metrics
+from modlib.decomposers import FixedMasks
 from modlib.modules import Modules
 from modlib.parent import functional_call
 from modlib.recipes import Recipe
@@ -39,10 +40,11 @@ def single_class(setup: Setup, seed: int, alone: Recipe) -> Record:
 
 def _rows(setup: Setup, seed: int, alone: Recipe) -> Rows:
     parent, classes = setup.parent(seed), setup.classes
-    everything = controls.fixed_masks(parent, "dense", 1.0, seed, classes)
     grafting_only = replace(alone, alpha=0.0, lr=alone.grafting_rate)
     made = {
-        "dense parent + grafting layer": controls.grafted(parent, everything, setup.data, grafting_only, seed),
+        "dense parent + grafting layer": FixedMasks("dense", 1.0, grafting_only).decompose(
+            parent, setup.data, seed=seed, classes=classes, device="cpu"
+        ),
         "module": stemming(setup, alone, seed),
         "module, with vote loss": stemming(setup, setup.recipe, seed),
     }

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from modlib import cotraining, metrics, recipes
 from modlib.data import Dataset
+from modlib.decomposers import ModuleStemming
 from modlib.engines import checkpoints
 from modlib.engines.sharding import Shard
 from modlib.masking import mean_over_pairs
@@ -339,8 +340,7 @@ def trial_modules(
     path = _modules_path(trial, store)
     if path is not None and path.exists():
         return load(path, parent)
-    run = Run(parent, trial.recipe, trial.seed)
-    modules = cotraining.cotrain_population([run], data, device=device)[0]
+    modules = ModuleStemming(trial.recipe).decompose(parent, data, seed=trial.seed, device=device)
     if path is not None:
         modules.save(path)
     return modules
@@ -353,10 +353,12 @@ def measure(
 
     `images`: how many, the first ones; default, all. `precision`: of the forward passes.
     """
-    return _measure(modules, *_log_odds(modules, data, split, images, precision))
+    return _measure(modules, *split_log_odds(modules, data, split, images, precision))
 
 
-def _log_odds(modules: Modules, data: Dataset, split: str, images: int | None, precision: str) -> tuple[Tensor, Tensor]:
+def split_log_odds(
+    modules: Modules, data: Dataset, split: str, images: int | None, precision: str
+) -> tuple[Tensor, Tensor]:
     """Return the modules' log-odds [n, C] of the first `images` of a split (None: all), and the labels [n]."""
     taken, labels = (values[:images] for values in data.split(split))
     parts = [modules.log_odds(data.inputs(part), precision=precision) for part in taken.split(10_000)]
@@ -515,7 +517,7 @@ def _measure_trial(trial: Trial, epoch: int, modules: Modules, data: Dataset, sp
     taken = {} if images is None else {"images": images}
     if not last or split != "test" or trial.model not in parents.CONVOLUTIONAL:
         return taken | measure(modules, data, split, images, precision)
-    log_odds, labels = _log_odds(modules, data, split, images, precision)
+    log_odds, labels = split_log_odds(modules, data, split, images, precision)
     logits, _ = training.logits(modules.parent, data, split, precision=precision)
     subsets = metrics.subset_curve(log_odds, logits[:images], labels, modules.masks, trial.seed)
     return taken | _measure(modules, log_odds, labels) | {"subsets": subsets}
