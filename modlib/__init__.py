@@ -15,7 +15,7 @@ from modlib.masking import MaskSet
 from modlib.modules import Modules, load
 from modlib.recomposing import Recomposed
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 ROOMS = ("decomposers", "deploy", "study", "zoo")
 MOVED = ("datasets", "parents", "training")

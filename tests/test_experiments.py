@@ -185,6 +185,6 @@ def test_a_checkpoint_beside_a_parent_that_is_written_is_removed(data, tmp_path,
     left.parent.mkdir(exist_ok=True)
     left.touch()
     monkeypatch.setattr(training, "train", None)
-    again = trials.trained_parent(data, "fc1", 0, 1, store)
+    again = trials.trained_parent(data, "fc1", 0, 1, records.Store.at(store.folder))
     torch.testing.assert_close(again.state_dict(), trained.state_dict())
     assert not left.exists()

@@ -47,7 +47,6 @@ class Setup:
     """Module stemming's; a method's settings change it."""
     pairs: Sequence[tuple[int, int]]
     """The pairs of classes that are also trained for by themselves; may be none."""
-    parents: dict[int, nn.Module] = field(default_factory=dict)
     modules: dict[str, Modules] = field(default_factory=dict)
 
     @property
@@ -57,10 +56,7 @@ class Setup:
 
     def parent(self, seed: int) -> nn.Module:
         """Return the trained parent of a seed."""
-        if seed not in self.parents:
-            made = trained_parent(self.data, self.model, seed, self.parent_epochs, self.store)
-            self.parents[seed] = made
-        return self.parents[seed]
+        return trained_parent(self.data, self.model, seed, self.parent_epochs, self.store)
 
     def trial(self, seed: int, recipe: Recipe) -> Trial:
         """Return the trial of module stemming that the tables of the book share."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,6 @@ def compare(
         data = replace(data, preprocess=pan_rajan.twice_scaled)
     scaling = scaling_of(data) if subject.parent == "own" else "standard"  # a stored parent brings its own
 
-    @cache
     def parent() -> nn.Module:
         if subject.parent == "stored":
             return stored.stored_parent(folder, subject.dataset, subject.model)

@@ -15,7 +15,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 import torch
 from scipy import stats
+from torch import nn
 
 Rows = list[dict[str, Any]]
 
@@ -38,9 +39,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of records, parents, modules and checkpoints. With `folder` None nothing is kept."""
+    """A folder of records, parents, modules and checkpoints. With `folder` None nothing is kept.
+
+    `parents`: those that have been trained or read through this store, by name: whoever asks again gets the same one.
+    """
 
     folder: Path | None
+    parents: dict[str, nn.Module] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def at(cls, folder: str | Path | None) -> Store:

@@ -28,6 +28,7 @@ from modlib.engines import checkpoints
 from modlib.engines.sharding import Shard
 from modlib.masking import mean_over_pairs
 from modlib.modules import Modules, load
+from modlib.precision import convolutional
 from modlib.recipes import FREE, Recipe, Run
 from modlib.study import records
 from modlib.study.experiment import Experiment, chosen
@@ -40,9 +41,6 @@ PARENT_VERSION = 1
 SPLITS = ("held_out", "test")
 SETTINGS = ["dataset", "model", "recipe", "vote", "k", "alpha", "share_init"]
 """The columns that tell the settings of the paper's tables apart; with `seed`, their trials."""
-
-Parents = dict[tuple[str, int, int, str], nn.Module]
-"""Parents already trained, by model, seed, epochs and recipe: trials of one seed share theirs."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,7 @@ def trained_parent(
     Convolutional parents are kept, and used, in half precision (`modlib.zoo.parent_files`). A training that was stopped
     goes on from its last epoch.
     """
-    half = model in parents.CONVOLUTIONAL
-    precision = "bfloat16" if half and recipe == "ours" else "float32"
+    precision = "bfloat16" if model in parents.CONVOLUTIONAL and recipe == "ours" else "float32"
     settings = training.recipe(recipe, data.name, model, epochs=epochs, precision=precision)
     facts = {
         **identity(data),
@@ -116,14 +113,30 @@ def trained_parent(
         "training": chosen(settings),
         "version": PARENT_VERSION,
     }
-    parent = parents.make(model, data, seed)
     name = f"{'-'.join(identity(data).values())}-{model}-seed{seed}-{key(facts)}"
+    if name not in store.parents:
+        store.parents[name] = _read_or_trained(
+            parents.make(model, data, seed), name, data, seed, settings, store, device
+        )
+    return store.parents[name].to(device)
+
+
+def _read_or_trained(
+    parent: nn.Module,
+    name: str,
+    data: Dataset,
+    seed: int,
+    settings: training.Parameters,
+    store: Store,
+    device: str | torch.device,
+) -> nn.Module:
+    """Return `parent` with the weights that are kept under `name`, else trained, and kept."""
     path, checkpoint = store.path("parents", name, ".safetensors"), store.path("checkpoints", f"parent-{name}", ".pt")
     if path is not None and parent_files.load(parent, path):
-        parent = parent.to(device).eval()
+        parent = parent.eval()
     else:
         parent = training.train(parent.to(device), data, seed=seed, parameters=settings, checkpoint=checkpoint)
-        if half:
+        if convolutional(parent):
             parent_files.round_to_half(parent)
         if path is not None:
             parent_files.save(parent, path)
@@ -157,7 +170,6 @@ def run_trials(
         _check_data(trial, data)
     records.commit()  # of the code as it is loaded now
     computed: dict[str, Record] = {}
-    made: Parents = {}
     waiting = []
     for trial in trials:
         if is_done(trial, store):
@@ -165,7 +177,7 @@ def run_trials(
         else:
             waiting.append(trial)
     for group in _populations(waiting, population):
-        computed |= _run_or_report(group, data, store, device, engine, made, keep_modules)
+        computed |= _run_or_report(group, data, store, device, engine, keep_modules)
         print(
             f"{len(computed)} of {len(waiting)} trials computed, the last {group[-1].name}", file=sys.stderr, flush=True
         )
@@ -400,10 +412,6 @@ def _check_data(trial: Trial, data: Dataset) -> None:
         raise ValueError(f"data: trial {trial.name} is of {asked}, the data are {identity(data)}")
 
 
-def _parent_of(trial: Trial) -> tuple[str, int, int, str]:
-    return (trial.model, trial.seed, trial.parent_epochs, trial.parent_recipe)
-
-
 def _own_parent(trial: Trial, data: Dataset, store: Store, device: str) -> nn.Module:
     which = (trial.model, trial.seed, trial.parent_epochs)
     # fully connected parents are trained where their results were: on the CPU, in the same minutes
@@ -432,28 +440,26 @@ def _populations(trials: Sequence[Trial], size: int) -> Iterator[list[Trial]]:
 
 
 def _run_or_report(
-    trials: Sequence[Trial], data: Dataset, store: Store, device: str, engine: str, made: Parents, keep: bool
+    trials: Sequence[Trial], data: Dataset, store: Store, device: str, engine: str, keep: bool
 ) -> dict[str, Record]:
     """Run a population; where it diverges, run its trials alone, and record those that fail by themselves."""
     try:
-        return _run_population(trials, data, store, device, engine, made, keep)
+        return _run_population(trials, data, store, device, engine, keep)
     except FloatingPointError as error:
         _remove_checkpoints(trials, store)
         if len(trials) == 1:
             failed = [_columns(trials[0]) | {"failed": str(error)}]
             record = Shard.here().first_alone(partial(_record, trials[0], data, store, failed))
             return {trials[0].experiment.key: record}
-        alone = [_run_or_report([t], data, store, device, engine, made, keep) for t in trials]
+        alone = [_run_or_report([t], data, store, device, engine, keep) for t in trials]
         return {name: record for one in alone for name, record in one.items()}
 
 
 def _run_population(
-    trials: Sequence[Trial], data: Dataset, store: Store, device: str, engine: str, made: Parents, keep: bool
+    trials: Sequence[Trial], data: Dataset, store: Store, device: str, engine: str, keep: bool
 ) -> dict[str, Record]:
     """Train the trials side by side and return their records, by id; each is written, with its modules."""
-    for t in trials:
-        made[_parent_of(t)] = made.get(_parent_of(t)) or _own_parent(t, data, store, device)
-    trained = [made[_parent_of(t)] for t in trials]
+    trained = [_own_parent(t, data, store, device) for t in trials]
     shares = [{s: training.accuracy(p, data, s, trials[0].recipe.precision) for s in SPLITS} for p in trained]
     shard = Shard.here()
     checkpoint, so_far = _checkpoints(trials, store)
