@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from modlib.study import claims, figures, panel_results, panels, printed, records, tables
+from modlib.study import claims, figures, panel_results, panels, printed, records, tables, verdicts
 from modlib.study.experiment import Experiment
 from modlib.study.panel_results import RESTRICTED, Evidence, Results
 from modlib.study.panels import Panel
@@ -580,8 +580,8 @@ def _claim(evidence: Evidence, title: str, full: Panel) -> claims.Claim:
 def verdict(changes: Sequence[pd.DataFrame]) -> str:
     """Judge the paper's claim on panels at full size: pairs hold less, and modules lose half a point or more."""
     if not changes:
-        return "open"
+        return verdicts.OPEN
     every = pd.concat(changes)
     fewer = bool((every["remaining_parameters"] < 0).all())
     worse = bool(every["module_accuracy"].mean() <= -0.005)
-    return "holds" if fewer and worse else "partly" if fewer or worse else "does not hold"
+    return verdicts.HOLDS if fewer and worse else verdicts.PARTLY if fewer or worse else verdicts.DOES_NOT_HOLD
