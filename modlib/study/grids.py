@@ -8,8 +8,9 @@ from typing import Any
 
 from modlib import checks
 from modlib.study.experiment import Experiment
+from modlib.study.records import Record, Store
 from modlib.study.reproduce import Layout
-from modlib.study.trials import Trial, table1_settings, table1_trials
+from modlib.study.trials import Trial, run_trials, table1_settings, table1_trials
 from modlib.zoo import datasets, parents
 
 RUNS = ("quick", "published")
@@ -105,6 +106,10 @@ class FirstColumn:
     def trials(self) -> list[Trial]:
         """Return its trials."""
         return self.settings.trials(self.dataset, self.model, self.seeds)
+
+    def run(self, store: Store) -> list[Record]:
+        """Return the records of its trials, computing those that are not there."""
+        return run_trials(self.trials(), datasets.load(self.dataset), store)
 
     def experiments(self) -> list[Experiment]:
         """Return its trials as experiments."""

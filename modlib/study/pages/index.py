@@ -14,8 +14,7 @@ from modlib.study import figures, printed, records, tables
 from modlib.study.experiment import Experiment
 from modlib.study.grids import FirstColumn
 from modlib.study.records import Record, Store
-from modlib.study.trials import labelled, last_epochs, run_trials
-from modlib.zoo import datasets
+from modlib.study.trials import labelled, last_epochs
 
 
 def experiments(table1: str, **_: Any) -> list[Experiment]:
@@ -60,7 +59,7 @@ class Evidence:
 def read(table1: str, store: Store) -> Evidence:
     """Read the first column of a run of Table 1; compute the trials that are not there."""
     column = FirstColumn.of(table1)
-    return Evidence(column, run_trials(column.trials(), datasets.load(column.dataset), store))
+    return Evidence(column, column.run(store))
 
 
 def draw(evidence: Evidence) -> None:

@@ -14,13 +14,14 @@ import seaborn as sns
 from IPython.display import Markdown
 
 from modlib import metrics
+from modlib.data import Dataset
 from modlib.study import claims, figures, grids, printed, records, tables, verdicts
 from modlib.study.claims import VERDICTS, Claim
 from modlib.study.experiment import Experiment
 from modlib.study.grids import FirstColumn
 from modlib.study.records import Record, Store, mean_and_spread
 from modlib.study.reproduce import Layout
-from modlib.study.trials import last_epochs, run_trials
+from modlib.study.trials import last_epochs
 from modlib.study.verdicts import ACCURACY, JACCARD_INDEX, MODULE_ACCURACY, OPEN, REMAINING, Quantity
 from modlib.zoo import datasets
 
@@ -87,8 +88,7 @@ class Row:
 def read(table1: str, store: Store) -> Evidence:
     """Read the first column of a run of Table 1, and the claims of all pages; compute the trials that are not there."""
     column = FirstColumn.of(table1)
-    done = run_trials(column.trials(), datasets.load(column.dataset), store)
-    return Evidence(column, done, claims.gather(store, Layout.here().stems()))
+    return Evidence(column, column.run(store), claims.gather(store, Layout.here().stems()))
 
 
 def board_of(evidence: Evidence) -> pd.DataFrame:
@@ -212,22 +212,22 @@ def _on_accuracies(evidence: Evidence) -> Iterator[Row]:
 def _on_data() -> Iterator[Row]:
     """Judge what the paper says of MNIST and F-MNIST; open where they are not on this machine."""
     here, verdict = NOT_HERE, OPEN
-    images = _training_part("mnist")
-    if images is not None:
-        counts = np.bincount(images.train_labels)
+    data = _training_part("mnist")
+    if data is not None:
+        counts = np.bincount(data.train_labels)
         here = f"{counts.min():,} to {counts.max():,} training images a class"
         verdict = verdicts.yes(counts.min() == counts.max())
     text = "MNIST has an equal number of images of each class"
     yield Row(Claim(text, "Dataset", "equal", here, verdict, ""), ON_DATA)
     here, verdict = NOT_HERE, OPEN
-    images = _training_part("fashion_mnist")
-    if images is not None:
-        levels = len(np.unique(images.train_images))
+    data = _training_part("fashion_mnist")
+    if data is not None:
+        levels = len(np.unique(data.train_images))
         here, verdict = f"{levels} grey levels", verdicts.yes(levels == 2)
     yield Row(Claim("F-MNIST has binary images", "Dataset", "binary", here, verdict, ""), ON_DATA)
 
 
-def _training_part(name: str) -> Any:
+def _training_part(name: str) -> Dataset | None:
     """Return a data set with its whole training split, or None where it is not on this machine."""
     try:
         return datasets.load(name, held_out=0)
