@@ -16,72 +16,22 @@
 # own.
 
 # %% tags=["parameters", "remove-input"]
-dataset: str = "digits"  # data set: digits, mnist, fashion_mnist
-model: str = "fc1"  # parent: fc1 to fc4
-seeds: list[int] = [0, 1]  # one trial for each seed
-k: float = 0.10  # share of the edges kept in every layer
-parent_epochs: int = 50  # epochs of the parent (Table 3: 100)
-published_epochs: int = 5  # epochs of recipe published (the paper gives none here, 50 for Table 5)
-published_alphas: list[float] = [0.0, 1.0]  # stemming of recipe published
-ours_epochs: int = 5  # epochs of recipe ours
-ours_alpha: float = 1.0  # stemming of recipe ours without vote loss
-vote: float = 0.9  # weight of the vote loss
-vote_alpha: float = 4.0  # stemming of recipe ours with vote loss
+table1: str = "quick"  # whose trials are read: those of the quick or of the published run of Table 1
 results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["remove-cell"]
-import matplotlib.pyplot as plt
-import pandas as pd
-from IPython.display import Markdown
-
-import modlib
-from modlib import figures, records, tables
-from modlib.experiments import labelled, last_epochs, run_trials, table1_settings, table1_trials
-from modlib.reproduce import Layout
+from modlib.study import figures, tables
+from modlib.study.pages import index as page
+from modlib.study.records import Store
 
 figures.use_style()
-data = modlib.datasets.load(dataset)
-settings = table1_settings(globals())
-done = run_trials(table1_trials(dataset, model, seeds, **settings), data, records.Store.at(results))
-last = last_epochs(labelled(records.frame(done)))
-stemmed = last[last["alpha"] > 0]
-paper = pd.read_csv(Layout.here().root / "book" / "published" / "table1.csv")
-paper = paper[(paper["dataset"] == dataset) & (paper["model"] == model)]
-parent = last.drop_duplicates("seed")["parent_accuracy"]
+evidence = page.read(table1, Store.at(results))
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "The main result: recomposing all modules, without training. Left: accuracy of the vote on test images, one point a trial; line: their parents. Right: how many edges every two modules share (Jaccard index of the masks). Crosses: the paper, where it has this column. The vote loss is ours, not the paper's.", "name": "fig-main"}, "image": {"alt": "Two panels with a row for each recipe, published, ours, and ours with vote loss. The accuracy rises from the first to the last and reaches the line of the parents; the Jaccard index of ours is higher than that of the published recipe."}}
-figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.3), sharey=True)
-labels = list(dict.fromkeys(stemmed["label"]))
-for y, label in enumerate(labels):
-    trials = stemmed[stemmed["label"] == label]
-    left.scatter(100 * trials["accuracy"], [y] * len(trials), color=figures.COLOURS[label], s=26, alpha=0.8)
-    right.scatter(trials["jaccard_index"], [y] * len(trials), color=figures.COLOURS[label], s=26, alpha=0.8)
-theirs = paper[paper["method"] == "module stemming"]
-left.scatter(theirs["accuracy_percent"], [0] * len(theirs), marker="x", s=60, color="black")
-right.scatter(theirs["jaccard_index"], [0] * len(theirs), marker="x", s=60, color="black")
-left.axvline(100 * parent.mean(), color="black", lw=1)
-left.set(xlabel="accuracy of the vote (%)", yticks=range(len(labels)), yticklabels=labels)
-left.set_ylim(-0.6, len(labels) - 0.4)
-right.set(xlabel="Jaccard index")
-plt.show()
+page.draw(evidence)
 
 # %% tags=["remove-input"]
-best = stemmed[stemmed["vote"] > 0]
-gap = 100 * (best["parent_accuracy"].mean() - best["accuracy"].mean())
-plain = stemmed[stemmed["recipe"] == "published"]
-sentence = (
-    f"**On {data.name}, {model.upper()}, {tables.percent(k, 0)} of the edges for each module:** the published recipe (α = {max(published_alphas):g}) gives "
-    f"{records.percent_of_n(plain['accuracy'])} at a Jaccard index of {plain['jaccard_index'].mean():.2f}"
-)
-if len(theirs):
-    row = theirs.iloc[0]
-    sentence += f" (the paper: {row.accuracy_percent:.2f} % at {row.jaccard_index:.2f})"
-sentence += (
-    f"; ours, with a loss for the vote (α = {vote_alpha:g}), {records.percent_of_n(best['accuracy'])} at "
-    f"{best['jaccard_index'].mean():.2f}, {abs(gap):.2f} points {'behind' if gap > 0 else 'ahead of'} the parents' "
-    f"{records.mean_and_spread(parent)} %. The numbers are computed; [Table 1](table1.ipynb) has them all."
-)
-Markdown(sentence)
+page.main_result(evidence)
 
 # %% [markdown]
 # ## Where to go
@@ -103,7 +53,7 @@ Markdown(sentence)
 # ```
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
-tables.where_from(done, "tab-from-index", {"dataset": dataset, "model": model, "seeds": seeds, **settings})
+tables.where_from(evidence.done, "tab-from-index", evidence.column.parameters)
 
 # %% tags=["remove-cell", "nbval-check-output"]
-print(len(done), "trials of", dataset, model, labels)
+print(page.summary(evidence))

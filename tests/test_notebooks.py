@@ -11,8 +11,10 @@ import nbformat
 import pytest
 import yaml
 
+from modlib.study.pages import index, scoreboard, table1
 from modlib.study.reproduce import Layout, check_parameters, read_source
 from modlib.study.reproduce import parse_values as parse
+from modlib.study.trials import table1_settings, table1_trials
 
 LAYOUT = Layout.here()
 STEMS = sorted(LAYOUT.stems())
@@ -76,13 +78,16 @@ def test_parameters_are_typed_explained_and_published_ones_fit(stem: str) -> Non
 
 
 def test_home_page_and_scoreboard_read_the_trials_of_table_1() -> None:
-    table1 = LAYOUT.published_parameters("table1")
-    for stem in ("index", "scoreboard"):
-        own = LAYOUT.published_parameters(stem)
-        assert [own.pop("dataset")] == table1["datasets"]
-        assert [own.pop("model")] == table1["models"]
-        others = {"datasets", "models", "tried", *(key for key in table1 if key.startswith("further"))}
-        assert own == {key: value for key, value in table1.items() if key not in others}
+    of_run = {"quick": {}, "published": LAYOUT.published_parameters("table1")}
+    for run, published in of_run.items():
+        own = LAYOUT.default_parameters("table1") | published
+        column = table1_trials(own["datasets"][0], own["models"][0], own["seeds"], **table1_settings(own))
+        expected = [trial.experiment.key for trial in column]
+        assert set(expected) <= {experiment.key for experiment in table1.experiments(**own)}
+        for stem, module in (("index", index), ("scoreboard", scoreboard)):
+            given = LAYOUT.default_parameters(stem) | ({} if run == "quick" else LAYOUT.published_parameters(stem))
+            assert given.keys() == {"table1", "results"}, "the trials' parameters are stated once, by Table 1"
+            assert [experiment.key for experiment in module.experiments(**given)] == expected
 
 
 @pytest.mark.parametrize("stem", STEMS)

@@ -66,15 +66,24 @@ def compare(
     def compute(method: str | Trial) -> Callable[[], Rows]:
         return lambda: [vars(subject) | _row(method, parent(), data, store)]
 
-    of = (subject.seed, subject.parent_epochs, subject.parent)
-    trials = [Trial(subject.dataset, subject.model, name, recipe, *of, scaling=scaling) for name, recipe in recipes]
-    methods: list[str | Trial] = [*RULES, *trials]
     records, sha256 = [], data.sha256()
-    for method in methods:
+    for method in _methods(subject, recipes, scaling):
         experiment = _experiment(subject, method, scaling)
         if subject.parent == "own" or folder or experiment.is_done(store):
             records.append(experiment.run(store, compute(method), data_sha256=sha256))
     return records
+
+
+def experiments(subject: Subject, recipes: Sequence[tuple[str, Recipe]], scaling: str = "standard") -> list[Experiment]:
+    """Return the experiments that `compare` reads or runs; `scaling`: of the data, which counts for an own parent."""
+    scaling = scaling if subject.parent == "own" else "standard"  # a stored parent brings its own
+    return [_experiment(subject, method, scaling) for method in _methods(subject, recipes, scaling)]
+
+
+def _methods(subject: Subject, recipes: Sequence[tuple[str, Recipe]], scaling: str) -> list[str | Trial]:
+    of = (subject.seed, subject.parent_epochs, subject.parent)
+    trials = [Trial(subject.dataset, subject.model, name, recipe, *of, scaling=scaling) for name, recipe in recipes]
+    return [*RULES, *trials]
 
 
 def sharing(masks: MaskSet, weights: Tensor) -> dict[str, float]:

@@ -35,6 +35,20 @@ Changes = Mapping[str, Mapping[str, Any]]
 """Settings by the name that the page shows, each what it changes of a recipe."""
 SHARED = "shared mask"
 """The control: one supermask for all classes, as large as a module."""
+NOT_OF_CONTROLS = (
+    "alphas",
+    "alphas_lr",
+    "scale_free",
+    "voting",
+    "variants",
+    "controls",
+    "tried",
+    "tried_controls",
+    "shares",
+    "reduced",
+    "measured_images",
+)
+"""The settings of a panel that its controls do not depend on."""
 OF_RECIPE = ("k", "epochs", "batch_size", "lr", "init", "images_per_epoch", "precision")
 """The settings of a panel that are settings of its recipes."""
 
@@ -275,6 +289,17 @@ def _check_images(panel: Panel, data: Dataset) -> None:
             raise ValueError(f"{name}: the first {asked} of {split} have none of the classes {sorted(missing)[:5]}")
 
 
+def control_experiment(panel: Panel, seed: int, control: str = SHARED) -> Experiment:
+    """Return the experiment of a control of a panel, one of `panel.control_recipes()`, under a seed."""
+    relevant = {name: v for name, v in vars(panel).items() if name not in NOT_OF_CONTROLS} | {"seeds": [seed]}
+    parameters: dict[str, Any] = {"control": "shared mask", "panel": relevant}
+    if changes := {**panel.controls, **panel.tried_controls}[control]:
+        parameters["changes"] = changes
+    parameters |= later_versions(cotraining=cotraining.VERSION, parent=PARENT_VERSION)
+    label = f"{panel.dataset}-{panel.model}-{control.replace(' ', '-').replace(',', '')}-seed{seed}"
+    return Experiment("panels", label, parameters)
+
+
 def shared_mask(
     panel: Panel, seed: int, data: Dataset, store: Store, device: str = "auto", control: str = SHARED
 ) -> Record:
@@ -285,29 +310,8 @@ def shared_mask(
     `control`: which of `panel.control_recipes()`. The rows are those of `modlib.metrics.subset_curve`, beside the
     accuracy on held-out images; or one row with what `failed`, where the scores diverge.
     """
-    recipe = panel.control_recipes()[control]
-    irrelevant = {
-        "alphas",
-        "alphas_lr",
-        "scale_free",
-        "voting",
-        "variants",
-        "controls",
-        "tried",
-        "tried_controls",
-        "shares",
-        "reduced",
-        "measured_images",
-    }
-    relevant = {name: v for name, v in vars(panel).items() if name not in irrelevant} | {"seeds": [seed]}
-    parameters: dict[str, Any] = {"control": "shared mask", "panel": relevant}
-    if changes := {**panel.controls, **panel.tried_controls}[control]:
-        parameters["changes"] = changes
-    parameters |= later_versions(cotraining=cotraining.VERSION, parent=PARENT_VERSION)
-
-    where = cotraining.resolve_device(device)
-    label = f"{panel.dataset}-{panel.model}-{control.replace(' ', '-').replace(',', '')}-seed{seed}"
-    experiment = Experiment("panels", label, parameters)
+    recipe, where = panel.control_recipes()[control], cotraining.resolve_device(device)
+    experiment = control_experiment(panel, seed, control)
     checkpoint = store.path("checkpoints", f"control-{experiment.key}", ".pt")
 
     def compute() -> list[dict[str, Any]]:
@@ -339,6 +343,20 @@ def shared_mask(
     return Shard.here().first_alone(recorded)
 
 
+def before_training_experiment(panel: Panel, images: int = 1000) -> Experiment:
+    """Return the experiment of masks by magnitude that nothing is trained for, see `before_training`."""
+    seed = panel.seeds[0]
+    parameters = {
+        "control": "before training",
+        "parent": [panel.dataset, panel.model, seed, panel.parent_epochs, panel.parent_recipe],
+        "shares": list(panel.shares),
+        "images": images,
+        "precision": panel.precision,
+        **later_versions(parent=PARENT_VERSION),
+    }
+    return Experiment("panels", f"{panel.dataset}-{panel.model}-before-training-seed{seed}", parameters)
+
+
 def before_training(panel: Panel, data: Dataset, store: Store, images: int = 1000, device: str = "auto") -> Record:
     """Return the record of what a mask by magnitude leaves of the first seed's parent, before anything is trained.
 
@@ -348,14 +366,6 @@ def before_training(panel: Panel, data: Dataset, store: Store, images: int = 100
     """
     seed = panel.seeds[0]
     which = (panel.model, seed, panel.parent_epochs)
-    parameters = {
-        "control": "before training",
-        "parent": [panel.dataset, *which, panel.parent_recipe],
-        "shares": list(panel.shares),
-        "images": images,
-        "precision": panel.precision,
-        **later_versions(parent=PARENT_VERSION),
-    }
     where = cotraining.resolve_device(device)
 
     def compute() -> list[dict[str, Any]]:
@@ -363,7 +373,7 @@ def before_training(panel: Panel, data: Dataset, store: Store, images: int = 100
         cases = [("all", 1.0), *itertools.product(masking.ALLOCATIONS, panel.shares)]
         return [{"seed": seed} | _before_training(parent, *case, data, images, panel.precision) for case in cases]
 
-    experiment = Experiment("panels", f"{panel.dataset}-{panel.model}-before-training-seed{seed}", parameters)
+    experiment = before_training_experiment(panel, images)
     facts: dict[str, Any] = {"data_sha256": data.sha256(), "device": records.device_name(where)}
     return Shard.here().first_alone(lambda: experiment.run(store, compute, **facts))
 

@@ -6,6 +6,7 @@ cell ids, timings and paths normalised, so that the same run gives the same file
 
 from __future__ import annotations
 
+import ast
 import copy
 import hashlib
 import os
@@ -63,6 +64,16 @@ class Layout:
         if not path.exists():
             raise ValueError(f"notebook: unknown {stem!r}; there are {self.stems()}")
         return path
+
+    def default_parameters(self, stem: str) -> dict[str, Any]:
+        """Return the parameters of a quick run: the defaults in the notebook's parameters cell."""
+        cells = read_source(self.source(stem)).cells
+        cell = next(c for c in cells if "parameters" in c.metadata.get("tags", []))
+        return {
+            statement.target.id: ast.literal_eval(statement.value)
+            for statement in ast.parse(cell.source).body
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value
+        }
 
     def published_parameters(self, stem: str) -> dict[str, Any]:
         """Return the parameters of the published run, from notebooks/params/<stem>.yml."""

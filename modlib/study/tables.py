@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,6 +21,11 @@ def table(frame: pd.DataFrame, caption: str, name: str) -> Markdown:
 def percent(share: float, digits: int = 2) -> str:
     """Return a share in [0, 1] as a percentage."""
     return f"{100 * share:.{digits}f}%"
+
+
+def groups(rows: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Yield the values of two columns or more, and the rows that have them, in the order in which they first appear."""
+    yield from rows.groupby(list(columns), sort=False)
 
 
 def where_from(

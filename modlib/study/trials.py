@@ -214,7 +214,7 @@ def table1_trials(
 
 
 def table1_settings(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a notebook's variables (`globals()`) that `table1_trials` takes by name."""
+    """Return those of a page's parameters that `table1_trials` takes by name; ValueError for missing ones."""
     taken = inspect.signature(table1_trials).parameters.values()
     names = [p.name for p in taken if p.kind is p.KEYWORD_ONLY]
     missing = [name for name in names if name not in variables]

@@ -1,0 +1,121 @@
+"""Grids of trials by the parameters of pages: the columns of Table 1, and the run of it that other pages read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from modlib import checks
+from modlib.study.experiment import Experiment
+from modlib.study.records import Record, Store
+from modlib.study.reproduce import Layout
+from modlib.study.trials import Trial, run_trials, table1_settings, table1_trials
+from modlib.zoo import datasets, parents
+
+RUNS = ("quick", "published")
+"""The runs of a page: with the defaults of its parameters cell, and with those of notebooks/params on top."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of Table 1, data set and parent, and its stemming under recipe ours with vote loss."""
+
+    dataset: str
+    model: str
+    alpha: float
+
+    def __str__(self) -> str:
+        return f"{self.dataset} {self.model} {self.alpha}"
+
+
+def columns(name: str, given: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Return the columns that the parameter `name` of a page lists, as mappings of dataset, model and alpha.
+
+    Raises ValueError or TypeError, with the place in the list, for what is missing, unknown or out of its range.
+    """
+    known = [f.name for f in fields(Column)]
+    for i, column in enumerate(given):
+        if column.keys() != set(known):
+            raise ValueError(f"{name}[{i}]: a column has {', '.join(known)}; got {dict(column)}")
+        checks.choice(f"{name}[{i}].dataset", column["dataset"], datasets.NAMES)
+        checks.choice(f"{name}[{i}].model", column["model"], parents.FC)
+        checks.number(f"{name}[{i}].alpha", column["alpha"], 0.0)
+    return [Column(column["dataset"], column["model"], float(column["alpha"])) for column in given]
+
+
+@dataclass(frozen=True)
+class Table1Settings:
+    """The settings that all columns of Table 1 have in common, see `modlib.study.trials.table1_trials`."""
+
+    k: float
+    parent_epochs: int
+    published_epochs: int
+    published_alphas: Sequence[float]
+    ours_epochs: int
+    ours_alpha: float
+    vote: float
+    vote_alpha: float
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Table1Settings:
+        """Return the settings among the parameters of a page; ValueError names those that are missing."""
+        return cls(**table1_settings(parameters))
+
+    def trials(self, dataset: str, model: str, seeds: Sequence[int]) -> list[Trial]:
+        """Return the trials of a column: recipe published for each alpha, ours without and with vote loss."""
+        return table1_trials(dataset, model, seeds, **vars(self))
+
+    def voting_trials(self, column: Column, seeds: Sequence[int]) -> list[Trial]:
+        """Return the trials of a column under recipe ours with vote loss, with the column's own stemming."""
+        settings = vars(self) | {"vote_alpha": column.alpha}
+        trials = table1_trials(column.dataset, column.model, seeds, **settings)
+        return [trial for trial in trials if trial.recipe.vote > 0]
+
+
+@dataclass(frozen=True)
+class FirstColumn:
+    """The first column of a run of Table 1, with all of its trials: what the home page and the scoreboard read."""
+
+    dataset: str
+    model: str
+    seeds: Sequence[int]
+    settings: Table1Settings
+
+    @classmethod
+    def of(cls, run: str) -> FirstColumn:
+        """Return that of a run of Table 1's page, one of `RUNS`, from the page's own parameters."""
+        checks.choice("table1", run, RUNS)
+        layout = Layout.here()
+        parameters = layout.default_parameters("table1")
+        if run == "published":
+            parameters |= layout.published_parameters("table1")
+        settings = Table1Settings.of(parameters)
+        return cls(parameters["datasets"][0], parameters["models"][0], parameters["seeds"], settings)
+
+    @property
+    def name(self) -> str:
+        """Data set and parent, as sentences name them."""
+        return f"{self.dataset} {self.model.upper()}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What decides its trials, for a page's provenance."""
+        return {"dataset": self.dataset, "model": self.model, "seeds": self.seeds, **vars(self.settings)}
+
+    def trials(self) -> list[Trial]:
+        """Return its trials."""
+        return self.settings.trials(self.dataset, self.model, self.seeds)
+
+    def run(self, store: Store) -> list[Record]:
+        """Return the records of its trials, computing those that are not there."""
+        return run_trials(self.trials(), datasets.load(self.dataset), store)
+
+    def experiments(self) -> list[Experiment]:
+        """Return its trials as experiments."""
+        return [trial.experiment for trial in self.trials()]
+
+
+def is_papers(dataset: str, model: str, k: float) -> bool:
+    """Return whether a column is the one that most of the paper's numbers are of: MNIST FC1 at k = 10%."""
+    return dataset == "mnist" and model == "fc1" and k == 0.10

@@ -1,0 +1,587 @@
+"""Figure 4: what its panels have given, as tables, drawings, sentences and claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from modlib.study import claims, figures, panel_results, panels, printed, records, tables, verdicts
+from modlib.study.experiment import Experiment
+from modlib.study.panel_results import RESTRICTED, Evidence, Results
+from modlib.study.panels import Panel
+from modlib.study.records import Store, mean_and_spread
+
+MODA = "MODA (their numbers, full size)"
+CLAIM = (
+    "Module stemming reduces the remaining parameters, and the accuracy is not ensured for α = 1 compared with α = 0"
+)
+CLOSE = 0.01
+"""How far behind its parent a decomposition may be, as a share of the images: one point."""
+Look = tuple[Any, Any]
+"""Colour and line of a setting."""
+
+
+def experiments(panels: Sequence[Mapping[str, Any]], **_: Any) -> list[Experiment]:
+    """Return all that the page reads or computes: trials, controls, and masks that nothing is trained for."""
+    return [experiment for settings in panels for experiment in _experiments(Panel.of(settings))]
+
+
+def _experiments(panel: Panel) -> Iterator[Experiment]:
+    for of_setting in (panel.trials() | panel.tried_trials()).values():
+        yield from (trial.experiment for trial in of_setting)
+    yield from (panels.control_experiment(panel, seed, name) for name, seed in panel.control_runs())
+    yield panels.before_training_experiment(panel)
+
+
+def summary(evidence: Evidence) -> str:
+    """Return how many trials there are, and whether the pairs' remaining parameters lie where they must."""
+    last = evidence.last(evidence.rows)
+    trials = evidence.trials.groupby(["panel", "variant", "seed"]).ngroups
+    between = bool(last["remaining_parameters"].between(0.98 * last["k"], 2.02 * last["k"]).all())
+    return f"{trials} trials, {len(evidence.failed)} failed, controls included\npairs between k and 2k: {between}"
+
+
+def gather(settings: Sequence[Mapping[str, Any]], store: Store) -> Evidence:
+    """Run what is open of the panels with these settings, and read the rest; write the page's table of trials."""
+    evidence = panel_results.gather(settings, store)
+    records.export(store, "figure4", evidence.done, {"panels": settings})
+    return evidence
+
+
+def looks_of(evidence: Evidence) -> dict[str, Look]:
+    """Return how every setting is drawn: the paper's solid and blue, scale-free ones green, ours yellow to red."""
+    plain = [figures.COLOURS["no stemming"], *sns.color_palette("blend:#9ecae1,#08306b", 3)]
+    names = list(dict.fromkeys([*evidence.rows["variant"], *evidence.shown_controls["setting"]]))
+    looks: dict[str, Look] = {f"α = {a:g}": (hue, "-") for a, hue in zip((0.0, 0.05, 0.1, 1.0), plain, strict=True)}
+    looks |= {name: ("#009e73", ":" if "vote" in name else "--") for name in names if "scale-free" in name}
+    own = [name for name in names if name not in looks and not name.startswith(panels.SHARED)]
+    hues = sns.color_palette("YlOrRd", len(own) + 1)[1:]
+    looks |= {name: (hue, "--") for name, hue in zip(own, hues, strict=True)}
+    dashes = cycle(["-", "-.", ":", "--", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)), (0, (8, 3))])
+    one_mask = [name for name in names if name.startswith(panels.SHARED)]
+    looks |= {name: (figures.COLOURS["TI-SNE"], line) for name, line in zip(one_mask, dashes, strict=False)}
+    return looks | {RESTRICTED: ("black", "--")}
+
+
+def _draw(ax: Axes, looks: Mapping[str, Look], setting: str, curve: pd.Series, **options: Any) -> None:
+    """Draw a curve [x -> y] as its setting looks."""
+    hue, line = looks.get(setting, ("#555555", "-"))
+    ax.plot(curve.index, curve, color=hue, ls=line, label=setting, **options)
+
+
+def _legend_of(figure: Figure, axes: Iterable[Axes]) -> None:
+    """Draw one legend above all axes, in which every setting stands once."""
+    lines = [line for ax in axes for line in ax.lines if not str(line.get_label()).startswith("_")]
+    drawn: dict[str, Any] = {}
+    for line in lines:
+        drawn.setdefault(str(line.get_label()), line)
+    figure.legend(drawn.values(), drawn, frameon=False, fontsize=7, ncols=4, loc="outside upper center")
+
+
+def _title(ax: Axes, results: Results) -> None:
+    ax.set_title(f"{results.panel.name}\n({results.size})", fontsize=9)
+
+
+def draw_epochs(evidence: Evidence) -> None:
+    """Draw remaining parameters of pairs and accuracies of modules over the epochs, a column for each panel."""
+    looks = looks_of(evidence)
+    count = len(evidence.panels)
+    width = max(figures.WIDTH * 0.6, 2.6 * count)
+    figure, axes = plt.subplots(2, count, figsize=(width, 4.8), squeeze=False, sharex="col")
+    test = evidence.rows[evidence.rows["split"] == "test"]
+    for column, (name, results) in zip(axes.T, evidence.panels.items(), strict=True):
+        part = test[(test["panel"] == name) & (test["k"] == results.panel.k)]
+        _draw_over_epochs(column[0], looks, part, "remaining_parameters", 1)
+        _draw_over_epochs(column[1], looks, part, "module_accuracy", 100)
+        column[0].axhline(results.panel.k, ls=":", color="black", lw=1)
+        column[0].ticklabel_format(axis="y", useOffset=False)
+        _title(column[0], results)
+        column[1].set(xlabel="epoch")
+        column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set(ylabel="remaining\nparameters")
+    axes[1, 0].set(ylabel="accuracy\nof modules (%)")
+    _legend_of(figure, axes.T.flat)
+    plt.show()
+
+
+def _draw_over_epochs(ax: Axes, looks: Mapping[str, Look], rows: pd.DataFrame, quantity: str, scale: float) -> None:
+    """Draw the mean of a quantity over trials for every setting, one standard deviation shaded."""
+    over = rows.groupby(["variant", "epoch"], sort=False)[quantity].agg(["mean", "std"]) * scale
+    for setting in over.index.unique("variant"):
+        curve = over.loc[setting]
+        _draw(ax, looks, setting, curve["mean"])
+        low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
+        ax.fill_between(curve.index, low, high, color=ax.lines[-1].get_color(), alpha=0.2, lw=0)
+
+
+def panels_table(evidence: Evidence) -> Markdown:
+    """Tabulate what each panel is: its parents, and what was reduced."""
+    public = printed.numbers("public_recipes").set_index("dataset")["accuracy_percent_low"]
+    last = evidence.last(evidence.rows)
+    lines = []
+    for name, results in evidence.panels.items():
+        panel = results.panel
+        parents = last[last["panel"] == name].drop_duplicates("seed")["parent_accuracy"]
+        reached = public.get(results.paper_dataset)
+        steps = -(-(panel.images_per_epoch or results.train_images) // panel.batch_size)
+        lines.append(
+            {
+                "panel": name,
+                "reduced": panel.reduced or "nothing",
+                "trials": len(panel.seeds),
+                "epochs": panel.epochs,
+                "images per epoch and module": panel.images_per_epoch or "all",
+                "steps of a module": panel.epochs * steps,
+                "own parents (%)": mean_and_spread(parents),
+                "points behind": f"{reached - 100 * parents.mean():.1f}" if reached else "",
+            }
+        )
+    return tables.table(
+        pd.DataFrame(lines),
+        "What each panel is: its parents, and what was reduced of the paper's scale (50 epochs, all images, five "
+        "trials). Parents: recipe ours, all test images. Behind: the lower end of what public recipes reach at full "
+        "size, for svhn_10k on the whole of SVHN.",
+        "tab-figure4-panels",
+    )
+
+
+def settings_table(evidence: Evidence) -> Markdown:
+    """Tabulate every setting after the last epoch."""
+    lines = [
+        {
+            "panel": name,
+            "setting": variant,
+            "remaining parameters of pairs": mean_and_spread(part["remaining_parameters"], 1, 4),
+            "of all classes": mean_and_spread(part["remaining_parameters_all"], 1, 3),
+            "Jaccard index": mean_and_spread(part["jaccard_index"], 1, 3),
+            "modules (%)": mean_and_spread(part["module_accuracy"]),
+            "pairs (%)": mean_and_spread(part["pair_accuracy"]),
+            "all classes (%)": mean_and_spread(part["accuracy"]),
+            "n": len(part),
+            "on": ", ".join(sorted(evidence.panels[str(name)].devices[str(variant)])),
+        }
+        for (name, variant), part in evidence.last(evidence.rows).groupby(["panel", "variant"], sort=False)
+    ]
+    return tables.table(
+        pd.DataFrame(lines),
+        f"The last epoch, test images{evidence.images}, mean ± standard deviation over n trials. A module that always "
+        "says *another class* has an accuracy of one minus the share of its class: 90% with ten classes, 99% with a "
+        "hundred. Trials of one panel may come from several devices: compare means, not single trials.",
+        "tab-figure4",
+    )
+
+
+def draw_subsets(evidence: Evidence) -> None:
+    """Draw the accuracy of recomposed networks over the number of classes, for each panel."""
+    looks = looks_of(evidence)
+    count = len(evidence.panels)
+    width = max(figures.WIDTH * 0.7, 2.8 * count)
+    figure, axes = plt.subplots(1, count, figsize=(width, 3.4), squeeze=False)
+    for ax, (name, results) in zip(axes[0], evidence.panels.items(), strict=True):
+        part = evidence.curves[evidence.curves["panel"] == name]
+        means = 100 * part.groupby(["setting", "classes"], sort=False)["accuracy"].mean()
+        for setting in means.index.unique("setting"):
+            _draw(ax, looks, setting, means[setting], marker=".", ms=3)
+        ax.set(xlabel="classes in the subset")
+        _title(ax, results)
+    axes[0, 0].set(ylabel="accuracy of the vote (%)")
+    _legend_of(figure, axes[0])
+    plt.show()
+
+
+def subsets_table(evidence: Evidence) -> Markdown:
+    """Tabulate recomposed networks of two, five and all classes."""
+    lines = []
+    for (name, setting), part in evidence.curves.groupby(["panel", "setting"], sort=False):
+        most = part["classes"].max()
+        for size in sorted({2, min(5, most), most}):
+            one = part[part["classes"] == size].groupby("seed")[["accuracy", "union"]].mean()
+            lines.append(
+                {
+                    "panel": name,
+                    "setting": setting,
+                    "classes": size,
+                    "accuracy (%)": mean_and_spread(one["accuracy"]),
+                    "weights held": mean_and_spread(one["union"], 1, 3),
+                    "n": len(one),
+                }
+            )
+    return tables.table(
+        pd.DataFrame(lines),
+        f"Recomposed networks, test images{evidence.images}: accuracy, and the share of the parent's maskable weights "
+        "that they hold. Mean ± standard deviation over n trials.",
+        "tab-figure4-subsets",
+    )
+
+
+def draw_untrained(evidence: Evidence) -> None:
+    """Draw what two allocations keep of every layer, and the accuracy that this leaves before any training."""
+    untrained = evidence.untrained
+    figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
+    middle = sorted(set(untrained["k"]) - {1.0})[1]
+    for hue, (name, part) in zip(sns.color_palette("deep"), untrained.groupby("panel", sort=False), strict=False):
+        kept = part[(part["allocation"] == "lamp") & (part["k"] == middle)]["kept_by_layer"].item()
+        depth = [i / (len(kept) - 1) for i in range(len(kept))]
+        left.plot(depth, [100 * share for share in kept.values()], color=hue, marker=".", ms=3, ls="--", label=name)
+        for allocation, line in (("uniform", "-"), ("lamp", "--")):
+            curve = part[part["allocation"] == allocation].set_index("k")["held_out_accuracy"]
+            right.plot(100 * curve.index, 100 * curve, color=hue, ls=line, marker=".")
+        right.axhline(100 * part[part["allocation"] == "all"]["held_out_accuracy"].item(), color=hue, ls=":", lw=1)
+    left.axhline(100 * middle, color="black", lw=1)
+    left.set(xlabel="layer, from input (0) to output (1)", ylabel=f"share kept (%) at k = {middle:.0%}")
+    right.set(xlabel="share of all weights kept (%)", ylabel="accuracy, not trained (%)")
+    figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3, loc="outside upper center")
+    plt.show()
+
+
+def untrained_table(evidence: Evidence) -> Markdown:
+    """Tabulate masks by magnitude that nothing was trained for."""
+    whole = evidence.untrained["allocation"] == "all"
+    parents = evidence.untrained[whole].set_index("panel")["held_out_accuracy"]
+    masks = evidence.untrained[~whole].pivot_table("held_out_accuracy", ["panel", "k"], "allocation", sort=False)
+    lines = [
+        {
+            "panel": row["panel"],
+            "weights kept": f"{row['k']:.0%}",
+            "the same share of every layer (%)": tables.percent(row["uniform"]),
+            "LAMP (%)": tables.percent(row["lamp"]),
+            "the parent (%)": tables.percent(parents[row["panel"]]),
+        }
+        for row in masks.reset_index().to_dict("records")
+    ]
+    return tables.table(
+        pd.DataFrame(lines),
+        "Masks by magnitude that nothing was trained for: accuracy on held-out images, one parent for each panel.",
+        "tab-figure4-allocation",
+    )
+
+
+def one_mask_table(evidence: Evidence) -> Markdown:
+    """Tabulate modules alone, modules that go on from one mask, and one mask alone."""
+    lines = [line for name in evidence.panels for line in _one_mask_lines(evidence, name)]
+    return tables.table(
+        pd.DataFrame(lines),
+        f"Modules alone, modules that go on from one mask, and one mask alone: test images{evidence.images}, all "
+        "classes, mean ± standard deviation over n trials. Images trained on: passes of one image through the network, "
+        "forward and back.",
+        "tab-figure4-one-mask",
+    )
+
+
+def _one_mask_lines(evidence: Evidence, name: str) -> Iterator[dict[str, Any]]:
+    results, panel = evidence.panels[name], evidence.panels[name].panel
+    last = evidence.last(evidence.rows)
+    modules = last[last["panel"] == name].groupby("variant")["module_accuracy"]
+    chosen = {s: r for s, r in panel.settings().items() if r.allocation == "lamp" and r.vote}
+    alone = {s: r for s, r in panel.control_recipes().items() if r.allocation == "lamp" and s in panel.controls}
+    of_all = evidence.of_all_classes(name)
+    for setting, recipe in (chosen | alone).items():
+        epochs = recipe.epochs if setting in alone else results.num_classes * panel.epochs
+        passes = (recipe.shared_epochs + epochs) * (panel.images_per_epoch or results.train_images)
+        part = of_all[of_all["setting"] == setting]
+        yield {
+            "panel": name,
+            "setting": setting,
+            "images trained on": f"{passes:,}",
+            "all classes (%)": mean_and_spread(part["accuracy"]),
+            "the parent (%)": mean_and_spread(part["parent_accuracy"]),
+            "weights held": mean_and_spread(part["union"], 1, 3),
+            "modules (%)": "" if setting in alone else mean_and_spread(modules.get_group(setting)),
+            "n": len(part),
+        }
+
+
+def one_mask_sentence(evidence: Evidence) -> Markdown:
+    """Say what modules that go on from one mask gain over one mask alone, of about as many epochs."""
+    said = [part for name in evidence.panels for part in _one_mask_differences(evidence, name)]
+    return Markdown(f"Modules that go on from one mask, minus one mask alone, paired by seed: {'; '.join(said)}.")
+
+
+def _one_mask_differences(evidence: Evidence, name: str) -> Iterator[str]:
+    results, panel = evidence.panels[name], evidence.panels[name].panel
+    accuracy = evidence.of_all_classes(name).set_index(["setting", "seed"])["accuracy"]
+    both = panel.settings() | panel.control_recipes()
+    firsts = [s for s, r in both.items() if r.shared_epochs and r.k == panel.k]
+    masks = [s for s in panel.controls if both[s].allocation == "lamp" and both[s].epochs > panel.epochs]
+    for first_mask, one in [(a, b) for a in firsts for b in masks]:
+        change = 100 * (accuracy[first_mask] - accuracy[one])
+        low, high = records.interval(change)
+        share = both[one].epochs / (both[first_mask].shared_epochs + results.num_classes * panel.epochs)
+        spread = f"n = {len(change)}, 95% interval {low:+.2f} to {high:+.2f}" if len(change) > 1 else "n = 1"
+        yield (
+            f"{name}: {mean_and_spread(change, 1)} points against *{one}* ({spread}), "
+            f"which takes {share:.0%} of the passes"
+        )
+
+
+def first_seeds(evidence: Evidence) -> pd.DataFrame:
+    """Return all settings and controls under the first seed of their panel, by their accuracy on held-out images.
+
+    Columns: panel, setting, rate of the scores, accuracy (of all classes), pairs (NaN for one mask), weights held.
+    """
+    seeds = {name: results.panel.seeds[0] for name, results in evidence.panels.items()}
+    held = pd.concat([evidence.rows[evidence.rows["seed"] == evidence.rows["panel"].map(seeds)], evidence.tried])
+    held = held[held["split"] == "held_out"].rename(columns={"variant": "setting"})
+    held = held[held["epoch"] == held.groupby(["panel", "setting"])["epoch"].transform("max")]
+    held = held.rename(columns={"pair_accuracy": "pairs", "remaining_parameters_all": "weights"})
+    controls = evidence.controls
+    largest = controls["classes"] == controls.groupby("panel")["classes"].transform("max")
+    whole = controls[largest & (controls["seed"] == controls["panel"].map(seeds))].drop(columns="accuracy")
+    whole = whole.rename(columns={"held_out_accuracy": "accuracy", "density": "weights"})
+    every = pd.concat([held.sort_values("panel", kind="stable"), whole], ignore_index=True)
+    recipes = {name: results.recipes() for name, results in evidence.panels.items()}
+    rates = [recipes[name][setting].lr for name, setting in zip(every["panel"], every["setting"], strict=True)]
+    return every.assign(rate=rates)[["panel", "setting", "rate", "accuracy", "pairs", "weights"]]
+
+
+def tried_table(tried: pd.DataFrame) -> Markdown:
+    """Tabulate the table of `first_seeds`."""
+    lines = [
+        {
+            "panel": row["panel"],
+            "setting": row["setting"],
+            "rate": f"{row['rate']:g}",
+            "all classes (%)": tables.percent(row["accuracy"]),
+            "pairs (%)": "" if pd.isna(row["pairs"]) else tables.percent(row["pairs"]),
+            "of all weights": f"{row['weights']:.3f}",
+            "n": 1,
+        }
+        for row in tried.to_dict("records")
+    ]
+    return tables.table(
+        pd.DataFrame(lines),
+        "Accuracy of the vote on held-out training images: what the panels above show, and what else was tried; the "
+        "rate is that of the scores.",
+        "tab-figure4-tried",
+    )
+
+
+def rates_sentence(evidence: Evidence, tried: pd.DataFrame) -> Markdown:
+    """Say how far the best rate of each setting is ahead of the next; `tried`: of `first_seeds`."""
+    used = tried["setting"].str.split(", rate ").str[0]  # the setting whose rate was varied
+    said = []
+    for (name, setting), part in tried.groupby(["panel", used], sort=False):
+        if len(part) < 2:
+            continue
+        results = evidence.panels[str(name)]
+        ranked = part.assign(accuracy=100 * part["accuracy"]).sort_values("accuracy", ascending=False, kind="stable")
+        best, second = ranked.iloc[0], ranked.iloc[1]
+        _, images = results.parents[results.panel.seeds[0]]
+        error = (best.accuracy * (100 - best.accuracy) / images) ** 0.5
+        said.append(
+            f"{name}, *{setting}*: of {len(part)} rates {best.rate:g} is {best.accuracy - second.accuracy:.2f} points "
+            f"ahead of {second.rate:g} (standard error {error:.2f}); {results.recipes()[str(setting)].lr:g} is used"
+        )
+    return Markdown(
+        f"Rates (n = 1 each; a lead within two standard errors tells nothing): {'; '.join(said) or 'no other tried'}. "
+        "Of *one mask first* no other rate was tried."
+    )
+
+
+def failed_sentence(evidence: Evidence) -> Markdown:
+    """Say which trials and controls failed."""
+    said = [f"{one.panel}, *{one.variant}*, seed {one.seed}: {one.failed}" for one in evidence.failed.itertuples()]
+    return Markdown(f"Failed: {'; '.join(said) or 'no trial and no control'}.")
+
+
+def beside_moda(evidence: Evidence) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return what stands beside MODA, CIFAR-10 by panel and setting: means by the number of classes, in per cent."""
+    found = {}
+    for name, results in evidence.panels.items():
+        shown = [s for s in results.panel.settings() if s == "α = 0" or s in results.panel.variants]
+        for setting in shown if results.panel.dataset == "cifar10" else []:
+            part = results.subsets[results.subsets["setting"] == setting]
+            found[name, setting] = 100 * part.groupby("classes")[["union", "accuracy", "parent_accuracy"]].mean()
+    return found
+
+
+def draw_moda(evidence: Evidence, goal: float) -> None:
+    """Draw the share of the weights that recomposed networks hold, MODA's and ours; `goal`: for all classes."""
+    looks = looks_of(evidence)
+    theirs = printed.numbers("moda").set_index("classes")["weights_percent"].dropna()
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.8))
+    ax.plot(theirs.index.astype(int), theirs, color=figures.COLOURS["paper"], marker="s", label=MODA)
+    means = beside_moda(evidence)
+    markers = dict(zip(dict.fromkeys(name for name, _ in means), "o^vD", strict=False))
+    for (name, setting), of_setting in means.items():
+        _draw(ax, looks, setting, of_setting["union"], marker=markers[name], ms=3)
+        ax.lines[-1].set_label(f"{name}{' (reduced)' if evidence.panels[name].panel.reduced else ''}, {setting}")
+    ax.axhline(100 * goal, ls=":", color="black", lw=1)
+    ax.set(xlabel="classes", ylabel="weights held (%)")
+    figure.legend(frameon=False, fontsize=7, ncols=2, loc="outside upper center")
+    plt.show()
+
+
+def moda_table(evidence: Evidence) -> Markdown:
+    """Tabulate MODA as its authors print it, and our CIFAR-10 panels."""
+    theirs = printed.numbers("moda").set_index("classes")
+    lines: list[dict[str, Any]] = [
+        {
+            "system": MODA,
+            "two classes, weights held (%)": f"{theirs['weights_percent']['2']:g}",
+            "ten classes, weights held (%)": f"{theirs['weights_percent']['10']:g}",
+            "accuracy over subsets (%)": f"{theirs['accuracy_percent']['mean over subsets']:g}",
+            "the parent's (%)": "not printed",
+            "n": "",
+        }
+    ]
+    lines += [
+        {
+            "system": f"{name} ({evidence.panels[name].size}), {setting}",
+            "two classes, weights held (%)": f"{means['union'][2]:.1f}",
+            "ten classes, weights held (%)": f"{means['union'][10]:.1f}",
+            "accuracy over subsets (%)": f"{means['accuracy'].mean():.2f}",
+            "the parent's (%)": f"{means['parent_accuracy'].mean():.2f}",
+            "n": len(evidence.panels[name].panel.seeds),
+        }
+        for (name, setting), means in beside_moda(evidence).items()
+    ]
+    return tables.table(
+        pd.DataFrame(lines),
+        "MODA as its authors print it, and our CIFAR-10 panels. Accuracy over subsets: of ours the mean over two to "
+        "ten classes, each the mean over at most 50 subsets, test images; of theirs the mean over subsets, which they "
+        "don't list. The parent's: restricted to the same subsets.",
+        "tab-figure4-moda",
+    )
+
+
+def findings(evidence: Evidence, goal: float) -> Markdown:
+    """Say what came out of each panel; `goal`: the share of the weights in which all classes should fit."""
+    said = []
+    for name in evidence.panels:
+        stemming, _ = stemming_of(evidence, name)
+        said.append(f"{_accuracy_of(evidence, name, goal)}{_smallest_of(evidence, name)} Stemming: {stemming}.")
+    return Markdown("**What came out.**\n\n" + "\n\n".join(said))
+
+
+def _last_of(evidence: Evidence, name: str) -> pd.DataFrame:
+    """Return the trials of a panel after the last epoch on test images, by variant and seed."""
+    last = evidence.last(evidence.rows)
+    return last[last["panel"] == name].set_index(["variant", "seed"])
+
+
+def _held_out_means(evidence: Evidence, name: str) -> pd.DataFrame:
+    """Return, by variant, mean accuracy on held-out images, how far that is behind the parents, and weights held."""
+    last = evidence.last(evidence.rows, "held_out")
+    held_out = last[last["panel"] == name]
+    parents = [evidence.panels[name].parents[seed][0] for seed in held_out["seed"]]
+    means = held_out.assign(behind=parents - held_out["accuracy"]).groupby("variant")
+    return means[["accuracy", "behind", "remaining_parameters_all"]].mean()
+
+
+def _behind_parents(evidence: Evidence, name: str) -> Any:
+    """Return how far the vote of all classes is behind the parent on the same test images, grouped by setting."""
+    subsets = evidence.panels[name].subsets
+    of_all = subsets[subsets["classes"] == subsets["classes"].max()]
+    return (of_all["parent_accuracy"] - of_all["accuracy"]).groupby(of_all["setting"])
+
+
+def _accuracy_of(evidence: Evidence, name: str, goal: float) -> str:
+    """Say how accurate the vote of all classes is in a panel, beside its controls and the goal."""
+    results, last = evidence.panels[name], _last_of(evidence, name)
+    panel, means = results.panel, _held_out_means(evidence, name)
+    best = str(means["accuracy"].idxmax())
+    uniform, at_best = last.loc["α = 0"], last.loc[best]
+    gap = _behind_parents(evidence, name).get_group(best)
+    controls = evidence.of_all_classes(name)
+    controls = controls[controls["setting"].isin(panel.controls)]
+    masks = ", ".join(
+        f"{mean_and_spread(control['accuracy'])}% in {control['union'].mean():.1%} ({which})"
+        for which, control in controls.groupby("setting", sort=False)
+    )
+    held = controls.groupby("setting")["held_out_accuracy"].mean()
+    met = at_best["remaining_parameters_all"].mean() <= goal and gap.mean() <= CLOSE
+    size = f"reduced: {panel.reduced}" if panel.reduced else results.size
+    return (
+        f"**{name}, {size} (n = {len(panel.seeds)}).** With the same share of every layer, as in the paper, and "
+        f"without stemming, the vote of all classes is right on {mean_and_spread(uniform['accuracy'])}%, in "
+        f"{uniform['remaining_parameters_all'].mean():.1%} of the weights. Best of the decompositions on held-out "
+        f"images is *{best}* ({means['accuracy'][best]:.2%} there; the best control, *{held.idxmax()}*, "
+        f"{held.max():.2%}): **{mean_and_spread(at_best['accuracy'])}% in "
+        f"{at_best['remaining_parameters_all'].mean():.1%}** of the weights on test images, {mean_and_spread(gap)} "
+        f"points behind the parent, on held-out ones {100 * means['behind'][best]:.2f}. One mask for all classes: "
+        f"{masks}. All classes in at most {goal:.0%} of the weights within one point of the parent, on test images: "
+        f"{'**met**' if met else '**not met**'}{'' if len(gap) > 1 else ' in one trial, which tells no spread'}."
+    )
+
+
+def _smallest_of(evidence: Evidence, name: str) -> str:
+    """Say which setting is the smallest within one point of the parent on held-out images; empty where none is."""
+    means = _held_out_means(evidence, name)
+    close = means[means["behind"] <= CLOSE]
+    if close.empty:
+        return ""
+    smallest = str(close["remaining_parameters_all"].idxmin())
+    last, gap = _last_of(evidence, name).loc[smallest], _behind_parents(evidence, name).get_group(smallest)
+    return (
+        f" The smallest within one point on held-out images is *{smallest}*: {mean_and_spread(last['accuracy'])}% on "
+        f"test images, in {last['remaining_parameters_all'].mean():.1%} of the weights, {mean_and_spread(gap)} points "
+        "behind the parent."
+    )
+
+
+def stemming_of(evidence: Evidence, name: str) -> tuple[str, pd.DataFrame | None]:
+    """Return what stemming did in a panel, in words, and what the strongest changed, by seed; None: none was run."""
+    results = evidence.panels[name]
+    panel, uniform = results.panel, _last_of(evidence, name).loc["α = 0"]
+    found = (
+        f"without stemming two modules' Jaccard index is {uniform['jaccard_index'].mean():.3f}, and pairs hold "
+        f"{uniform['remaining_parameters'].mean():.4f} of a possible {panel.k:g} to {2 * panel.k:g}"
+    )
+    recipes = panel.settings() | panel.recipes_of(panel.tried)
+    as_written = {recipe.alpha: setting for setting, recipe in recipes.items() if setting == f"α = {recipe.alpha:g}"}
+    strongest = as_written[max(as_written)]
+    if max(as_written) == 0:
+        return f"{found}; α above 0 was not run", None
+    measured = ["remaining_parameters", "module_accuracy"]
+    last = evidence.last(evidence.trials)
+    stemmed = last[(last["panel"] == name) & (last["variant"] == strongest)].set_index("seed")
+    change = (stemmed[measured] - uniform[measured]).dropna()  # of what was tried, the first seed
+    return (
+        f"{found}; with {strongest} of Eq. 1 as written (n = {len(change)}) that changes by "
+        f"{mean_and_spread(change['remaining_parameters'], 1, 4)}, and a module's accuracy by "
+        f"{mean_and_spread(change['module_accuracy'])} points ({mean_and_spread(uniform['module_accuracy'])}% at "
+        f"α = 0; always saying *another class*: {1 - 1 / results.num_classes:.0%})"
+    ), change
+
+
+def judged(evidence: Evidence) -> list[claims.Claim]:
+    """Return the paper's claim about stemming, judged for each of its three panels."""
+    return [_claim(evidence, title, full) for title, full in panels.FULL.items()]
+
+
+def _claim(evidence: Evidence, title: str, full: Panel) -> claims.Claim:
+    shown = {name: results for name, results in evidence.panels.items() if results.paper_dataset == full.dataset}
+    stemming = {name: stemming_of(evidence, name) for name in shown}
+    found = [
+        f"{name}{' (reduced)' if shown[name].panel.reduced else ''}: {said}" for name, (said, _) in stemming.items()
+    ]
+    at_size = [name for name, results in shown.items() if not results.panel.reduced]
+    changes = [change for name in at_size if (change := stemming[name][1]) is not None]
+    return claims.Claim(
+        CLAIM,
+        f"Evaluation of Composability, Figure 4 ({title})",
+        "no number",
+        "; ".join(found if at_size else ["not run at full size", *found]),
+        verdict(changes),
+        ", ".join(str(len(results.panel.seeds)) for results in shown.values()),
+    )
+
+
+def verdict(changes: Sequence[pd.DataFrame]) -> str:
+    """Judge the paper's claim on panels at full size: pairs hold less, and modules lose half a point or more."""
+    if not changes:
+        return verdicts.OPEN
+    every = pd.concat(changes)
+    fewer = bool((every["remaining_parameters"] < 0).all())
+    worse = bool(every["module_accuracy"].mean() <= -0.005)
+    return verdicts.HOLDS if fewer and worse else verdicts.PARTLY if fewer or worse else verdicts.DOES_NOT_HOLD

@@ -1,0 +1,312 @@
+"""The scoreboard: the paper's claims, judged here or on the pages that have the evidence, counted and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import Markdown
+
+from modlib import metrics
+from modlib.data import Dataset
+from modlib.study import claims, figures, grids, printed, records, tables, verdicts
+from modlib.study.claims import VERDICTS, Claim
+from modlib.study.experiment import Experiment
+from modlib.study.grids import FirstColumn
+from modlib.study.records import Record, Store, mean_and_spread
+from modlib.study.reproduce import Layout
+from modlib.study.trials import last_epochs
+from modlib.study.verdicts import ACCURACY, JACCARD_INDEX, MODULE_ACCURACY, OPEN, REMAINING, Quantity
+from modlib.zoo import datasets
+
+ON_TRIALS = "[Table 1](table1.ipynb)"
+ON_DATA = "[setup](experimental_setup.ipynb)"
+NOT_HERE = "the data are not on this machine"
+COLOURS = dict(zip(VERDICTS, ("#009e73", "#e69f00", "#d55e00", "#999999"), strict=True))
+JUDGED_ELSEWHERE = (
+    ("MNIST FC2 to FC4 and F-MNIST under the published recipe", "Table 1", "seven further columns", "table1"),
+    ("Initial score sharing has no significant effect", "Ablation Study", "0.175 and 0.173; 0.122 and 0.122", "table2"),
+    ("p = 1 changes more slowly than p = 2", "Preliminaries", "no number", "preliminaries"),
+    ("Method A is not equal to or better than method B", "Module Co-training", "no number", "preliminaries"),
+    ("The accuracy decreased as the remaining parameters increased", "Figure 3", "no number", "figure3"),
+    ("Each module holds only the function of its own class", "Table 6", "44.8 % off the diagonal", "table6"),
+    ("A module outperforms the parent at its own class", "Grafting Layer", "no number", "controls"),
+    ("Faster than learning a small model from scratch", "Required Properties", "no number", "controls"),
+    ("No assumption about the network architecture", "Abstract", "no number", "architectures"),
+)
+"""Claim, place, what is printed, and the page that judges it: the row that stands where the page has not yet."""
+
+
+def experiments(table1: str, **_: Any) -> list[Experiment]:
+    """Return the trials that the page reads or computes; `table1`: which run of Table 1."""
+    return FirstColumn.of(table1).experiments()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The first column of Table 1, its records, and the claims that other pages have judged."""
+
+    column: FirstColumn
+    done: list[Record]
+    gathered: dict[str, list[Claim]]
+
+    @cached_property
+    def last(self) -> pd.DataFrame:
+        """All trials after their last epoch, test images."""
+        return last_epochs(records.frame(self.done))
+
+    @cached_property
+    def apart(self) -> pd.DataFrame:
+        """Those of recipe published without stemming."""
+        return self.last[(self.last["recipe"] == "published") & (self.last["alpha"] == 0)]
+
+    @cached_property
+    def stemmed(self) -> pd.DataFrame:
+        """Those of recipe published with stemming."""
+        return self.last[(self.last["recipe"] == "published") & (self.last["alpha"] > 0)]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the trials are of the network and the data that the paper's numbers are of."""
+        return grids.is_papers(self.column.dataset, self.column.model, self.column.settings.k)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim, judged, and the page that has the evidence."""
+
+    claim: Claim
+    evidence: str
+
+
+def read(table1: str, store: Store) -> Evidence:
+    """Read the first column of a run of Table 1, and the claims of all pages; compute the trials that are not there."""
+    column = FirstColumn.of(table1)
+    return Evidence(column, column.run(store), claims.gather(store, Layout.here().stems()))
+
+
+def board_of(evidence: Evidence) -> pd.DataFrame:
+    """Return the scoreboard, one row for each claim, or for each of its parts."""
+    rows = [*_on_trials(evidence), *_on_the_papers_numbers(), *_on_accuracies(evidence), *_on_data()]
+    rows += [
+        Row(claim, f"[its page]({stem}.ipynb)") for stem, of_page in evidence.gathered.items() for claim in of_page
+    ]
+    rows += [
+        Row(Claim(text, where, paper, "not run yet", OPEN, ""), "")
+        for text, where, paper, page in JUDGED_ELSEWHERE
+        if page not in evidence.gathered
+    ]
+    board = pd.DataFrame([asdict(row.claim) | {"evidence": row.evidence} for row in rows])
+    return board[["claim", "where", "paper", "here", "n", "verdict", "evidence"]]
+
+
+def _trial_row(evidence: Evidence, text: str, where: str, paper: str, here: str, verdict: str, n: int) -> Row:
+    """Return a row that rests on the trials: open, where they are not of the paper's network and data."""
+    return Row(Claim(text, where, paper, here, verdict if evidence.comparable else OPEN, n), ON_TRIALS)
+
+
+def _on_trials(evidence: Evidence) -> Iterator[Row]:
+    """Judge numbers of the paper's Tables 1 and 2, and what it says of remaining parameters."""
+    apart, stemmed, k = evidence.apart, evidence.stemmed, evidence.column.settings.k
+    paper = printed.table1_column("mnist", "fc1").set_index("method").T[printed.STEMMING]
+    yield _of_some_alpha(evidence, "recomposed accuracy (%)", ACCURACY, float(paper["accuracy_percent"]))
+    yield _of_some_alpha(evidence, "Jaccard index of the masks", JACCARD_INDEX, float(paper["jaccard_index"]))
+    sharing = printed.shared_remaining_parameters()
+    yield _at_epoch_25(evidence, 0, apart, sharing[False])
+    yield _at_epoch_25(evidence, 1, stemmed, sharing[True])
+    where = "Evaluation of Composability"
+    yield _trial_row(
+        evidence,
+        "Stemming significantly reduces the parameters that recomposing needs",
+        where,
+        f"{sharing[False]:.3f} → {sharing[True]:.3f}",
+        f"{REMAINING.mean(apart):.3f} → {REMAINING.mean(stemmed):.3f}",
+        verdicts.yes(stemmed["remaining_parameters"].max() < apart["remaining_parameters"].min()),
+        len(stemmed),
+    )
+    yield _trial_row(
+        evidence,
+        "Without stemming, two-class remaining parameters are close to 2k",
+        where,
+        "close to 0.2 at k = 10%",
+        f"{REMAINING.mean(apart):.3f} at k = {k:.0%}; two independent masks: {2 * k - k * k:.3f}",
+        verdicts.graded(REMAINING.mean(apart) / k, 1.9, 1.5),
+        len(apart),
+    )
+    converge = "With stemming, the remaining parameters converge to close to 0.5"
+    bounds = f"between k and 2k, {k:.2f} and {2 * k:.2f}, whatever the masks"
+    yield Row(Claim(converge, where, "0.5", bounds, verdicts.DOES_NOT_HOLD, ""), "[identity](evaluation.ipynb)")
+
+
+def _of_some_alpha(evidence: Evidence, what: str, quantity: Quantity, paper: float) -> Row:
+    """Judge a number of the paper's Table 1, which does not say its alpha."""
+    ends = (evidence.apart, evidence.stemmed)
+    here = "; ".join(f"{quantity.text(trials)} at α = {alpha}" for alpha, trials in enumerate(ends))
+    verdict = verdicts.of_some_alpha(quantity, ends, paper)
+    text, said = f"MNIST FC1: {what}", f"{paper:.2f}, its α not given"
+    return _trial_row(evidence, text, "Table 1", said, here, verdict, len(evidence.stemmed))
+
+
+def _at_epoch_25(evidence: Evidence, alpha: int, trials: pd.DataFrame, paper: float) -> Row:
+    """Judge a number of the paper's Table 2, of epoch 25."""
+    then = trials[trials["epoch"] == 25] if evidence.comparable else trials
+    text = f"MNIST FC1: two-class remaining parameters at epoch 25, α = {alpha}"
+    verdict = verdicts.yes(REMAINING.near(then, paper))
+    return _trial_row(evidence, text, "Table 2", f"{paper:.4f}", REMAINING.text(then), verdict, len(then))
+
+
+def _ahead(quantity: str) -> tuple[int, int]:
+    """Return in how many columns of the paper's Table 1 module stemming is highest in a quantity, and of how many."""
+    wide = printed.numbers("table1").pivot(index=["dataset", "model"], columns="method", values=quantity)
+    others = wide.drop(columns=printed.STEMMING).max(axis=1)
+    return int((wide[printed.STEMMING] > others).sum()), len(wide)
+
+
+def _on_the_papers_numbers() -> Iterator[Row]:
+    """Judge what the paper concludes from its own Table 1."""
+    where = "Evaluation of Decomposability"
+    ahead, every = _ahead("accuracy_percent")
+    text = "The accuracy is also higher than the baseline in most cases"
+    here = f"{ahead} of {every} columns of the paper's own table"
+    verdict = verdicts.yes(ahead > every / 2)
+    yield Row(Claim(text, where, "most cases", here, verdict, ""), "[the paper's Table 1](evaluation.ipynb)")
+    higher, every = _ahead("jaccard_index")
+    text = "Module stemming outperforms the older method in terms of the Jaccard index"
+    here = f"{higher} of {every} columns as printed; and the rows print two different quantities"
+    verdict = verdicts.yes(higher == every)
+    yield Row(Claim(text, where, "all columns", here, verdict, ""), "[deviations](../deviations.md)")
+
+
+def _on_accuracies(evidence: Evidence) -> Iterator[Row]:
+    """Judge the accuracy of single modules, and that of recomposed networks."""
+    apart, stemmed, table5 = evidence.apart, evidence.stemmed, printed.numbers("table5")
+    average = table5[(table5["module"] == "avg") & (table5["model"] == "fc1")].set_index("alpha")["accuracy_percent"]
+    yield _trial_row(
+        evidence,
+        "Modules classify their own class accurately (mean over modules, all test images)",
+        "Table 5",
+        f"{average.min():.2f} to {average.max():.2f} %, the maximum over epochs on test",
+        f"{MODULE_ACCURACY.text(apart)} %, last epoch, α = 0 (the paper's α = 0: {average[0]:.2f} %)",
+        verdicts.yes(MODULE_ACCURACY.near(apart, average[0])),
+        len(apart),
+    )
+    parents = stemmed.drop_duplicates("seed")["parent_accuracy"]
+    behind = 100 * (parents.mean() - stemmed["accuracy"].mean())
+    yield _trial_row(
+        evidence,
+        "Recomposed networks classify with high accuracy",
+        "Required Properties",
+        "no number",
+        f"{behind:.2f} points behind the parents; two-class networks {mean_and_spread(stemmed['pair_accuracy'])} %",
+        verdicts.graded(-behind, -1, -5),
+        len(stemmed),
+    )
+
+
+def _on_data() -> Iterator[Row]:
+    """Judge what the paper says of MNIST and F-MNIST; open where they are not on this machine."""
+    here, verdict = NOT_HERE, OPEN
+    data = _training_part("mnist")
+    if data is not None:
+        counts = np.bincount(data.train_labels)
+        here = f"{counts.min():,} to {counts.max():,} training images a class"
+        verdict = verdicts.yes(counts.min() == counts.max())
+    text = "MNIST has an equal number of images of each class"
+    yield Row(Claim(text, "Dataset", "equal", here, verdict, ""), ON_DATA)
+    here, verdict = NOT_HERE, OPEN
+    data = _training_part("fashion_mnist")
+    if data is not None:
+        levels = len(np.unique(data.train_images))
+        here, verdict = f"{levels} grey levels", verdicts.yes(levels == 2)
+    yield Row(Claim("F-MNIST has binary images", "Dataset", "binary", here, verdict, ""), ON_DATA)
+
+
+def _training_part(name: str) -> Dataset | None:
+    """Return a data set with its whole training split, or None where it is not on this machine."""
+    try:
+        return datasets.load(name, held_out=0)
+    except ValueError:
+        return None
+
+
+def counted(board: pd.DataFrame) -> pd.DataFrame:
+    """Return claim and verdict, every claim once."""
+    return board.groupby("claim", sort=False)["verdict"].agg(verdicts.of_rows).reset_index()
+
+
+def board_table(evidence: Evidence, board: pd.DataFrame) -> Markdown:
+    """Tabulate the scoreboard."""
+    column, settings = evidence.column, evidence.column.settings
+    return tables.table(
+        board,
+        f"The paper's claims, judged. Rows whose evidence is Table 1 rest on {column.name}, k = {settings.k:.0%}, "
+        f"recipe published, {settings.published_epochs} epochs, n trials; for all others, the page behind "
+        "them says what they rest on and what n counts.",
+        "tab-scoreboard",
+    )
+
+
+def draw_counts(board: pd.DataFrame) -> None:
+    """Draw how many claims got which verdict."""
+    _, ax = plt.subplots(figsize=(figures.WIDTH, 1.8))
+    names: Sequence[str] = list(VERDICTS)
+    looks = {"order": names, "hue": "verdict", "hue_order": names, "palette": COLOURS, "legend": False}
+    sns.countplot(counted(board), y="verdict", ax=ax, **looks)
+    ax.set(xlabel="claims", ylabel="")
+    plt.show()
+
+
+def ours_table(evidence: Evidence) -> Markdown:
+    """Tabulate the published recipe and ours on the same parents."""
+    last, settings = evidence.last, evidence.column.settings
+    recipes = {
+        "published, α = 1": evidence.stemmed,
+        f"ours, α = {settings.ours_alpha:g}": last[(last["recipe"] == "ours") & (last["vote"] == 0)],
+        f"ours, with vote loss, α = {settings.vote_alpha:g}": last[last["vote"] > 0],
+    }
+    lines = [
+        {
+            "recipe": label,
+            "accuracy (%)": mean_and_spread(trials["accuracy"]),
+            "behind its parents (points)": f"{100 * (trials['parent_accuracy'] - trials['accuracy']).mean():.2f}",
+            "Jaccard index": f"{trials['jaccard_index'].mean():.3f}",
+            "two-class remaining parameters": f"{trials['remaining_parameters'].mean():.4f}",
+            "n": len(trials),
+        }
+        for label, trials in recipes.items()
+    ]
+    return tables.table(
+        pd.DataFrame(lines),
+        "The published recipe and ours on the same parents. The Jaccard index is set by α.",
+        "tab-scoreboard-ours",
+    )
+
+
+def summary(board: pd.DataFrame) -> str:
+    """Return the size of the scoreboard, and what follows from the paper's own numbers and from identities."""
+    ahead, every = _ahead("accuracy_percent")
+    higher, _ = _ahead("jaccard_index")
+    bounds = (metrics.remaining_from_jaccard(0.10, 1.0), metrics.remaining_from_jaccard(0.10, 0.0))
+    return (
+        f"{len(board)} rows, {len(counted(board))} claims\n"
+        f"paper's Table 1: stemming has the best accuracy in {ahead} of {every} columns, the highest index in "
+        f"{higher}\n"
+        f"two-class bounds: {bounds[0]} {bounds[1]}"
+    )
+
+
+def findings(evidence: Evidence, board: pd.DataFrame) -> Markdown:
+    """Say how many claims got which verdict."""
+    each = counted(board)["verdict"]
+    on_trials = board.loc[board["evidence"] == ON_TRIALS, "claim"].nunique()
+    said = zip(VERDICTS, ("hold", "hold partly", "do not hold", "are open"), strict=True)
+    return Markdown(
+        f"**What came out.** Of {len(each)} claims, {', '.join(f'{(each == v).sum()} {words}' for v, words in said)}; "
+        f"{on_trials} rest on the trials of {evidence.column.name} (n = {len(evidence.stemmed)})."
+    )
