@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,8 @@ def named(parameter: str, entries: Sequence[Mapping[str, Any]], kind: type[T]) -
     needed = {f.name for f in fields(kind) if f.default is MISSING}  # type: ignore[arg-type]
     made = []
     for i, entry in enumerate(entries):
+        if not isinstance(entry, Mapping):
+            raise TypeError(f"{parameter}[{i}] must be a mapping with {sorted(needed)}, got {entry!r}")
         if not needed <= entry.keys() <= types.keys():
             optional = sorted(types.keys() - needed)
             more = f", and may have {optional}" if optional else ""
@@ -125,10 +127,15 @@ def held_out_and_test(trial: Trial, data: Dataset, store: Store) -> tuple[Tensor
     return held_out, test
 
 
-def plain_and_calibrated(held_out: Tensor, test: Tensor, data: Dataset) -> tuple[float, float]:
-    """Return the accuracy of the vote of all classes on test images, as it is, and calibrated on held-out images."""
-    classes = tuple(range(data.num_classes))
-    scale, shift = metrics.calibrate(held_out, data.split("held_out")[1], classes)
-    votes = test, test * scale + shift
-    plain, calibrated = (metrics.recomposed_accuracy(odds, data.test_labels, classes) for odds in votes)
-    return plain, calibrated
+def votes(answers: Iterable[tuple[Tensor, Tensor]], data: Dataset) -> pd.DataFrame:
+    """Return the accuracy of the vote of all classes on test images, one row for each trial.
+
+    `answers`: of `held_out_and_test`. Columns: `plain`, `calibrated` on held-out images, and the difference, `gain`.
+    """
+    classes, labels, rows = tuple(range(data.num_classes)), data.split("held_out")[1], []
+    for held_out, test in answers:
+        scale, shift = metrics.calibrate(held_out, labels, classes)
+        both = (metrics.recomposed_accuracy(odds, data.test_labels, classes) for odds in (test, test * scale + shift))
+        rows.append(dict(zip(("plain", "calibrated"), both, strict=True)))
+    table = pd.DataFrame(rows)
+    return table.assign(gain=table["calibrated"] - table["plain"])
