@@ -1,0 +1,250 @@
+"""Which lever of recipe ours does what: one change at a time, single modules, and a calibrated vote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from modlib import checks, metrics, recipes
+from modlib.data import Dataset
+from modlib.study import columns as shared
+from modlib.study import figures, tables
+from modlib.study.columns import Load, held_out_and_test, last_layer, named, votes
+from modlib.study.experiment import Experiment
+from modlib.study.records import Record, Store, interval, mean_and_spread
+from modlib.study.trials import Trial, differences, last_epochs, run_variants, variants
+from modlib.zoo.datasets import load as load_images
+
+BASE, WITHOUT = "ours, with vote loss", "without vote loss (and a quarter of α)"
+"""The recipe that the others change, and the one whose single modules and vote are shown beside it."""
+COLOURS = tuple(figures.COLOURS[name] for name in (BASE, "ours", "published"))
+
+
+@dataclass(frozen=True)
+class Column(shared.Column):
+    """A network of the page, the stemming of our recipe on it, and the number of trials of each change."""
+
+    alpha: float
+    trials: int
+
+    def __post_init__(self) -> None:
+        checks.whole("trials", self.trials, 1)
+
+
+@dataclass(frozen=True)
+class Levers:
+    """What came out on one network: its trials by the name of the change, and the last epoch of each."""
+
+    column: Column
+    data: Dataset
+    store: Store
+    trials: dict[str, list[Trial]]
+    done: list[Record]
+    last: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """How tables and figures call the network."""
+        return self.column.name
+
+    @property
+    def names(self) -> list[str]:
+        """The changes, the base first; without those that failed in every trial."""
+        return list(dict.fromkeys(self.last["variant"]))
+
+    def of(self, change: str) -> pd.DataFrame:
+        """Return the last epoch of a change's trials on test images."""
+        return self.last[self.last["variant"] == change].sort_values("seed")
+
+    def change(self, quantity: str) -> pd.DataFrame:
+        """Return, by change and seed, a quantity minus that of the base under the same seed."""
+        return differences(self.last, BASE, quantity)
+
+    @cached_property
+    def answers(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """The log-odds of each trial's modules on held-out and test images, with and without vote loss."""
+        return {
+            change: [held_out_and_test(trial, self.data, self.store) for trial in self.trials[change]]
+            for change in (BASE, WITHOUT)
+        }
+
+    @cached_property
+    def single(self) -> dict[str, pd.DataFrame]:
+        """Accuracy of single modules, with and without vote loss: one row for each trial, a mean over its modules.
+
+        `all`: all test images; `own`, `other`: balanced sets of the module's own class, and of the others.
+        """
+        found, classes = {}, tuple(range(self.data.num_classes))
+        for change, answers in self.answers.items():
+            rows = []
+            for trial, (_, test) in zip(self.trials[change], answers, strict=True):
+                table = metrics.balanced_accuracies(test, self.data.test_labels, classes, trial.seed)
+                own, other = float(table.diagonal().mean()), float(metrics.off_diagonal(table).mean())
+                rows.append({"own": own, "other": other})
+            found[change] = pd.DataFrame(rows).assign(all=self.of(change)["module_accuracy"].to_numpy())
+        return found
+
+    @cached_property
+    def votes(self) -> dict[str, pd.DataFrame]:
+        """Accuracy of the vote, `plain` and `calibrated`, and its `gain`: one row for each trial."""
+        return {change: votes(answers, self.data) for change, answers in self.answers.items()}
+
+
+def trials_of(
+    column: Column,
+    *,
+    k: float,
+    parent_epochs: int,
+    short_parent_epochs: int,
+    epochs: int,
+    vote: float,
+    output_k: float,
+    **_: Any,
+) -> dict[str, list[Trial]]:
+    """Return the trials of our recipe with vote loss, and of one change at a time, by the name of the change."""
+    recipe = recipes.ours(k=k, alpha=column.alpha, vote=vote, epochs=epochs)
+    changes: dict[str, dict[str, Any]] = {
+        BASE: {},
+        WITHOUT: {"vote": 0.0, "alpha": column.alpha / 4},
+        "without stemming": {"alpha": 0.0},
+        "constant rates": {"schedule": "constant"},
+        "random grafting layers": {"grafting_init": "random"},
+        "initial scores by magnitude": {"init": "magnitude"},
+        "half the epochs": {"epochs": epochs // 2},
+        "twice the epochs": {"epochs": 2 * epochs},
+        f"output layer at {output_k:.0%}": {"k": {"default": k, last_layer(column.model): output_k}},
+        f"parents of {short_parent_epochs} epochs": {"parent_epochs": short_parent_epochs},
+    }
+    base = Trial(column.dataset, column.model, "ours", recipe, 0, parent_epochs)
+    return variants(base, changes, range(column.trials))
+
+
+def run(
+    store: Store, load: Load = load_images, *, columns: Sequence[Mapping[str, Any]], **settings: Any
+) -> list[Levers]:
+    """Return what came out on every network; `settings`: see `trials_of`."""
+    found = []
+    for column in named("columns", columns, Column):
+        data, trials = load(column.dataset), trials_of(column, **settings)
+        done, rows = run_variants(trials, data, store)
+        found.append(Levers(column, data, store, trials, done, last_epochs(rows, by=["variant"])))
+    return found
+
+
+def experiments(*, columns: Sequence[Mapping[str, Any]], **settings: Any) -> list[Experiment]:
+    """Return every experiment of the page; parameters as the page has them."""
+    made = [trials_of(column, **settings) for column in named("columns", columns, Column)]
+    return [trial.experiment for trials in made for part in trials.values() for trial in part]
+
+
+def one_at_a_time(found: Sequence[Levers], epochs: int) -> Markdown:
+    """Return the table of all changes, paired with the base; `epochs`: of the base."""
+    lines = []
+    for one in found:
+        change = one.change("accuracy")
+        for name in one.names:
+            rows = one.of(name)
+            behind = 100 * (rows["parent_accuracy"] - rows["accuracy"])
+            lines.append(
+                {
+                    "column": one.name,
+                    "what": name,
+                    "accuracy of the vote (%)": mean_and_spread(rows["accuracy"]),
+                    "against the base (points)": "" if name == BASE else mean_and_spread(change[name]),
+                    "behind the parent": f"{behind.mean():.2f}",
+                    "Jaccard index": mean_and_spread(rows["jaccard_index"], 1, 3),
+                    "pairs (%)": mean_and_spread(rows["pair_accuracy"]),
+                    "n": len(rows),
+                }
+            )
+    caption = (
+        f"Recipe ours with vote loss (α = {', '.join(str(one.column.alpha) for one in found)}; {epochs} epochs) and "
+        "one change at a time: last epoch, test images, mean ± standard deviation over n trials."
+    )
+    return tables.table(pd.DataFrame(lines), caption, "tab-ours")
+
+
+def draw_changes(found: Sequence[Levers]) -> Figure:
+    """Draw the change of accuracy and of the Jaccard index, a row for each change, one point a trial."""
+    changes = found[0].names[1:]
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 0.32 * (len(changes) + 1) + 0.9), sharey=True)
+    shown = (("accuracy", 100, "accuracy, change (points)"), ("jaccard_index", 1, "Jaccard index, change"))
+    for ax, (quantity, scale, label) in zip(axes, shown, strict=True):
+        for i, one in enumerate(found):
+            change = scale * one.change(quantity)
+            for y, name in enumerate(changes):
+                at, colour = [y + 0.22 * i] * len(change), COLOURS[i % len(COLOURS)]
+                ax.scatter(change[name], at, color=colour, s=16, alpha=0.8, label=one.name if y == 0 else None)
+        ax.axvline(0, color="black", lw=1)
+        ax.set(xlabel=label, yticks=range(len(changes)), yticklabels=changes)
+    axes[0].invert_yaxis()
+    axes[1].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def single_modules(found: Sequence[Levers]) -> Markdown:
+    """Return the table of single modules, with and without vote loss."""
+    lines = [
+        {
+            "column": one.name,
+            "what": change,
+            "all test images (Table 5, %)": mean_and_spread(rows["all"]),
+            "own class, balanced (Table 6, %)": mean_and_spread(rows["own"]),
+            "other classes, balanced (%)": mean_and_spread(rows["other"]),
+            "n": len(rows),
+        }
+        for one in found
+        for change, rows in one.single.items()
+    ]
+    caption = "Single modules, means over the modules of a trial, test images."
+    return tables.table(pd.DataFrame(lines), caption, "tab-ours-single")
+
+
+def calibration(found: Sequence[Levers]) -> Markdown:
+    """Return the table of the vote before and after calibration, with and without vote loss."""
+    lines = [
+        {
+            "column": one.name,
+            "what": change,
+            "vote (%)": mean_and_spread(rows["plain"]),
+            "calibrated vote (%)": mean_and_spread(rows["calibrated"]),
+            "difference (points)": mean_and_spread(rows["gain"]),
+            "n": len(rows),
+        }
+        for one in found
+        for change, rows in one.votes.items()
+    ]
+    caption = "The vote of all modules before and after calibration on held-out images."
+    return tables.table(pd.DataFrame(lines), caption, "tab-ours-calibration")
+
+
+def came_out(found: Sequence[Levers]) -> Markdown:
+    """Return the page's answer in words, a paragraph for each network."""
+    return Markdown("**What came out.** " + "\n\n".join(_said(one) for one in found))
+
+
+def _said(one: Levers) -> str:
+    change = 100 * one.change("accuracy").drop(columns=BASE)
+    mean, n = change.mean(), len(change)
+    intervals = {name: interval(change[name].dropna()) for name in change}
+    clear = mean[[low > 0 or high < 0 for low, high in intervals.values()]].sort_values()
+    listed = "; ".join(f"{name} {value:+.2f}" for name, value in clear.items()) or "none"
+    rest = sorted(set(mean.index) - set(clear.index))
+    lost = 100 * (one.single[WITHOUT] - one.single[BASE])
+    gain, without = (100 * one.votes[which]["gain"].sum() / n for which in (BASE, WITHOUT))
+    return (
+        f"On {one.name} (n = {n}), changes of accuracy whose 95% interval (Student's, paired) leaves out zero, in "
+        f"points: {listed}. Not told apart from zero: {', '.join(rest) or 'none'}"
+        f"{' (one trial tells no spread)' if n == 1 else ''}. Single modules lose by the vote loss: "
+        f"{mean_and_spread(lost['all'], 1)} points on all test images, {mean_and_spread(lost['own'], 1)} on their own "
+        f"class, balanced. Calibration changes the vote by {gain:+.2f} points with the vote loss, and by "
+        f"{without:+.2f} without."
+    )
