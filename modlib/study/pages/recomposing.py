@@ -1,15 +1,13 @@
-"""Recomposing: networks for pairs and for subsets of growing size, what they take in time, and the modules' file."""
+"""Recomposing: networks for pairs and for subsets of growing size, and what they take in time."""
 
 from __future__ import annotations
 
 import itertools
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,11 +17,10 @@ import torch
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from modlib import metrics
-from modlib.modules import Modules, load
+from modlib.modules import Modules
 from modlib.seeds import generator
 from modlib.study import example, figures, tables
 from modlib.study.experiment import Experiment
@@ -216,37 +213,16 @@ def median_ms(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-@dataclass(frozen=True, eq=False)
-class Saved:
-    """Modules after a way through their file: as loaded, both files' bytes, and what refused another parent."""
-
-    loaded: Modules
-    modules_bytes: int
-    parent_bytes: int
-    refused: str
-
-    @classmethod
-    def of(cls, modules: Modules, other: nn.Module) -> Saved:
-        """Save modules and parent, and load the modules over their parent and over another."""
-        with tempfile.TemporaryDirectory() as folder:
-            path, parent_path = Path(folder) / "modules.safetensors", Path(folder) / "parent.safetensors"
-            modules.save(path)
-            save_file(modules.parent.state_dict(), parent_path)
-            loaded, refused = load(path, modules.parent), "no"
-            try:
-                load(path, other)
-            except ValueError as error:
-                refused = str(error).split(":")[0]
-            return cls(loaded, path.stat().st_size, parent_path.stat().st_size, refused)
-
-
 def what_came_out(
-    pairs: pd.DataFrame, grown: pd.DataFrame, k: float, times: Times, saved: Saved, data: str
+    pairs: pd.DataFrame, grown: pd.DataFrame, k: float, times: Times, bytes_of: Mapping[str, int], data: str
 ) -> Markdown:
-    """Say how pairs and the network of all classes do, how long recomposing took, and how large the files are."""
+    """Say how pairs and the network of all classes do, how long recomposing took, and how large the files are.
+
+    `bytes_of`: the files of the "modules" and of the "parent".
+    """
     percent, means = tables.percent, pairs[QUANTITIES].mean()
     difference, sizes = pairs["modules"] - pairs["parent"], pairs["remaining"]
-    whole, count = _means(grown).iloc[-1], len(saved.loaded.classes)
+    whole, count = _means(grown).iloc[-1], int(grown["classes"].max())
     return Markdown(
         f"**What came out.** On {data} (n = 1 seed, test images), two modules vote {percent(means['modules'])} "
         f"right on average over the {len(pairs)} pairs, {100 * (means['modules'] - means['parent']):+.2f} points "
@@ -256,5 +232,5 @@ def what_came_out(
         f"{percent(whole['remaining'])}, where independent masks would need {percent(independent(k, count))}, and vote "
         f"{percent(whole['modules'])} right (parent: {percent(whole['parent'])}). Recomposing took at most "
         f"{max(times.recompose.values()):.1f} ms, for any number of classes timed. The file of the modules has "
-        f"{saved.modules_bytes / 1024:.0f} KiB, the parent's {saved.parent_bytes / 1024:.0f} KiB."
+        f"{bytes_of['modules'] / 1024:.0f} KiB, the parent's {bytes_of['parent'] / 1024:.0f} KiB."
     )
