@@ -32,20 +32,20 @@ results: str = ""  # folder of records, parents and modules; empty: keep none
 import time
 
 import matplotlib.pyplot as plt
-import pandas as pd
-import seaborn as sns
 import torch
-from IPython.display import Markdown
-from torch.func import functional_call
 
-import modlib
-from modlib import cotraining, experiments, figures, grafting, tables, training
-from modlib.modules import Modules
-from modlib.records import Store
+from modlib import grafting
 from modlib.seeds import generator
+from modlib.study import example, figures, tables
+from modlib.study.pages import grafting_layer as page
+from modlib.study.records import Store
+from modlib.study.single_class import masked_logits
+from modlib.zoo import datasets, training
 
 figures.use_style()
 started = time.perf_counter()
+settings = {"dataset": dataset, "model": model, "parent_epochs": parent_epochs, "k": k, "alpha": alpha}
+settings |= {"epochs": epochs, "batch_size": batch_size, "seed": seed}
 
 # %% [markdown]
 # ## What it computes
@@ -95,47 +95,21 @@ print("random, all 10 modules within ±1/√10:", bool(weight.abs().max() <= 10*
 # Their masks keep every edge, so that only the grafting layer learns: it shows what that layer does by itself.
 
 # %%
-data = modlib.datasets.load(dataset)
-store = Store.at(results)
-parent = experiments.trained_parent(data, model, seed, parent_epochs, store)
-
-
-def trial(**changes) -> experiments.Trial:
-    settings = {"k": k, "alpha": alpha, "epochs": epochs, "batch_size": batch_size} | changes
-    return experiments.Trial(dataset, model, "ours", cotraining.ours(**settings), seed, parent_epochs)
-
-
-trials = [trial(), trial(grafting_init="random"), trial(k=1.0, alpha=0.0)]
-records = experiments.run_trials(trials, data, store, device="cpu") if results else []
-own_logit, random, control = (experiments.trial_modules(one, data, store, device="cpu") for one in trials)
+data, store = datasets.load(dataset), Store.at(results)
+trials = page.trials(**settings)
+made = [example.decompose(trial, data, store) for trial in trials]
+own_logit, random, control = (modules for modules, _ in made)
 
 # %% tags=["nbval-check-output"]
 print("numbers in a grafting layer:", own_logit.extra_parameters()["grafting"], "= 2N + 2 =", 2 * data.num_classes + 2)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "What the grafting layers learn: the weight of each of the parent's logits (columns) in each module's log-odds (rows), that is, row 1 minus row 0 of its layer. Red speaks for \"this class\", blue for \"another\".", "name": "fig-grafting-weights"}, "image": {"alt": "Two heat maps of ten modules by ten logits, one for each start of the layer; where the diagonal is red, a module trusts the parent's logit of its own class."}}
 starts = {"own_logit (ours)": own_logit, "random": random}
-differences = {name: (m.grafting_weight[:, 1] - m.grafting_weight[:, 0]) for name, m in starts.items()}
-largest = max(float(d.abs().max()) for d in differences.values())
-figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.7), sharey=True)
-for ax, (name, difference) in zip(axes, differences.items(), strict=True):
-    options = {"cmap": "vlag", "vmin": -largest, "vmax": largest, "annot_kws": {"size": 6}}
-    figures.matrix(difference, own_logit.classes, ax, f"start: {name}", fmt=".1f", **options)
-    ax.set(xlabel="logit of the parent", ylabel="module" if ax is axes[0] else "")
+page.draw_weights(starts)
 plt.show()
 
-
 # %% tags=["hide-input"]
-def largest_is_own(difference: torch.Tensor) -> int:
-    return int((difference.argmax(1) == torch.arange(len(difference))).sum())
-
-
-counts = {name: largest_is_own(difference) for name, difference in differences.items()}
-n = len(own_logit.classes)
-Markdown(
-    "The own logit has the largest weight in "
-    + " and ".join(f"{count} of {n} modules (start `{name.split()[0]}`)" for name, count in counts.items())
-    + "."
-)
+page.own_logits(starts)
 
 # %% [markdown]
 # Now each is asked "is it class $c$?" for every class and every image:
@@ -147,85 +121,33 @@ Markdown(
 
 
 # %%
-def masked_logits(modules: Modules, inputs: torch.Tensor) -> torch.Tensor:
-    """The logits of the parent under each module's mask, [C, B, N]."""
-    weights = dict(modules.parent.named_parameters())
-    logits = []
-    for c in range(len(modules.classes)):
-        masked = {name: weights[name] * mask[c] for name, mask in modules.masks.masks.items()}
-        logits.append(functional_call(modules.parent, masked, (inputs,)))
-    return torch.stack(logits)
-
-
-def answers(split: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def answers(split: str) -> page.Answers:
     """Each classifier's yes or no, [B, C], and whether it is so, [B, C]."""
     images, labels = data.split(split)
     inputs = data.inputs(images)
     classes = torch.tensor(own_logit.classes)
-    bare = masked_logits(own_logit, inputs)
+    bare = torch.stack(masked_logits(own_logit, inputs), dim=1)  # of each module's masked parent, [B, C, N]
     said = {
-        "parent": training.logits(parent, data, split)[0].argmax(1)[:, None] == classes,
-        "masked, no grafting layer": (bare.argmax(2) == classes[:, None]).T,
-        "module": own_logit.log_odds(inputs) > 0,
-        "module, random start": random.log_odds(inputs) > 0,
-        "parent with grafting layer": control.log_odds(inputs) > 0,
+        page.PARENT: training.logits(own_logit.parent, data, split)[0].argmax(1)[:, None] == classes,
+        page.BARE: bare.argmax(2) == classes,
+        page.MODULE: own_logit.log_odds(inputs) > 0,
+        page.RANDOM: random.log_odds(inputs) > 0,
+        page.CONTROL: control.log_odds(inputs) > 0,
     }
-    return said, labels[:, None] == classes
+    return page.Answers(split, said, labels[:, None] == classes)
 
 
-splits = {split: answers(split) for split in ("held_out", "test")}
+held_out, test = answers("held_out"), answers("test")
 
 # %% [markdown]
 # Most images are of other classes, so that a classifier which always says no is right about most of them. Two more
 # numbers tell more: of the images of its class, how many does it miss; of the others, how many does it claim?
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-rows = []
-for split, (said, truth) in splits.items():
-    for name, yes in said.items():
-        missed = float((~yes & truth).sum(0).div(truth.sum(0)).mean())
-        claimed = float((yes & ~truth).sum(0).div((~truth).sum(0)).mean())
-        share = {"all images right": float((yes == truth).double().mean()), "missed": missed, "claimed": claimed}
-        balanced = 1 - (missed + claimed) / 2
-        row = {"split": split.replace("_", "-"), "classifier": name} | share | {"balanced": balanced}
-        rows.append({key: tables.percent(v) if isinstance(v, float) else v for key, v in row.items()})
-sizes = " and ".join(f"{len(truth):,} {split.replace('_', '-')}" for split, (_, truth) in splits.items())
-tables.table(
-    pd.DataFrame(rows),
-    f"Single-class classification, mean over the {n} classes, on {sizes} images (n = 1 seed). Missed: of the images of the "
-    "class; claimed: of the images of others; balanced: the mean of both kinds' accuracy.",
-    "tab-single-class",
-)
+page.errors_table(held_out, test)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Errors of single-class classification on the test images, images missed and wrongly claimed, as a share of all images: mean over the classes (left), and by class (right, without the masked network that has no grafting layer).", "name": "fig-single-class"}, "image": {"alt": "A bar chart of the mean errors of four classifiers, and dots for the errors of three of them, class by class."}}
-said, truth = splits["test"]
-plotted = ["masked, no grafting layer", "parent", "module", "parent with grafting layer"]
-colours = [figures.COLOURS["paper"], figures.COLOURS["parent"], figures.COLOURS["ours"], figures.COLOURS["published"]]
-errors = pd.DataFrame(
-    {"class": c, "classifier": name, "error": 100 * float((said[name] != truth)[:, i].double().mean())}
-    for name in plotted
-    for i, c in enumerate(own_logit.classes)
-)
-figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.4), width_ratios=[1, 4])
-means = errors.groupby("classifier", sort=False)["error"].mean()
-left.bar(range(len(plotted)), means, color=colours)
-left.set(ylabel="error (% of all images)", xlabel="mean", xticks=[])
-sns.stripplot(
-    errors[errors["classifier"] != plotted[0]],
-    x="class",
-    y="error",
-    hue="classifier",
-    hue_order=plotted[1:],
-    palette=colours[1:],
-    dodge=True,
-    jitter=False,
-    size=6,
-    ax=right,
-    legend=False,
-)
-right.set(ylabel="", ylim=(-0.02 * errors["error"].max(), None))
-handles = [plt.Line2D([], [], marker="s", linestyle="", color=colour, markersize=7) for colour in colours]
-figure.legend(handles, plotted, loc="outside upper center", ncols=2, frameon=False)
+page.draw_errors(test)
 plt.show()
 
 # %% [markdown]
@@ -235,71 +157,11 @@ plt.show()
 # module answers right, minus the parent's. The mean over the images has a standard error; a difference of more than two
 # of them is called one.
 
-
-# %%
-def compared(name: str, other: str, split: str) -> dict[str, float]:
-    """The mean difference in right answers between two classifiers and its standard error, in points."""
-    said, truth = splits[split]
-    difference = (said[name] == truth).double().mean(1) - (said[other] == truth).double().mean(1)
-    return {"points": 100 * float(difference.mean()), "error": 100 * float(difference.std() / len(truth) ** 0.5)}
-
-
-def verdict(result: dict[str, float]) -> str:
-    if abs(result["points"]) <= 2 * result["error"]:
-        return "no difference"
-    return "better" if result["points"] > 0 else "worse"
-
-
-pairs = [
-    ("module", "parent"),
-    ("module, random start", "parent"),
-    ("module", "masked, no grafting layer"),
-    ("parent with grafting layer", "parent"),
-]
-judged = {(a, b, split): compared(a, b, split) for a, b in pairs for split in splits}
-
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-rows = []
-for a, b in pairs:
-    row = {"classifier": a, "against": b}
-    for split in splits:
-        result = judged[a, b, split]
-        row[split.replace("_", "-")] = f"{result['points']:+.2f} ± {result['error']:.2f}: {verdict(result)}"
-    rows.append(row)
-tables.table(
-    pd.DataFrame(rows),
-    "Paired differences in the share of right answers, in points, ± one standard error over the images (n = 1 seed).",
-    "tab-paired",
-)
+page.differences_table(held_out, test)
 
 # %% tags=["hide-input"]
-here = judged["module", "parent", "test"]
-there = judged["module", "parent", "held_out"]
-alone = judged["parent with grafting layer", "parent", "test"]
-saying = {
-    "better": "the module is the better single-class classifier",
-    "worse": "the module is the worse single-class classifier",
-    "no difference": "module and parent cannot be told apart",
-}
-ahead = int(((said["module"] == truth).sum(0) > (said["parent"] == truth).sum(0)).sum())
-behind = int(((said["module"] == truth).sum(0) < (said["parent"] == truth).sum(0)).sum())
-holds = verdict(here) == "better"
-same = verdict(here) == verdict(there)
-Markdown(
-    f"**What came out.** On {data.name} (test, n = 1 seed, {len(truth):,} images, {n} classes), {saying[verdict(here)]}: "
-    f"{here['points']:+.2f} ± {here['error']:.2f} points against the parent, with {tables.percent(k, 0)} of its edges; it is "
-    f"ahead in {ahead} of {n} classes and behind in {behind}. On held-out images the verdict is "
-    f"{'the same' if same else 'another: ' + saying[verdict(there)]} ({there['points']:+.2f} ± {there['error']:.2f}). "
-    f"The grafting layer on the whole parent, without any mask: {alone['points']:+.2f} ± {alone['error']:.2f} points "
-    f"({verdict(alone)}). "
-    + (
-        "The paper's claim **holds in this run**."
-        if holds and same
-        else "The paper's claim **does not hold in this run**."
-        if verdict(here) == verdict(there) == "worse"
-        else "This run **does not settle** the paper's claim."
-    )
-)
+page.what_came_out(trials[0], test, held_out)
 
 # %% [markdown]
 # **What it means.** One would expect a gain: the parent was trained to choose one of $N$ classes, its rule "logit $c$ is the
@@ -312,7 +174,6 @@ Markdown(
 # **Re-run it:** `modlib reproduce grafting_layer -p k 0.05`.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-shown = {"dataset": dataset, "model": model, "parent_epochs": parent_epochs, "k": k, "alpha": alpha, "epochs": epochs}
-shown |= {"batch_size": batch_size, "seed": seed}
+records = [record for _, of_trial in made for record in of_trial]
 spent = None if records else time.perf_counter() - started
-tables.where_from(records, "tab-from-grafting-layer", shown, spent)
+tables.where_from(records, "tab-from-grafting-layer", settings, spent)

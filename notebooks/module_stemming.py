@@ -35,17 +35,15 @@ import time
 from functools import partial
 
 import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-import seaborn as sns
 import torch
-from IPython.display import Markdown
 
 import modlib
-from modlib import experiments, figures, masking, stemming, tables
-from modlib.masking import MaskSet
-from modlib.records import Store
-from modlib.seeds import generator
+from modlib import masking, recipes, stemming
+from modlib.study import figures, tables
+from modlib.study.pages import module_stemming as page
+from modlib.study.records import Store
+from modlib.study.trials import measure, trained_parent
+from modlib.zoo import datasets
 
 figures.use_style()
 started = time.perf_counter()
@@ -58,24 +56,12 @@ started = time.perf_counter()
 # $k / (2 - k)$, and their union keeps $1 - (1 - k)^2$.
 
 # %%
-data = modlib.datasets.load(dataset)
-parent = experiments.trained_parent(data, model, seed, parent_epochs, Store.at(results))
+data = datasets.load(dataset)
+parent = trained_parent(data, model, seed, parent_epochs, Store.at(results))
 weights = masking.maskable_parameters(parent)
-keep = masking.keep_counts(k, masking.sizes(weights))
 classes = tuple(range(data.num_classes))
-
-
-def initial_masks(shared: bool) -> MaskSet:
-    """The masks that the modules start from: from one draw of scores, or from one draw each."""
-    masks = {}
-    for name, weight in weights.items():
-        draws = [generator(seed, "scores", *([] if shared else [c]), name) for c in classes]
-        scores = torch.stack([masking.initial_scores(weight, "kaiming", "positive", draw) for draw in draws])
-        masks[name] = masking.top_k_mask(scores.flatten(1), keep[name]).view_as(scores)
-    return MaskSet(masks, classes)
-
-
-together, apart = initial_masks(shared=True), initial_masks(shared=False)
+together = page.starting_masks(parent, k, seed, classes, shared=True)
+apart = page.starting_masks(parent, k, seed, classes, shared=False)
 
 # %% tags=["nbval-check-output"]
 total = sum(masking.sizes(weights).values())
@@ -84,11 +70,7 @@ print("edges in the union of all modules:", round(together.remaining() * total),
 print("independent masks, Jaccard index: ", round(k / (2 - k), 4), "| union of a pair:", round(1 - (1 - k) ** 2, 4))
 
 # %% tags=["hide-input"]
-pair_share = masking.mean_over_pairs(apart.remaining_of_pairs())
-Markdown(
-    f"Drawn one by one, the {len(classes)} initial masks of this parent have a mean Jaccard index of "
-    f"{apart.mean_jaccard():.4f}, and a pair of them keeps {tables.percent(pair_share)} of the weights."
-)
+page.initial_sentence(apart)
 
 # %% [markdown]
 # ## The stemming loss
@@ -112,24 +94,8 @@ Markdown(
 # leaves open is on the page of [deviations](../deviations.md).
 
 # %% tags=["hide-input", "nbval-check-output"] mystnb={"markdown_format": "myst"}
-rate, momentum = 0.1, 0.9  # of the scores
-steps = -(-len(data.train_labels) // batch_size)
-rows = []
-for reading in ("total", "layer", "scale_free"):
-    factor = stemming.factors(alpha, weights, reading, steps_per_epoch=steps, lr=rate, momentum=momentum)
-    unit = stemming.factors(1.0, weights, "scale_free", steps_per_epoch=steps, lr=rate, momentum=momentum)
-    for name, weight in weights.items():
-        reach = factor[name] / unit[name]
-        rows.append(
-            {"reading": f"`{reading}`", "layer": name, "scores": weight.numel()}
-            | {"factor": f"{factor[name]:.3g}", "reach in an epoch": f"{reach:.3g} σ"}
-        )
-tables.table(
-    pd.DataFrame(rows),
-    f"Three readings of Eq. 1's factor for this parent, α = {alpha:g}, and how far the pull can move a score in an epoch "
-    f"of {steps:,} steps (p = 1), in initial standard deviations of its layer.",
-    "tab-factors",
-)
+recipe = recipes.ours(k=k, alpha=alpha, epochs=epochs, batch_size=batch_size)
+page.factors_table(recipe, weights, len(data.train_labels))
 
 # %% [markdown]
 # The gradient has a closed form, which the faster engine for such a parent uses: factor times the sign of the difference for
@@ -167,122 +133,45 @@ fit = partial(
     k=k,
     epochs=epochs,
     batch_size=batch_size,
-    lr=rate,
-    momentum=momentum,
     seed=seed,
     schedule="cosine",
     grafting_init="own_logit",
     device="cpu",
 )
-history = [
-    {"run": run, "epoch": 0, "jaccard_index": together.mean_jaccard(), "remaining_parameters": together.remaining()}
-    for run in ("no stemming", "module stemming")
-]
-first_epoch = {}
-
-
-def watch(run: str):
-    def measure(epoch, modules):
-        history.append({"run": run, "epoch": epoch} | experiments.measure(modules, data, "held_out"))
-        if epoch == 1:
-            first_epoch[run] = modules.masks.masks
-
-    return measure
-
-
-free = fit(alpha=0.0, callback=watch("no stemming"))
-stemmed = fit(alpha=alpha, callback=watch("module stemming"))
+history = page.History(data, together)
+free = fit(alpha=0.0, callback=history.watch(page.FREE))
+stemmed = fit(alpha=alpha, callback=history.watch(page.STEMMED))
 
 # %% tags=["nbval-check-output"]
-one, other = first_epoch.values()
+one, other = history.first_epoch
 print("masks after the first epoch, with and without stemming, equal:", all(torch.equal(one[n], other[n]) for n in one))
-jaccard = stemmed.masks.jaccard()
-share = sum(keep.values()) / total
-identity = (2 * share / (1 + jaccard) - stemmed.masks.remaining_of_pairs()).abs().max()
+share = stemmed.remaining(classes[:1])
+identity = (2 * share / (1 + stemmed.masks.jaccard()) - stemmed.masks.remaining_of_pairs()).abs().max()
 print("remaining parameters of every pair are 2k / (1 + Jaccard index):", bool(identity < 1e-12))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Co-training with and without the stemming loss, from the same shared scores. Left: Jaccard index of the masks, mean over all pairs of modules. Middle: remaining parameters of pairs, mean over all pairs; the dashed lines are one module and two modules with no edge in common. Right: accuracy of the vote of all modules on held-out images.", "name": "fig-stemming-epochs"}, "image": {"alt": "Three panels over epochs, each with one curve for training with stemming and one for training without: Jaccard index, remaining parameters, accuracy."}}
-curve = pd.DataFrame(history)
-figure, axes = plt.subplots(1, 3, figsize=(figures.WIDTH, 2.9))
-shown = {
-    "jaccard_index": ("Jaccard index", 1),
-    "remaining_parameters": ("weights that a pair keeps (%)", 100),
-    "accuracy": ("accuracy of the vote (%)", 100),
-}
-for ax, (column, (label, scale)) in zip(axes, shown.items(), strict=True):
-    for run, part in curve.dropna(subset=[column]).groupby("run", sort=False):
-        ax.plot(part["epoch"], scale * part[column], marker="o", markersize=3, label=run, color=figures.COLOURS[run])
-    ax.set(xlabel="epoch", ylabel=label, xlim=(-0.03 * epochs, 1.03 * epochs))
-    ax.xaxis.set_major_locator(plt.MaxNLocator(5, integer=True))
-axes[0].set_ylim(0, 1.03)
-for line in (share, 2 * share):
-    axes[1].axhline(100 * line, color="0.5", linestyle="--", linewidth=1)
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+page.draw_epochs(history, share)
 plt.show()
 
 # %% tags=["hide-input"]
-with_it, without = (experiments.measure(m, data, "held_out") for m in (stemmed, free))
-count = len(data.held_out_labels)
-
-
-def noise(*accuracies: float) -> float:
-    """One standard error of an accuracy on the held-out images, or of a difference of two, taken as independent."""
-    return sum(a * (1 - a) / count for a in accuracies) ** 0.5
-
-
-def change(new: float, old: float) -> str:
-    return f"{100 * (new - old):+.2f} points"
-
-
-direction = "more" if with_it["jaccard_index"] > without["jaccard_index"] else "no more"
-close = without["remaining_parameters"] > 0.95 * 2 * share
-Markdown(
-    f"**With and without.** On {data.name}, after {epochs} epochs (n = 1 seed), modules trained with stemming "
-    f"(α = {alpha:g}) have {direction} in common than those without: the Jaccard index is {with_it['jaccard_index']:.2f} "
-    f"against {without['jaccard_index']:.2f}. A pair keeps {tables.percent(with_it['remaining_parameters'])} of the weights "
-    f"against {tables.percent(without['remaining_parameters'])}, all modules together "
-    f"{tables.percent(with_it['remaining_parameters_all'])} against {tables.percent(without['remaining_parameters_all'])}. "
-    f"The accuracy of the vote differs by {change(with_it['accuracy'], without['accuracy'])} (one standard error of an "
-    f"accuracy on {count:,} held-out images: {100 * noise(with_it['accuracy']):.2f}). The paper says that without stemming "
-    f"a pair is close to twice k, here {tables.percent(2 * share, 0)}: in this run (our rates, batches of {batch_size}), from a shared start, it "
-    f"{'is' if close else 'is not'}; the paper's own recipe is judged by [Figure 3](figure3.ipynb)."
-)
+with_it, without = (measure(modules, data, "held_out") for modules in (stemmed, free))
+page.with_and_without(with_it, without, data, recipe, share)
 
 # %% [markdown]
 # What the loss does to the scores shows between any two modules: an edge that both keep lies in the upper right of
 # {numref}`fig-scores`. The loss pulls all modules' scores of an edge together, that is, to the diagonal.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Scores of the edges of the first layer in two modules, without (left) and with stemming (right): edges that either module keeps, at most 1,000 drawn at random, and as many that neither keeps. Dashed: the lowest score that is kept.", "name": "fig-scores"}, "image": {"alt": "Two scatter plots of one module's scores against another's; colours tell edges kept by both modules, by one, and by none; with stemming the points lie closer to the diagonal the stronger the pull."}}
-first = next(iter(weights))
-a, b = classes[0], classes[1]
-colours = {"both": figures.COLOURS["published"], "one": figures.COLOURS["ours"], "none": "0.75"}
-figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.7), sharex=True, sharey=True)
-for ax, (run, modules) in zip(axes, {"no stemming": free, "module stemming": stemmed}.items(), strict=True):
-    mine, others = (modules.scores[first][m].flatten() for m in (a, b))
-    kept = modules.masks.masks[first][[a, b]].flatten(1).sum(0)
-    drawn = torch.randperm(len(kept), generator=generator(seed, "drawn"))
-    some_kept = drawn[kept[drawn] > 0][:1000]
-    chosen = torch.cat([drawn[kept[drawn] == 0][: len(some_kept)], some_kept])
-    by = np.array(["none", "one", "both"])[kept[chosen]]
-    sns.scatterplot(
-        x=mine[chosen], y=others[chosen], hue=by, palette=colours, hue_order=list(colours), s=7, linewidth=0, ax=ax
-    )
-    for draw, values, m in ((ax.axvline, mine, a), (ax.axhline, others, b)):
-        draw(float(values[modules.masks.masks[first][m].flatten()].min()), color="0.4", linestyle="--", linewidth=0.8)
-    ax.set(title=run, xlabel=f"score in module {a}", ylabel=f"score in module {b}")
-    ax.get_legend().remove()
-handles, labels = axes[0].get_legend_handles_labels()
-figure.legend(handles, labels, title="kept by", loc="outside right center", frameon=False, markerscale=2)
+page.draw_scores({page.FREE: free, page.STEMMED: stemmed}, seed)
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "First-layer masks without stemming, at the image's size: the number of hidden neurons that keep an edge from each pixel.", "name": "fig-masks-free"}, "image": {"alt": "Five small images, one for each of five modules, bright where many hidden neurons read a pixel."}}
-shape = tuple(data.train_images.shape[1:3])
-some = classes[:5]
-figures.first_layer_masks(free.masks.masks[first][: len(some)], shape, some)
+first, shape = next(iter(weights)), tuple(data.train_images.shape[1:3])
+figures.first_layer_masks(free.masks.masks[first][:5], shape, classes[:5])
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same with stemming: the more the modules share, the more the images look alike.", "name": "fig-masks-stemmed"}, "image": {"alt": "Five small images as before, of the modules trained with stemming."}}
-figures.first_layer_masks(stemmed.masks.masks[first][: len(some)], shape, some)
+figures.first_layer_masks(stemmed.masks.masks[first][:5], shape, classes[:5])
 plt.show()
 
 # %% [markdown]
@@ -297,52 +186,18 @@ plt.show()
 from_base = {base: fit(alpha=alpha, method="base", base_class=base) for base in bases}
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-measured = {"B, average": with_it}
-measured |= {f"A, base class {b}": experiments.measure(m, data, "held_out") for b, m in from_base.items()}
-
-
-def line(name: str, row: dict) -> dict:
-    """One row of a table of decompositions."""
-    return {
-        "decomposition": name,
-        "Jaccard index": f"{row['jaccard_index']:.3f}",
-        "remaining, pairs": tables.percent(row["remaining_parameters"]),
-        "remaining, all": tables.percent(row["remaining_parameters_all"]),
-        "accuracy, all": tables.percent(row["accuracy"]),
-        "accuracy, pairs": tables.percent(row["pair_accuracy"]),
-        "accuracy, modules": tables.percent(row["module_accuracy"]),
-    }
-
-
-tables.table(
-    pd.DataFrame([line(name, row) for name, row in measured.items()]),
+measured = {page.AVERAGE: with_it}
+measured |= {f"A, base class {base}": measure(modules, data, "held_out") for base, modules in from_base.items()}
+count = len(data.held_out_labels)
+page.decompositions_table(
+    measured,
     f"Methods A and B at α = {alpha:g} on {count:,} held-out images (n = 1 seed). Remaining parameters and accuracy of the "
     "vote of pairs are means over all pairs.",
     "tab-methods",
 )
 
 # %% tags=["hide-input"]
-others = [row for name, row in measured.items() if name != "B, average"]
-reached = sum(row["accuracy"] >= with_it["accuracy"] for row in others)
-smaller = sum(row["remaining_parameters"] <= with_it["remaining_parameters"] for row in others)
-best = max(others, key=lambda row: row["accuracy"])
-spread = max(row["accuracy"] for row in others) - min(row["accuracy"] for row in others)
-error = noise(best["accuracy"], with_it["accuracy"])
-clear = abs(best["accuracy"] - with_it["accuracy"]) > 2 * error
-Markdown(
-    f"**A or B.** Base classes tried on {data.name}: {len(others)} (n = 1 seed); those that reach B's accuracy: "
-    f"{reached}; those that need no more parameters for a pair than B: {smaller}. The best base is "
-    f"{change(best['accuracy'], with_it['accuracy'])} from B, {'more' if clear else 'not more'} than two standard errors of a "
-    f"difference ({100 * error:.2f} each); the highest and the lowest base lie {100 * spread:.2f} points apart. "
-    "The paper's statement that A is not as accurate as B "
-    + (
-        "is **contradicted in this run**."
-        if reached and clear
-        else "**holds in this run**."
-        if not reached and clear
-        else "is **neither confirmed nor contradicted in this run**."
-    )
-)
+page.a_or_b(measured, data)
 
 # %% [markdown]
 # ## Ours: a loss for the vote
@@ -361,24 +216,15 @@ Markdown(
 voted = fit(alpha=vote_alpha, vote=vote)
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-with_vote = experiments.measure(voted, data, "held_out")
-compared = {f"v = 0, α = {alpha:g}": with_it, f"v = {vote:g}, α = {vote_alpha:g}": with_vote}
-tables.table(
-    pd.DataFrame([line(name, row) for name, row in compared.items()]),
+with_vote = measure(voted, data, "held_out")
+page.decompositions_table(
+    {f"v = 0, α = {alpha:g}": with_it, f"v = {vote:g}, α = {vote_alpha:g}": with_vote},
     f"Without and with the vote loss, on {count:,} held-out images (n = 1 seed).",
     "tab-vote",
 )
 
 # %% tags=["hide-input"]
-gained = with_vote["accuracy"] - with_it["accuracy"]
-error = noise(with_vote["accuracy"], with_it["accuracy"])
-sure = abs(gained) > 2 * error
-Markdown(
-    f"**The vote loss.** In this run on {data.name} (n = 1 seed) the vote of all modules changes by "
-    f"{change(with_vote['accuracy'], with_it['accuracy'])}, {'more' if sure else 'not more'} than two standard errors ({100 * error:.2f} each), the "
-    f"accuracy of single modules by {change(with_vote['module_accuracy'], with_it['module_accuracy'])}, the remaining "
-    f"parameters of a pair by {change(with_vote['remaining_parameters'], with_it['remaining_parameters'])} of the weights."
-)
+page.of_the_vote(with_vote, with_it, data)
 
 # %% [markdown]
 # **What it means.** The stemming loss decides how much the modules share, from little to one mask for all; what that costs

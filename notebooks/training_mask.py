@@ -35,15 +35,15 @@ results: str = ""  # folder of records and parents; empty: keep none
 import time
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import torch
-from IPython.display import Markdown
 
 import modlib
-from modlib import figures, masking, tables
-from modlib.experiments import trained_parent
-from modlib.records import Store
-from modlib.seeds import generator
+from modlib import masking
+from modlib.study import controls, figures, tables
+from modlib.study.pages import training_mask as page
+from modlib.study.records import Store
+from modlib.study.trials import trained_parent
+from modlib.zoo import datasets
 
 figures.use_style()
 started = time.perf_counter()
@@ -55,19 +55,12 @@ started = time.perf_counter()
 # masked; biases are not.
 
 # %%
-data = modlib.datasets.load(dataset)
+data = datasets.load(dataset)
 parent = trained_parent(data, model, seed, parent_epochs, Store.at(results))
 weights = masking.maskable_parameters(parent)
-sizes = masking.sizes(weights)
-keep = masking.keep_counts(k, sizes)
 
 # %% tags=["hide-input", "nbval-check-output"] mystnb={"markdown_format": "myst"}
-rows = [{"layer": n, "edges": sizes[n], "kept": keep[n], "share": tables.percent(keep[n] / sizes[n])} for n in sizes]
-tables.table(
-    pd.DataFrame(rows),
-    "Edges of the parent and how many a module keeps: max(1, ⌊kn + ½⌋) of n in every layer.",
-    "tab-kept-edges",
-)
+page.kept_table(weights, k)
 
 # %% [markdown]
 # ## One step by hand
@@ -95,50 +88,23 @@ print("gradient", [[round(v, 4) for v in row] for row in scores.grad.tolist()])
 # edges. The recipe is `published`: constant rates, because the paper names no schedule.
 
 # %%
-history = []
-
-
-def measure(epoch, modules):
-    images, labels = data.split("held_out")
-    log_odds = modules.log_odds(data.inputs(images))
-    own = modlib.metrics.module_accuracies(log_odds, labels, modules.classes)
-    column = modules.classes.index(target)
-    chosen = modlib.metrics.balanced_accuracies(log_odds, labels, modules.classes, seed)[column, column]
-    moved = float((modules.masks.masks[first][column] & ~start).sum() / keep[first])
-    history.append({"epoch": epoch, "all images": float(own[column]), "balanced": float(chosen), "moved": moved})
-
-
-first = next(iter(weights))
-initial = masking.initial_scores(weights[first], "kaiming", "positive", generator(seed, "scores", first))
-start = masking.top_k_mask(initial.flatten(), keep[first]).view_as(initial)  # the mask that all modules start from
+initial = controls.fixed_masks(parent, "random", k, seed, range(data.num_classes))  # what all modules start from
+watch = page.Watch(data, target, initial, seed)
 modules = modlib.cotrain(
-    parent, data, k=k, alpha=0.0, epochs=epochs, batch_size=batch_size, seed=seed, device="cpu", callback=measure
+    parent, data, k=k, alpha=0.0, epochs=epochs, batch_size=batch_size, seed=seed, device="cpu", callback=watch
 )
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "A module while its mask is trained. Left: accuracy on held-out images, asked on all images and on a set with as many positives as negatives. Right: share of the first layer's kept edges that differ from the initial mask.", "name": "fig-mask-training"}, "image": {"alt": "Two curves over epochs: the accuracy of one module rises to a plateau, and the share of its first layer edges that were exchanged grows epoch by epoch."}}
-curve = pd.DataFrame(history)
-figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.8))
-for column in ("all images", "balanced"):
-    left.plot(curve["epoch"], 100 * curve[column], marker="o", markersize=3, label=column)
-left.set(xlabel="epoch", ylabel=f"accuracy of module {target} (%)")
-left.legend(frameon=False)
-right.plot(curve["epoch"], 100 * curve["moved"], marker="o", markersize=3, color=figures.COLOURS["ours"])
-right.set(xlabel="epoch", ylabel="edges exchanged (%)", ylim=(0, 105))
+watch.draw()
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Which pixels the module reads. Each panel is one class's first-layer mask at the image's size: the number of hidden neurons that keep an edge from that pixel.", "name": "fig-first-layer"}, "image": {"alt": "Ten small images, one for each module: bright pixels are those that many hidden neurons read; they lie in the middle, where digits are drawn."}}
-shape = tuple(data.train_images.shape[1:3])
+first, shape = next(iter(weights)), tuple(data.train_images.shape[1:3])
 figures.first_layer_masks(modules.masks.masks[first], shape, modules.classes)
 plt.show()
 
 # %% tags=["hide-input"]
-last = curve.iloc[-1]
-Markdown(
-    f"**What came out.** On {data.name}, with {tables.percent(k, 0)} of the parent's edges, module {target} answers "
-    f"{tables.percent(last['all images'])} of all held-out images right, and {tables.percent(last['balanced'])} of a "
-    f"balanced set (n = 1 seed). {tables.percent(last['moved'], 0)} of the first layer's edges are not those that it "
-    "started with: the scores decide, not the initial draw."
-)
+watch.what_came_out(k)
 
 # %% [markdown]
 # **What it means.** Edges carry the class: no weight of the parent was changed. (A module also has a small grafting layer, which was trained;

@@ -1,0 +1,217 @@
+"""Evaluation: the book's quantities for one decomposition, and the identities that the paper's tables must obey."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from modlib import metrics
+from modlib.data import Dataset
+from modlib.masking import MaskSet, mean_over_pairs
+from modlib.modules import Modules
+from modlib.study import example, figures, tables
+from modlib.study.experiment import Experiment
+from modlib.study.reproduce import Layout
+from modlib.zoo import training
+
+PRINTED_K = 0.10
+"""The share of the edges that a module keeps in the paper's Tables 1 and 2."""
+EXACT = 1e-12
+
+
+def experiments(**parameters: Any) -> list[Experiment]:
+    """Return what the page reads or computes: its one trial."""
+    return [example.trial(**parameters).experiment]
+
+
+def printed(number: int) -> pd.DataFrame:
+    """Return one of the paper's tables, from book/published."""
+    return pd.read_csv(Layout.here().root / "book" / "published" / f"table{number}.csv")
+
+
+def metrics_table(modules: Modules, log_odds: Tensor, balanced: Tensor, value_index: float, data: Dataset) -> Markdown:
+    """Return the book's quantities for one decomposition; `log_odds` [n, C] of the test images, `balanced` [C, C]."""
+    labels, classes, masks = data.test_labels, modules.classes, modules.masks
+    own = metrics.module_accuracies(log_odds, labels, classes)
+    pairs = mean_over_pairs(metrics.accuracy_of_pairs(log_odds, labels, classes))
+    every = metrics.recomposed_accuracy(log_odds, labels, classes)
+    own_class, others = balanced.diagonal().mean(), metrics.off_diagonal(balanced).mean()
+    parent = training.accuracy(modules.parent, data)
+    union, everyone = "edges in the union / the parent's", "mean of modules"
+    rows = [
+        ("Jaccard index", "edges both keep / edges either keeps", "mean of pairs", f"{masks.mean_jaccard():.3f}"),
+        ("Pan and Rajan's index", "shared values u / (2n - u)", "mean of pairs", f"{value_index:.3f}"),
+        ("remaining parameters", union, "mean of pairs", f"{mean_over_pairs(masks.remaining_of_pairs()):.4f}"),
+        ("", "", "all classes", f"{modules.remaining():.4f}"),
+        ("accuracy of a module", '"this class" or "another", all images', everyone, f"{100 * own.mean():.2f}%"),
+        ("balanced accuracy", "as many of the class as of others", "own class", f"{100 * own_class:.2f}%"),
+        ("", "Table 6", "other classes", f"{100 * others:.2f}%"),
+        ("accuracy of the vote", "highest confidence wins", "pairs", f"{100 * pairs:.2f}%"),
+        ("", "", "all classes", f"{100 * every:.2f}%"),
+        ("accuracy of the parent", "all classes", "", f"{100 * parent:.2f}%"),
+    ]
+    return tables.table(
+        pd.DataFrame(rows, columns=["quantity", "what it is", "of", "value"]),
+        "The quantities of the book, for one decomposition, on test images (n = 1 seed).",
+        "tab-metrics",
+    )
+
+
+def draw_identity(masks: MaskSet, k: float, table1: pd.DataFrame, table2: pd.DataFrame) -> Figure:
+    """Draw remaining parameters against the Jaccard index: the identity, all pairs of `masks`, and what is printed.
+
+    `table1`, `table2`: the paper's, both with `jaccard_index`, `table1` with `remaining_parameters`, too.
+    """
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.2))
+    grid = np.linspace(0, 1, 101)
+    for value in sorted({k, PRINTED_K}):
+        ax.plot(grid, 2 * value / (1 + grid), color="black", lw=1, label=f"2k / (1 + J), k = {value:.0%}")
+    at = list(combinations(range(len(masks.classes)), 2))
+    x, y = ([float(matrix[pair]) for pair in at] for matrix in (masks.jaccard(), masks.remaining_of_pairs()))
+    ax.scatter(x, y, s=14, color=figures.COLOURS["ours"], label="pairs measured here", zorder=3)
+    for table, column, marker, size, colour, label in (
+        (table2, "remaining_parameters_mean", "x", 50, "paper", "paper, Table 2"),
+        (table1, "remaining_parameters", "+", 60, "published", "paper, Table 1"),
+    ):
+        style: dict[str, Any] = {"marker": marker, "color": figures.COLOURS[colour], "label": label}
+        ax.scatter(table["jaccard_index"], table[column], s=size, zorder=3, **style)
+    ax.scatter(k / (2 - k), 1 - (1 - k) ** 2, marker="*", s=80, color="black", label="independent masks", zorder=3)
+    ax.set(xlabel="Jaccard index J of the pair", ylabel="remaining parameters", xlim=(0, 1))
+    ax.legend(frameon=False)
+    return figure
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Accuracies of modules on the balanced sets of the other classes, means over these, in [0, 1]: [C] each.
+
+    `equal` and `expected` of perfect modules: classes equally frequent, or as frequent as `counts`, the test images of
+    every class. `balanced` [C, C]: measured, see `modlib.metrics.balanced_accuracies`.
+    """
+
+    dataset: str
+    k: float
+    classes: Sequence[int]
+    counts: Tensor
+    equal: Tensor
+    expected: Tensor
+    balanced: Tensor
+
+    @cached_property
+    def measured(self) -> Tensor:
+        """The levels of the modules measured here."""
+        return metrics.off_diagonal(self.balanced).mean(1)
+
+    @cached_property
+    def printed(self) -> dict[int, Tensor]:
+        """The levels of the paper's Table 6, by k in per cent; MNIST's ten classes."""
+        levels = {}
+        for percent, group in printed(6).groupby("k_percent"):
+            table = group.pivot(index="module", columns="class", values="accuracy_percent").to_numpy() / 100
+            levels[int(str(percent))] = metrics.off_diagonal(torch.tensor(table)).mean(1)
+        return levels
+
+    def draw(self) -> Figure:
+        """Draw the levels by module."""
+        figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.4))
+        position = np.arange(len(self.classes))
+        ax.axhline(100 * float(self.equal[0]), color="black", lw=1, ls=":", label="perfect, equal frequencies")
+        perfect = f"perfect, frequencies of {self.dataset}"
+        ax.step(position, 100 * self.expected, where="mid", color="black", lw=1, label=perfect)
+        if len(self.classes) == 10:
+            for (percent, levels), marker in zip(self.printed.items(), ("v", "s", "^"), strict=True):
+                grey, label = figures.COLOURS["paper"], f"paper, MNIST, k = {percent}%"
+                ax.scatter(position, 100 * levels, marker=marker, s=24, color=grey, label=label, zorder=3)
+        label = f"measured, {self.dataset}, k = {self.k:.0%}"
+        ax.scatter(position, 100 * self.measured, s=26, color=figures.COLOURS["ours"], label=label, zorder=4)
+        ax.set(xlabel="module", ylabel="accuracy on other classes (%)", xticks=position, xticklabels=self.classes)
+        figure.legend(frameon=False, ncols=3, fontsize=8, loc="outside upper center")
+        return figure
+
+    def table(self) -> Markdown:
+        """Return the levels by module, and the accuracy on the own class's set."""
+        rows = [
+            {
+                "module": c,
+                "test images": int(self.counts[i]),
+                f"perfect, {self.dataset}": f"{100 * self.expected[i]:.2f}",
+                f"measured, {self.dataset}": f"{100 * self.measured[i]:.2f}",
+                "measured, own class": f"{100 * self.balanced[i, i]:.2f}",
+            }
+            | {f"paper, MNIST, k = {percent}%": f"{100 * v[i]:.2f}" for percent, v in self.printed.items() if i < 10}
+            for i, c in enumerate(self.classes)
+        ]
+        return tables.table(
+            pd.DataFrame(rows),
+            "Accuracy (%) of each module on the balanced sets of the other classes, mean over these: perfect, "
+            "measured, and printed. Classes differ in their levels as their frequencies do.",
+            "tab-table6-levels",
+        )
+
+
+def possible(percent: float, images: int) -> bool:
+    """Return whether a number with two decimals can be a share of `images`, in per cent."""
+    near = percent / 100 * images
+    return any(abs(round(100 * n / images, 2) - percent) < 1e-9 for n in (math.floor(near), math.ceil(near)))
+
+
+def grain(counts: Tensor) -> dict[int, tuple[int, float]]:
+    """Return how many entries of Table 6 can be a mean over one trial or five, and how many would by chance.
+
+    `counts`: MNIST's test images of every class. By chance: numbers with two decimals, taken at random.
+    """
+    table, found = printed(6), {}
+    for trials in (1, 5):
+        sizes = [2 * trials * int(counts[c]) for c in table["class"]]
+        hits = sum(possible(p, n) for p, n in zip(table["accuracy_percent"], sizes, strict=True))
+        found[trials] = (hits, sum(min(1.0, n / 10_000) for n in sizes))
+    return found
+
+
+def what_came_out(
+    model: str, modules: Modules, value_index: float, error: float, levels: Levels, agree: bool
+) -> Markdown:
+    """Say whether the identity holds, to an `error`, and what the paper's tables tell; `agree`: do Tables 1 and 2.
+
+    What Table 6 tells needs the class counts of MNIST's test images.
+    """
+    pairs, k = math.comb(len(modules.classes), 2), levels.k
+    holds = "machine precision" if error < EXACT else f"{error:.1g}"
+    farthest = 100 * float((levels.measured - levels.expected).abs().max())
+    of_both = "do not agree about MNIST FC1."
+    if agree:
+        of_both = "agree: the Jaccard index of one gives an RP within the range of the other."
+    return Markdown(
+        f"**What came out.** On {levels.dataset} with {model.upper()} (n = 1 seed), the identity RP = 2k / (1 + J) "
+        f"holds for all {pairs} pairs to {holds}; the modules' mean Jaccard index is "
+        f"{modules.masks.mean_jaccard():.2f}, where independent masks have {k / (2 - k):.3f}, and the same masks score "
+        f"{value_index:.3f} by Pan and Rajan's index. On the balanced sets of other classes the modules lie within "
+        f"{farthest:.1f} points of perfect ones. Tables 1 and 2 of the paper {of_both} "
+        f"{_of_table_6(levels) if levels.dataset == 'mnist' else ''}"
+    )
+
+
+def _of_table_6(levels: Levels) -> str:
+    """Say how Table 6's negatives are drawn, and whether it can be of one trial."""
+    rank = np.corrcoef(levels.expected, levels.printed[10])[0, 1]
+    entries, found = len(printed(6)), grain(levels.counts)
+    (hits, chance), (of_five, by_chance) = found[1], found[5]
+    verdict = "so it is not of one trial" if hits < (chance + entries) / 2 else "so it may be of one trial"
+    return (
+        f"\n\nTable 6's levels follow the frequencies of MNIST's test images (correlation {rank:.2f} over the ten "
+        f"modules at k = 10%): its negatives are drawn {'uniformly over images' if rank > 0.5 else 'in another way'}. "
+        f"{hits} of its {entries} entries can be the share of a single trial, where {chance:.0f} would by chance; "
+        f"{of_five} can be a mean over five ({by_chance:.0f} by chance): {verdict}."
+    )

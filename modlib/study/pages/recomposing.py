@@ -1,0 +1,236 @@
+"""Recomposing: networks for pairs and for subsets of growing size, and what they take in time."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from modlib import metrics
+from modlib.modules import Modules
+from modlib.seeds import generator
+from modlib.study import example, figures, tables
+from modlib.study.experiment import Experiment
+
+QUANTITIES = ["remaining", "modules", "parent"]
+"""The columns of `Subsets.grown` that are shares in [0, 1]: of weights kept, and accuracies."""
+
+
+def experiments(**parameters: Any) -> list[Experiment]:
+    """Return what the page reads or computes: its one trial."""
+    return [example.trial(**parameters).experiment]
+
+
+@dataclass(frozen=True, eq=False)
+class Subsets:
+    """What networks recomposed for subsets come to, beside the parent told to choose among the same classes.
+
+    `log_odds` [n, C] of the modules, `logits` [n, N] of the parent, `labels` [n]; `data`: the name of the data set.
+    """
+
+    data: str
+    modules: Modules
+    log_odds: Tensor
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The class of each module."""
+        return self.modules.classes
+
+    def of(self, asked: Sequence[int]) -> dict[str, float]:
+        """Return the size of one subset's network, and both accuracies, in [0, 1]."""
+        return {
+            "remaining": self.modules.remaining(asked),
+            "modules": metrics.recomposed_accuracy(self.log_odds, self.labels, self.classes, asked),
+            "parent": metrics.recomposed_accuracy(self.logits, self.labels, self.classes, asked),
+        }
+
+    def pairs(self) -> pd.DataFrame:
+        """Return size and accuracies of every pair, one row each; `pair`: its classes, for a sentence."""
+        every = itertools.combinations(self.classes, 2)
+        return pd.DataFrame([{"pair": f"{a}, {b}"} | self.of((a, b)) for a, b in every])
+
+    def grown(self, count: int, seed: int) -> pd.DataFrame:
+        """Return the same for at most `count` drawn subsets of every number of `classes`."""
+        draw, rows = generator(seed, "subsets"), []
+        for size in range(1, len(self.classes) + 1):
+            every = list(itertools.combinations(self.classes, size))
+            for i in torch.randperm(len(every), generator=draw)[:count].tolist():
+                rows.append({"classes": size, "subset": every[i]} | self.of(every[i]))
+        return pd.DataFrame(rows)
+
+    def draw_pairs(self) -> Figure:
+        """Draw accuracy and size of every pair, in percent."""
+        accuracy = metrics.accuracy_of_pairs(self.log_odds, self.labels, self.classes)
+        remaining = self.modules.masks.remaining_of_pairs().fill_diagonal_(torch.nan)
+        figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.8), sharey=True)
+        small: dict[str, Any] = {"fmt": ".1f", "annot_kws": {"size": 6}}
+        figures.matrix(100 * accuracy, self.classes, left, "accuracy (%)", **small)
+        figures.matrix(100 * remaining, self.classes, right, "remaining parameters (%)", cmap="flare", **small)
+        left.set(xlabel="class", ylabel="class")
+        right.set_xlabel("class")
+        for ax in (left, right):
+            ax.grid(False)
+        return figure
+
+
+def pairs_table(pairs: pd.DataFrame, data: str) -> Markdown:
+    """Return mean, lowest and highest value over the pairs, with the pair that has it."""
+    shown = {
+        "accuracy of the vote": "modules",
+        "accuracy of the parent, told the two classes": "parent",
+        "remaining parameters": "remaining",
+    }
+    rows = []
+    for what, column in shown.items():
+        row = {"": what, "mean": tables.percent(pairs[column].mean())}
+        for word, at in (("lowest", pairs[column].argmin()), ("highest", pairs[column].argmax())):
+            row[word] = f"{tables.percent(pairs[column].iloc[at])} ({pairs['pair'].iloc[at]})"
+        rows.append(row)
+    return tables.table(
+        pd.DataFrame(rows),
+        f"The {len(pairs)} pairs of {data}, test images (n = 1 seed), with the pair that has the lowest and the "
+        "highest value (the first, where several share it).",
+        "tab-pairs",
+    )
+
+
+def independent(k: float, count: int) -> float:
+    """Return the share of the weights in the union of `count` independent masks that keep a share `k` each."""
+    return 1 - (1 - k) ** count
+
+
+def draw_grown(grown: pd.DataFrame, k: float) -> Figure:
+    """Draw size and accuracy over the number of classes, with the sizes that frame the result."""
+    percent = grown.assign(**{column: 100 * grown[column] for column in QUANTITIES})
+    sizes = pd.Series(range(1, int(grown["classes"].max()) + 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.1))
+    _draw_means(left, percent, "remaining", "modules", "ours")
+    left.plot(sizes, 100 * (1 - (1 - k) ** sizes), "--", color="0.4", linewidth=1, label="independent masks")
+    left.plot(sizes, (100 * k * sizes).clip(upper=100), ":", color="0.4", linewidth=1.3, label="nothing in common")
+    left.set(ylabel="remaining parameters (%)", ylim=(0, 102))
+    for column, colour in (("modules", "ours"), ("parent", "parent")):
+        _draw_means(right, percent, column, column, colour)
+    right.set(ylabel="accuracy (%)")
+    for ax in (left, right):
+        ax.set(xlabel="classes K")
+        ax.xaxis.set_major_locator(plt.MaxNLocator(10, integer=True))
+        ax.legend(frameon=False)
+    return figure
+
+
+def _draw_means(ax: Axes, table: pd.DataFrame, column: str, label: str, colour: str) -> None:
+    """Draw the mean over the subsets of a size, and a band from the smallest to the largest."""
+    span = {"errorbar": ("pi", 100), "marker": "o", "markersize": 4}
+    sns.lineplot(table, x="classes", y=column, color=figures.COLOURS[colour], label=label, ax=ax, **span)
+
+
+def grown_table(grown: pd.DataFrame, k: float, data: str) -> Markdown:
+    """Return the means over the subsets by number of classes, beside the size of independent masks."""
+    counts, means = grown.groupby("classes").size(), _means(grown)
+    rows = [
+        {
+            "classes K": size,
+            "subsets": int(counts[size]),
+            "remaining parameters": tables.percent(means["remaining"][size]),
+            "independent masks": tables.percent(independent(k, size)),
+            "accuracy of the vote": tables.percent(means["modules"][size]),
+            "accuracy of the parent": tables.percent(means["parent"][size]),
+        }
+        for size in range(1, len(means) + 1)
+    ]
+    return tables.table(
+        pd.DataFrame(rows),
+        f"Recomposed networks by number of classes, means over the subsets; {data}, test images (n = 1 seed).",
+        "tab-growing",
+    )
+
+
+def _means(grown: pd.DataFrame) -> pd.DataFrame:
+    return grown.groupby("classes")[QUANTITIES].mean()
+
+
+@dataclass(frozen=True)
+class Times:
+    """Median milliseconds of `repeats` runs: to recompose, and to predict a batch, by number of classes."""
+
+    batch: int
+    repeats: int
+    recompose: Mapping[int, float]
+    predict: Mapping[int, float]
+    parent: float
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, modules: Modules, inputs: Tensor, repeats: int) -> Times:
+        """Return what networks for 1, 2, 5 and all classes take; `inputs`: the batch that is predicted."""
+        subsets = {size: modules.classes[:size] for size in sorted({1, 2, 5, len(modules.classes)})}
+        built = {size: modules.recompose(asked) for size, asked in subsets.items()}
+        return cls(
+            len(inputs),
+            repeats,
+            {size: median_ms(partial(modules.recompose, asked), repeats) for size, asked in subsets.items()},
+            {size: median_ms(partial(network.predict, inputs), repeats) for size, network in built.items()},
+            median_ms(lambda: modules.parent(inputs).argmax(1), repeats),
+        )
+
+    def table(self) -> Markdown:
+        """Return the times by number of classes, the parent's last."""
+        rows = [
+            {"classes": size, "recompose (ms)": f"{ms:.2f}", "predict (ms)": f"{self.predict[size]:.2f}"}
+            for size, ms in self.recompose.items()
+        ]
+        of_parent = {"classes": "the parent", "recompose (ms)": "", "predict (ms)": f"{self.parent:.2f}"}
+        return tables.table(
+            pd.DataFrame([*rows, of_parent]),
+            f"Time to recompose, and to predict a batch of {self.batch} images; median of {self.repeats} runs.",
+            "tab-times",
+        )
+
+
+def median_ms(work: Callable[[], object], repeats: int) -> float:
+    """Return the median time of `repeats` runs of `work`, in milliseconds."""
+    times = []
+    for _ in range(repeats):
+        before = time.perf_counter()
+        work()
+        times.append(1000 * (time.perf_counter() - before))
+    return statistics.median(times)
+
+
+def what_came_out(
+    pairs: pd.DataFrame, grown: pd.DataFrame, k: float, times: Times, bytes_of: Mapping[str, int], data: str
+) -> Markdown:
+    """Say how pairs and the network of all classes do, how long recomposing took, and how large the files are.
+
+    `bytes_of`: the files of the "modules" and of the "parent".
+    """
+    percent, means = tables.percent, pairs[QUANTITIES].mean()
+    difference, sizes = pairs["modules"] - pairs["parent"], pairs["remaining"]
+    whole, count = _means(grown).iloc[-1], int(grown["classes"].max())
+    return Markdown(
+        f"**What came out.** On {data} (n = 1 seed, test images), two modules vote {percent(means['modules'])} "
+        f"right on average over the {len(pairs)} pairs, {100 * (means['modules'] - means['parent']):+.2f} points "
+        f"against the parent told the two classes (ahead in {int((difference > 0).sum())} pairs, behind in "
+        f"{int((difference < 0).sum())}), with {percent(means['remaining'])} of its weights "
+        f"({percent(sizes.min())} to {percent(sizes.max())}). All {count} modules need "
+        f"{percent(whole['remaining'])}, where independent masks would need {percent(independent(k, count))}, and vote "
+        f"{percent(whole['modules'])} right (parent: {percent(whole['parent'])}). Recomposing took at most "
+        f"{max(times.recompose.values()):.1f} ms, for any number of classes timed. The file of the modules has "
+        f"{bytes_of['modules'] / 1024:.0f} KiB, the parent's {bytes_of['parent'] / 1024:.0f} KiB."
+    )
