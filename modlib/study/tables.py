@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,6 +21,11 @@ def table(frame: pd.DataFrame, caption: str, name: str) -> Markdown:
 def percent(share: float, digits: int = 2) -> str:
     """Return a share in [0, 1] as a percentage."""
     return f"{100 * share:.{digits}f}%"
+
+
+def groups(frame: pd.DataFrame, by: Any) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Yield the groups of a data frame in the order of their key: the value of a column, or a tuple of several."""
+    yield from frame.groupby(by)
 
 
 def where_from(
