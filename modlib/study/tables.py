@@ -23,9 +23,9 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
-def groups(rows: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """Yield the values of two columns or more, and the rows that have them, in the order in which they first appear."""
-    yield from rows.groupby(list(columns), sort=False)
+def groups(frame: pd.DataFrame, by: list[str], *, sort: bool = True) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Yield the values of some columns and the rows that have them, sorted or in the order of their appearance."""
+    yield from frame.groupby(by, sort=sort)
 
 
 def where_from(

@@ -164,7 +164,7 @@ def summary(evidence: Evidence) -> str:
 
 def columns_of(rows: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
     """Yield data set, parent, the name that the page shows, and the rows of every column."""
-    for (dataset, model), column in tables.groups(rows, "dataset", "model"):
+    for (dataset, model), column in tables.groups(rows, ["dataset", "model"], sort=False):
         yield dataset, model, f"{dataset} {model.upper()}", column
 
 
@@ -175,7 +175,7 @@ def stemming_table(evidence: Evidence) -> Markdown:
         own = column.drop_duplicates("seed")["parent_accuracy"]
         lines.append((name, "own parent", "", mean_and_spread(own), "", "", len(own)))
         lines += [(name, *line) for line in _paper_lines(printed.table1_column(dataset, model))]
-        for (label, alpha), trials in tables.groups(column, "label", "alpha"):
+        for (label, alpha), trials in tables.groups(column, ["label", "alpha"], sort=False):
             measured = (
                 mean_and_spread(trials["accuracy"]),
                 mean_and_spread(trials["jaccard_index"], 1, 3),
@@ -217,7 +217,7 @@ def draw_trials(evidence: Evidence) -> None:
 
 
 def _draw_column(ax: Axes, column: pd.DataFrame, paper: pd.DataFrame) -> None:
-    for (label, alpha), trials in tables.groups(column, "label", "alpha"):
+    for (label, alpha), trials in tables.groups(column, ["label", "alpha"], sort=False):
         colour = figures.COLOURS["no stemming" if alpha == 0 else label]
         name = f"{label}, α = {alpha:g}"
         ax.scatter(trials["jaccard_index"], 100 * trials["accuracy"], s=22, color=colour, label=name)
@@ -291,9 +291,7 @@ def alphas_table(evidence: Evidence) -> Markdown:
             ),
             "data sets": part["dataset"].nunique(),
         }
-        for (model, alpha), part in tables.groups(
-            tried.sort_values(["model", "alpha"], kind="stable"), "model", "alpha"
-        )
+        for (model, alpha), part in tables.groups(tried.sort_values(["model", "alpha"], kind="stable"), ["model", "alpha"], sort=False)
     ]
     return tables.table(
         pd.DataFrame(lines),
@@ -369,9 +367,7 @@ def pairs_table(evidence: Evidence) -> Markdown:
     """Tabulate remaining parameters of two-class networks under recipe published, beside the paper's Table 2."""
     paper, last = printed.shared_remaining_parameters(), evidence.last
     lines = []
-    for (dataset, model, alpha), trials in tables.groups(
-        last[last["recipe"] == "published"], "dataset", "model", "alpha"
-    ):
+    for (dataset, model, alpha), trials in tables.groups(last[last["recipe"] == "published"], ["dataset", "model", "alpha"], sort=False):
         comparable = grids.is_papers(dataset, model, evidence.plan.settings.k) and alpha in (0, 1)
         lines.append(
             {

@@ -1,0 +1,329 @@
+"""Figure 3: remaining parameters and accuracies of two-class networks, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, product
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from modlib.study import figures, tables
+from modlib.study.claims import Claim
+from modlib.study.experiment import Experiment
+from modlib.study.published import Grid, count_of, trials_of
+from modlib.study.records import mean_and_spread
+from modlib.study.trials import last_epochs
+
+SETTING = ["model", "k", "alpha"]
+"""The columns that tell the settings of the figure apart."""
+QUANTITIES = {
+    "remaining_parameters": ("remaining\nparameters", 1),
+    "pair_accuracy": ("accuracy of\npairs (%)", 100),
+    "module_accuracy": ("accuracy of\nmodules (%)", 100),
+}
+"""What is drawn over the epochs, from above: label and scale."""
+ACCURACIES = {"pair_accuracy": "pairs", "accuracy": "all classes", "module_accuracy": "single modules"}
+"""The accuracies that are compared with the remaining parameters, as the page names them."""
+ANY = "α, k or both"
+KINDS: Mapping[str, Sequence[str]] = {"α only": ["k"], "k only": ["alpha"], ANY: []}
+"""Kinds of comparison by what the settings differ in, each with what they have in common beside the parent."""
+
+
+def experiments(
+    *,
+    dataset: str,
+    models: Sequence[str],
+    ks: Sequence[float],
+    alphas: Sequence[float],
+    seeds: Sequence[int],
+    further: Sequence[Mapping[str, Any]],
+    parent_epochs: int,
+    epochs: int,
+    **_: Any,
+) -> list[Experiment]:
+    """Return what the page reads or computes with these parameters."""
+    return Grid(dataset, models, ks, alphas, seeds, epochs, parent_epochs, further=further).experiments()
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """What the trials of a grid measured: `rows` has one row per trial, epoch and split."""
+
+    grid: Grid
+    rows: pd.DataFrame
+
+    @cached_property
+    def test(self) -> pd.DataFrame:
+        """The rows of test images."""
+        return self.rows[self.rows["split"] == "test"]
+
+    @cached_property
+    def last(self) -> pd.DataFrame:
+        """Those of the last epoch."""
+        return last_epochs(self.rows)
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """Means over the trials of a setting, in the last epoch."""
+        quantities = ["remaining_parameters", "pair_accuracy", "module_accuracy", "accuracy"]
+        return self.last.groupby(SETTING)[quantities].mean()
+
+    @property
+    def count(self) -> int | str:
+        """How many trials a setting has."""
+        return count_of([len(part) for _, part in self.last.groupby(SETTING)])
+
+    def lie_between_k_and_2k(self) -> bool:
+        """Return whether the remaining parameters of pairs do, as they must but for what rounding does to k."""
+        last = self.last
+        return bool(last["remaining_parameters"].between(0.98 * last["k"], 2.04 * last["k"]).all())
+
+    def start_alike(self) -> bool:
+        """Return whether trials that differ in α alone agree in the first epoch, which has no stemming loss."""
+        first = self.test[self.test["epoch"] == 1].groupby(["model", "k", "seed"])["remaining_parameters"]
+        return bool((first.nunique() == 1).all())
+
+    @cached_property
+    def trade(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """By accuracy and kind of comparison, how often more parameters go with less accuracy, of how many times."""
+        return {
+            (quantity, kind): _comparisons(self.means, quantity, same)
+            for quantity in ACCURACIES
+            for kind, same in KINDS.items()
+        }
+
+    @property
+    def verdict(self) -> str:
+        """On the sentence about parameters and accuracy: of votes of two and of all modules, where both agree."""
+        found = {judged(*self.trade[quantity, ANY]) for quantity in ("pair_accuracy", "accuracy")}
+        return found.pop() if len(found) == 1 else "neither"
+
+
+def _comparisons(means: pd.DataFrame, quantity: str, same: Sequence[str]) -> tuple[int, int]:
+    """Return how often more parameters go with less accuracy, of how many pairs of settings that agree in `same`."""
+    less = total = 0
+    for a, b in combinations(means.reset_index().to_dict("records"), 2):
+        if any(a[name] != b[name] for name in ["model", *same]):
+            continue
+        change = (a["remaining_parameters"] - b["remaining_parameters"]) * (a[quantity] - b[quantity])
+        less += change < 0
+        total += change != 0
+    return less, total
+
+
+def judged(less: int, total: int) -> str:
+    """Return whether "more parameters, less accuracy" holds: in more than two thirds of all comparisons."""
+    if not total:
+        return "open"
+    return "holds" if less > 2 / 3 * total else "reversed" if less < total / 3 else "neither"
+
+
+def last_epoch(curves: Curves) -> Markdown:
+    """Return the table of all settings after their last epoch."""
+    lines = [
+        {
+            "parent": model.upper(),
+            "k": f"{k:.0%}",
+            "α": f"{alpha:g}",
+            "remaining parameters of pairs": mean_and_spread(part["remaining_parameters"], 1, 4),
+            "Jaccard index": mean_and_spread(part["jaccard_index"], 1, 3),
+            "accuracy of pairs (%)": mean_and_spread(part["pair_accuracy"]),
+            "of modules (%)": mean_and_spread(part["module_accuracy"]),
+            "of all classes (%)": mean_and_spread(part["accuracy"]),
+            "own parent (%)": mean_and_spread(part["parent_accuracy"]),
+            "n": len(part),
+        }
+        for (model, k, alpha), part in tables.groups(curves.last, SETTING)
+    ]
+    caption = (
+        f"The last epoch ({curves.grid.epochs}) of the figure: {curves.grid.dataset}, recipe published, test images. "
+        "Accuracies of votes: mean over pairs, and all classes together. Mean ± standard deviation over n trials."
+    )
+    return tables.table(pd.DataFrame(lines), caption, "tab-figure3")
+
+
+def without_stemming(curves: Curves) -> list[dict[str, Any]]:
+    """Return a row for each parent and k with a trial at α = 0: how close pairs come to twice the size of a module."""
+    last, most = curves.last, max(curves.grid.alphas)
+    rows = []
+    for (model, k), part in tables.groups(last[last["alpha"] == 0], ["model", "k"]):
+        ratio = part["remaining_parameters"] / k
+        stemmed = last[(last["model"] == model) & (last["k"] == k) & (last["alpha"] == most)]
+        rows.append(
+            {
+                "parent": model.upper(),
+                "k": f"{k:.0%}",
+                "remaining parameters, α = 0": mean_and_spread(part["remaining_parameters"], 1, 4),
+                "as a multiple of k": mean_and_spread(ratio, 1, 2),
+                "independent masks": f"{2 * k - k * k:.4f}",
+                f"α = {most:g}": mean_and_spread(stemmed["remaining_parameters"], 1, 4),
+                "close to 2k": "holds" if ratio.mean() > 1.9 else "partly" if ratio.mean() > 1.5 else "does not hold",
+                "n": len(part),
+            }
+        )
+    return rows
+
+
+def apart(curves: Curves) -> Markdown:
+    """Return the table of two-class networks without stemming."""
+    return tables.table(
+        pd.DataFrame(without_stemming(curves) or [{"parent": "no trial has α = 0"}]),
+        "Two-class networks without stemming, beside twice the size of a module.",
+        "tab-figure3-apart",
+    )
+
+
+def trade_off(curves: Curves) -> Markdown:
+    """Return the table of comparisons of settings: do more parameters go with less accuracy?"""
+    lines = [
+        {
+            "accuracy of": ACCURACIES[quantity],
+            "settings differ in": kind,
+            "more parameters, less accuracy": f"{less} of {total}",
+            "the sentence": judged(less, total),
+        }
+        for (quantity, kind), (less, total) in curves.trade.items()
+    ]
+    caption = (
+        f"Comparisons of settings, means over n = {trials_of(curves.count)} each, test images, "
+        f"epoch {curves.grid.epochs}."
+    )
+    return tables.table(pd.DataFrame(lines), caption, "tab-figure3-trade")
+
+
+def _palette(alphas: Sequence[float]) -> dict[float, Any]:
+    """Return a colour for every α: shades that deepen with it, and the book's own for no stemming."""
+    stems = [alpha for alpha in sorted(alphas) if alpha > 0]
+    shades = sns.color_palette("blend:#9ecae1,#08306b", max(len(stems), 2))[-len(stems) :]
+    return {**dict(zip(stems, shades, strict=False)), 0.0: figures.COLOURS["no stemming"]}
+
+
+def draw_epochs(curves: Curves) -> Figure:
+    """Draw the quantities over the epochs: a row of panels for each parent and quantity, a column for each k."""
+    models, ks = curves.grid.models, curves.grid.ks
+    height = len(QUANTITIES) * len(models)
+    figure, axes = plt.subplots(height, len(ks), figsize=(figures.WIDTH, 1.9 * height), sharex=True, squeeze=False)
+    for row, (model, quantity) in zip(axes, product(models, QUANTITIES), strict=True):
+        for ax, k in zip(row, ks, strict=True):
+            _draw_panel(ax, curves, model, k, quantity, legend=ax is axes[0, -1])
+            ax.set_ylabel(QUANTITIES[quantity][0] if ax is row[0] else "")
+        if quantity in ACCURACIES:
+            _limit(row, curves, model, quantity)
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    axes[0, -1].get_legend().remove()
+    names = [f"α = {float(alpha):g}" for alpha in labels]
+    figure.legend(handles, names, frameon=False, fontsize=7, ncols=7, loc="outside upper center")
+    return figure
+
+
+def _draw_panel(ax: Axes, curves: Curves, model: str, k: float, quantity: str, legend: bool) -> None:
+    part = curves.test[(curves.test["model"] == model) & (curves.test["k"] == k)]
+    part = part.assign(shown=QUANTITIES[quantity][1] * part[quantity], α=part["alpha"])
+    palette = _palette(curves.grid.alphas)
+    sns.lineplot(part, x="epoch", y="shown", hue="α", palette=palette, errorbar="sd", ax=ax, legend=legend)
+    ax.tick_params(labelsize=7)
+    if quantity == "remaining_parameters":
+        ax.axhline(k, ls=":", color="black", lw=1)
+        ax.set_title(f"{model.upper()}, k = {k:.0%}")
+
+
+def _limit(row: Sequence[Axes], curves: Curves, model: str, quantity: str) -> None:
+    """Give the accuracies of a row one scale for all k."""
+    late = curves.test["epoch"] > curves.grid.epochs / 5  # in the first fifth some are at chance: they may lie below it
+    shown = QUANTITIES[quantity][1] * curves.test[(curves.test["model"] == model) & late][quantity]
+    for ax in row:
+        ax.set_ylim(float(shown.quantile(0.02)) - 0.1, float(shown.max()) + 0.1)
+
+
+def draw_trade_off(curves: Curves) -> Figure:
+    """Draw accuracy against remaining parameters in the last epoch, of votes of two modules and of all."""
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
+    palette = _palette(curves.grid.alphas)
+    markers = dict(zip(curves.grid.ks, "osD^vPX", strict=False))
+    dashes = dict(zip(curves.grid.models, ["-", "--", ":", "-."], strict=False))
+    grey = figures.COLOURS["paper"]
+    last = curves.last
+    for ax, quantity in zip(axes, ("pair_accuracy", "accuracy"), strict=True):
+        for model, k in product(curves.grid.models, curves.grid.ks):
+            line = curves.means.xs((model, k)).sort_index(ascending=False)
+            x, y = line["remaining_parameters"], 100 * line[quantity]
+            ax.plot(x, y, color=grey, lw=1, ls=dashes[model], zorder=1)
+            part = last[(last["model"] == model) & (last["k"] == k)]
+            x, y, colours = part["remaining_parameters"], 100 * part[quantity], [palette[a] for a in part["alpha"]]
+            ax.scatter(x, y, c=colours, marker=markers[k], s=30, zorder=2)
+        ax.set(xlabel="remaining parameters of pairs", ylabel=f"accuracy of {ACCURACIES[quantity]} (%)")
+    for k, marker in markers.items():
+        axes[1].scatter([], [], color="black", marker=marker, s=30, label=f"k = {k:.0%}")
+    for alpha in sorted(curves.grid.alphas):
+        axes[1].plot([], [], color=palette[alpha], label=f"α = {alpha:g}")
+    for model, dash in dashes.items() if len(dashes) > 1 else ():
+        axes[1].plot([], [], color=grey, lw=1, ls=dash, label=model.upper())
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=7, ncols=7, loc="outside upper center")
+    return figure
+
+
+def what_came_out(curves: Curves) -> Markdown:
+    """Return what the trials say of both sentences of the paper."""
+    grid = curves.grid
+    text = (
+        f"**What came out.** On {grid.dataset}, after {grid.epochs} epochs (n = {trials_of(curves.count)} a setting): "
+    )
+    text += _about_multiples(curves) + _about_trade_off(curves)
+    if not grid.has_papers_network:
+        text += " These runs are not of the paper's network and data."
+    return Markdown(text)
+
+
+def _about_multiples(curves: Curves) -> str:
+    worst = without_stemming(curves)
+    if not worst:
+        return ""
+    most = max(curves.grid.alphas)
+    multiples = curves.means["remaining_parameters"] / curves.means.index.get_level_values("k")
+    low, high = (multiples.groupby("alpha").agg(bound) for bound in ("min", "max"))
+    found = pd.Series([row["close to 2k"] for row in worst]).value_counts()
+    verdicts = ", ".join(f"**{verdict}** for {count} of {len(worst)}" for verdict, count in found.items())
+    return (
+        f"without stemming two modules need {low[0.0]:.2f} to {high[0.0]:.2f} k, with α = {most:g} "
+        f'{low[most]:.2f} to {high[most]:.2f} k. "Close to 2k" at α = 0: {verdicts} settings of parent and k. '
+    )
+
+
+def _about_trade_off(curves: Curves) -> str:
+    means = curves.means
+    sizes = means["remaining_parameters"].to_numpy()
+    least, most = (means.reset_index().iloc[at] for at in (sizes.argmin(), sizes.argmax()))
+    ends = [f"{end['model'].upper()}, k = {end['k']:.0%}, α = {end['alpha']:g}" for end in (least, most)]
+    pairs, all_classes = (curves.trade[quantity, ANY] for quantity in ("pair_accuracy", "accuracy"))
+    return (
+        f'\n\n"The accuracy of the model decreased as the PRs increased": **{curves.verdict}**. '
+        f"More parameters go with less accuracy of pairs in {pairs[0]} of {pairs[1]} comparisons of settings, "
+        f"and with less accuracy of all classes in {all_classes[0]} of {all_classes[1]}. "
+        f"From the setting with the fewest parameters ({ends[0]}) to that with the most ({ends[1]}), "
+        f"pairs change by {100 * (most['pair_accuracy'] - least['pair_accuracy']):+.2f} points "
+        f"and the vote of all classes by {100 * (most['accuracy'] - least['accuracy']):+.2f}."
+    )
+
+
+def claim(curves: Curves) -> Claim:
+    """Return the paper's claim about parameters and accuracy, judged where the paper's network is among the parents."""
+    pairs, all_classes = (curves.trade[quantity, ANY] for quantity in ("pair_accuracy", "accuracy"))
+    verdict = curves.verdict if curves.verdict in ("holds", "open") else "does not hold"
+    return Claim(
+        "The accuracy of the model decreased as the remaining parameters increased",
+        "Evaluation of Composability, Figure 3",
+        "no number",
+        f"more parameters, less accuracy: pairs {pairs[0]} of {pairs[1]}, all classes "
+        f"{all_classes[0]} of {all_classes[1]} comparisons ({curves.verdict})",
+        verdict if curves.grid.has_papers_network else "open",
+        curves.count,
+    )
