@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -178,14 +178,14 @@ def export(store: Store, stem: str, records: Sequence[Record], parameters: Mappi
     return table
 
 
-def mean_and_spread(values: Sequence[float], scale: float = 100.0, digits: int = 2) -> str:
+def mean_and_spread(values: Collection[float], scale: float = 100.0, digits: int = 2) -> str:
     """Return "mean ± standard deviation" of `values` times `scale`; the deviation needs two values or more."""
     series = pd.Series(list(values), dtype=float) * scale
     spread = f" ± {series.std():.{digits}f}" if len(series) > 1 else ""
     return f"{series.mean():.{digits}f}{spread}"
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+def interval(values: Collection[float], level: float = 0.95) -> tuple[float, float]:
     """Return Student's interval for the mean of `values`; (-inf, inf) for a single value, which tells no spread."""
     series = pd.Series(list(values), dtype=float)
     if len(series) < 2:
@@ -194,6 +194,6 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
     return float(series.mean() - half), float(series.mean() + half)
 
 
-def percent_of_n(values: Sequence[float]) -> str:
+def percent_of_n(values: Collection[float]) -> str:
     """Return "mean ± standard deviation % (n = ...)" of shares, for a sentence."""
     return f"{mean_and_spread(values)} % (n = {len(values)})"
