@@ -291,7 +291,9 @@ def alphas_table(evidence: Evidence) -> Markdown:
             ),
             "data sets": part["dataset"].nunique(),
         }
-        for (model, alpha), part in tables.groups(tried.sort_values(["model", "alpha"], kind="stable"), ["model", "alpha"], sort=False)
+        for (model, alpha), part in tables.groups(
+            tried.sort_values(["model", "alpha"], kind="stable"), ["model", "alpha"], sort=False
+        )
     ]
     return tables.table(
         pd.DataFrame(lines),
@@ -367,7 +369,9 @@ def pairs_table(evidence: Evidence) -> Markdown:
     """Tabulate remaining parameters of two-class networks under recipe published, beside the paper's Table 2."""
     paper, last = printed.shared_remaining_parameters(), evidence.last
     lines = []
-    for (dataset, model, alpha), trials in tables.groups(last[last["recipe"] == "published"], ["dataset", "model", "alpha"], sort=False):
+    for (dataset, model, alpha), trials in tables.groups(
+        last[last["recipe"] == "published"], ["dataset", "model", "alpha"], sort=False
+    ):
         comparable = grids.is_papers(dataset, model, evidence.plan.settings.k) and alpha in (0, 1)
         lines.append(
             {
