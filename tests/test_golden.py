@@ -1,0 +1,102 @@
+"""One short run of every kind of experiment, computed anew, gives the record that was stored: its name and its rows.
+
+The records in `golden/` were made by the code before it was put in rooms (on scikit-learn's digits, at the size of a
+quick page). Names hold up the keys, rows what is computed. Seconds and milliseconds are not compared.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modlib import recipes
+from modlib.study import comparison, methods, panels, single_class
+from modlib.study.pages import deep_networks
+from modlib.study.panels import Panel
+from modlib.study.records import Store
+from modlib.study.reproduce import Layout
+from modlib.study.trials import Trial, run_trials
+from modlib.zoo import datasets
+
+GOLDEN = Path(__file__).with_name("golden")
+MEASURED_TIMES = ("seconds", "ms", "per_second")
+RECIPE = recipes.ours(k=0.1, alpha=4.0, epochs=3, vote=0.9, batch_size=32)
+QUICK = Layout.here().default_parameters
+
+
+def trial(store: Store) -> None:
+    recipe = recipes.ours(k=0.1, alpha=4.0, epochs=2, vote=0.9)
+    run_trials([Trial("digits", "fc1", "ours", recipe, 0, 50)], datasets.load("digits"), store, device="cpu")
+
+
+def rules_of_others(store: Store) -> None:
+    methods.compare(methods.Subject("digits", "fc1", "own", 0, 50), [], datasets.load("digits"), store)
+
+
+def controls(store: Store) -> None:
+    setup = comparison.Setup(datasets.load("digits"), store, "fc1", 20, RECIPE, ((0, 1), (3, 8), (4, 9)))
+    for name, rate in (("shared mask", 0.1), ("random mask + grafting", 0.1), ("small network from scratch", 0.01)):
+        comparison.run(name, setup, {"lr": rate}, 0)
+    single_class.single_class(setup, 0, replace(RECIPE, alpha=1.0, vote=0.0))
+
+
+def panel(store: Store) -> None:
+    shown, data = Panel.of(QUICK("figure4")["panels"][0]), datasets.load("digits")
+    panels.shared_mask(shown, 0, data, store, "cpu")
+    panels.before_training(shown, data, store, device="cpu")
+
+
+def probes(store: Store) -> None:
+    parameters = {name: value for name, value in QUICK("deep_networks").items() if name != "results"}
+    deep_networks.Bench.prepared(deep_networks.Settings(**parameters), store).before()
+
+
+RUNS: dict[str, Callable[[Store], None]] = {
+    "trials": trial,
+    "baselines": rules_of_others,
+    "controls": controls,
+    "panels": panel,
+    "deep_networks": probes,
+}
+"""By the folder of their records."""
+
+
+def same(found: Any, stored: Any, name: str = "") -> bool:
+    """Say whether two parts of a record agree to five digits, but for times."""
+    if any(name.endswith(unit) for unit in MEASURED_TIMES):
+        return True
+    if isinstance(stored, dict):
+        return found.keys() == stored.keys() and all(same(found[key], stored[key], key) for key in stored)
+    if isinstance(stored, list):
+        return len(found) == len(stored) and all(same(a, b, name) for a, b in zip(found, stored, strict=True))
+    if isinstance(stored, float):
+        return math.isclose(found, stored, rel_tol=1e-5, abs_tol=1e-5)
+    return bool(found == stored)
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_short_run_gives_the_record_that_was_stored(kind: str, tmp_path: Path) -> None:
+    RUNS[kind](Store.at(tmp_path))
+    made = {path.name: json.loads(path.read_text()) for path in (tmp_path / kind).glob("*.json")}
+    stored = {path.name: json.loads(path.read_text()) for path in (GOLDEN / kind).glob("*.json")}
+    assert stored.keys() <= made.keys(), "the name of a record is its key"
+    for name, record in stored.items():
+        assert made[name]["parameters"] == record["parameters"], name
+        assert same(made[name]["rows"], record["rows"]), name
+
+
+def test_every_kind_that_the_book_keeps_has_a_golden_record() -> None:
+    kept = {path.parent.name for path in Path(Layout.here().root / "book" / "results").glob("*/*.json")} - {"claims"}
+    assert kept == RUNS.keys() == {path.name for path in GOLDEN.iterdir()}
+
+
+def test_what_differs_is_seen() -> None:
+    assert same([{"a": 0.5, "seconds": 1.0}], [{"a": 0.5000001, "seconds": 2.0}])
+    for other in ([{"a": 0.501, "seconds": 1.0}], [{"b": 0.5, "seconds": 1.0}], [], [{"a": 0.5}]):
+        assert not same(other, [{"a": 0.5, "seconds": 1.0}])
