@@ -36,22 +36,20 @@ results: str = ""  # folder that the measurements are written to; empty: nowhere
 import time
 
 import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-import seaborn as sns
 import torch
-from IPython.display import Markdown
 from torch import nn
 
-import modlib
-from modlib import figures, recipes, records, tables
+from modlib import recipes
 from modlib.cotraining import epoch_order
 from modlib.engines import make_engine
+from modlib.study import figures, records, tables
+from modlib.study.pages import cost as page
+from modlib.zoo import datasets
 
 figures.use_style()
 torch.set_num_threads(threads)
 start_of_page = time.perf_counter()
-data = modlib.datasets.load(dataset)
+data = datasets.load(dataset)
 images = len(data.train_labels)
 
 # %% [markdown]
@@ -142,24 +140,7 @@ def ours(parents, chosen, batch):
     return run
 
 
-def milliseconds(run, n):
-    """Return the time of one step, in milliseconds, from `n` of them."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    before = time.perf_counter()
-    run(n)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return 1e3 * (time.perf_counter() - before) / n
-
-
-def in_turns(programs):
-    """Measure all programs in turns, `repeats` times: one row a measurement."""
-    for run in programs.values():
-        run(2)  # memory, caches, compilation
-    rows = [{"program": name, "ms": milliseconds(run, steps)} for _ in range(repeats) for name, run in programs.items()]
-    return pd.DataFrame(rows)
-
+race = page.Race(data, obvious_way, ours, k=k, steps=steps, repeats=repeats, threads=threads, device=device)
 
 # %% [markdown]
 # ## How much faster
@@ -167,39 +148,12 @@ def in_turns(programs):
 # A step is one batch through all modules; an epoch is the number of batches times that.
 
 # %%
-rows = []
-for model in models:
-    for batch in batch_sizes:
-        parent, every = modlib.parents.make(model, data), range(data.num_classes)
-        measured = in_turns({"obvious way": obvious_way(parent, every, batch), "ours": ours([parent], every, batch)})
-        rows.append(measured.assign(model=model, batch=batch))
-speed = pd.concat(rows)
+speed = race.by_size(models, batch_sizes)
 if results:
     records.write(records.Store.at(results).folder / "cost.csv", speed.to_csv(index=False))
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-middle = speed.groupby(["model", "batch", "program"])["ms"].median().unstack()
-spread = speed.groupby(["model", "batch", "program"])["ms"].agg(lambda s: f"{s.min():.2f} to {s.max():.2f}").unstack()
-ratio = middle["obvious way"] / middle["ours"]
-batches = np.ceil(images / middle.index.get_level_values("batch"))
-shown = pd.DataFrame(
-    {
-        "parent": [model.upper() for model, _ in middle.index],
-        "batch": [batch for _, batch in middle.index],
-        "obvious way (ms a step)": [
-            f"{m:.2f} ({s})" for m, s in zip(middle["obvious way"], spread["obvious way"], strict=True)
-        ],
-        "ours (ms a step)": [f"{m:.2f} ({s})" for m, s in zip(middle["ours"], spread["ours"], strict=True)],
-        "obvious way (s an epoch)": (middle["obvious way"] * batches / 1e3).map("{:.1f}".format).to_numpy(),
-        "ours (s an epoch)": (middle["ours"] * batches / 1e3).map("{:.1f}".format).to_numpy(),
-        "ratio": ratio.map("{:.1f}".format).to_numpy(),
-    }
-)
-tables.table(
-    shown,
-    f"Time of a step with all {data.num_classes} modules on {dataset}, {threads} thread(s): median (smallest to largest) of {repeats} measurements of {steps} steps, in turns.",
-    "tab-cost-speed",
-)
+page.speed_table(speed, race)
 
 # %% [markdown]
 # ## Where the time goes, and what the machine could do
@@ -209,148 +163,37 @@ tables.table(
 # one pass over arrays of the same size.
 
 # %%
-batch = batch_sizes[-1]
-parent = modlib.parents.make(models[0], data).to(device)
-sizes = [layer.weight.shape for layer in parent if isinstance(layer, nn.Linear)]
-modules = data.num_classes
-out, width = modules * sizes[0][0], sizes[0][1]
-left, right = torch.randn(out, width, device=device), torch.randn(batch, width, device=device)
-back, square = torch.randn(out, batch, device=device), torch.randn(1024, 1024, device=device)
-flat = [torch.randn(out * width, device=device) for _ in range(2)]
-
-
-def timed(program, n=20):
-    def run(times):
-        for _ in range(times):
-            program()
-
-    run(3)
-    return min(milliseconds(run, n) for _ in range(repeats))
-
-
-engine = make_engine(
-    "vectorised",
-    [recipes.Run(parent, recipes.published(k=k, batch_size=batch), 0)],
-    range(modules),
-    data,
-    torch.device(device),
-)
-update = engine.updates[0]
-gradient = torch.randn_like(update.scores) * 1e-6
-average = update.scores.mean(1, keepdim=True)
-factor = torch.full((1, 1, 1, 1), 1e-6, device=device)
-products = timed(lambda: left @ right.T) + timed(lambda: back @ right)
-fused = timed(lambda: update.step(gradient, average, factor, 1e-6))
-sorting = timed(lambda: [scores.flatten().sort() for scores in update.scores[0]])
-operations = 4 * out * width * batch  # two products of the first layer, two operations for each multiply-add
-# the fastest product seen here, whatever its shape
-peak = max(2 * 1024**3 / timed(lambda: square @ square), operations / products) / 1e6
-bandwidth = 3 * 4 * flat[0].numel() / timed(lambda: torch.add(flat[0], flat[1], out=flat[0])) / 1e6
-whole = middle.loc[(models[0], batch), "ours"]
-moved = 6 * 4 * out * width  # gradient, scores, momentum read; scores, momentum, masked weights written
+model, batch = models[0], batch_sizes[-1]
+parts = race.parts(model, batch, page.medians(speed).loc[(model, batch), "ours"])
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-parts = pd.DataFrame(
-    [
-        (
-            "matrix products of the first layer",
-            products,
-            f"{operations / 1e6:.0f} million operations",
-            operations / peak / 1e6,
-        ),
-        (
-            "what follows the gradient: stemming, SGD, top k, masking (compiled, one pass)",
-            fused,
-            f"{moved / 1e6:.1f} MB",
-            moved / bandwidth / 1e6,
-        ),
-        ("the rest: batch, other layers, objective, calls", max(whole - products - fused, 0), "", np.nan),
-        ("one step", whole, "", (operations / peak + moved / bandwidth) / 1e6),
-        ("for comparison: a full sort of every module's first layer", sorting, "", np.nan),
-    ],
-    columns=["part", "ms", "work", "limit of this machine (ms)"],
-)
-parts["share of a step"] = (parts["ms"] / whole).map("{:.0%}".format)
-parts.loc[parts.index[-1], "share of a step"] = ""  # no part of it
-parts["ms"] = parts["ms"].map("{:.2f}".format)
-parts["limit of this machine (ms)"] = parts["limit of this machine (ms)"].map(
-    lambda v: "" if np.isnan(v) else f"{v:.2f}"
-)
-tables.table(
-    parts,
-    f"A step of ours, {models[0].upper()}, batch {batch}, {modules} modules. Limits: {peak:.0f} thousand million operations a second (the fastest matrix product seen: 1024 x 1024, or the ones above), {bandwidth:.1f} GB a second (one addition of two arrays of the first layer's size).",
-    "tab-cost-parts",
-)
+page.parts_table(parts, data.num_classes)
 
 # %% [markdown]
 # ## Proportional to the number of classes?
 
 # %%
-rows = []
-for model in models[:1]:
-    parent = modlib.parents.make(model, data)
-    for count in classes:
-        chosen = range(count)
-        measured = in_turns({"obvious way": obvious_way(parent, chosen, batch), "ours": ours([parent], chosen, batch)})
-        rows.append(measured.assign(classes=count))
-growth = pd.concat(rows)
-rows = []
-for size in populations:
-    parents = [modlib.parents.make(models[0], data, seed) for seed in range(size)]
-    measured = in_turns({"ours": ours(parents, range(data.num_classes), batch)})
-    rows.append(measured.assign(population=size))
-side_by_side = pd.concat(rows)
+growth = race.by_classes(model, classes, batch)
+side_by_side = race.by_population(model, populations, batch)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of one step against the number of modules (left) and against the number of decompositions that train side by side, for each of them (right). Points: single measurements; lines: medians.", "name": "fig-cost"}, "image": {"alt": "Left: two rising lines on logarithmic axes, the obvious way far above ours. Right: time per decomposition against the size of a population."}}
-figure, (a, b) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
-sns.lineplot(growth, x="classes", y="ms", hue="program", estimator="median", errorbar=None, marker="o", ax=a)
-sns.scatterplot(growth, x="classes", y="ms", hue="program", s=12, legend=False, ax=a)
-a.set(xscale="log", yscale="log", xlabel="modules", ylabel="ms a step", xticks=classes, xticklabels=classes)
-a.legend(frameon=False, title=None)
-side_by_side["each"] = side_by_side["ms"] / side_by_side["population"]
-sns.lineplot(side_by_side, x="population", y="each", estimator="median", errorbar=None, marker="o", ax=b)
-b.set(xlabel="decompositions side by side", ylabel="ms a step, each", ylim=(0, None), xticks=populations)
+page.draw_growth(growth, side_by_side)
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-by_count = growth.groupby(["classes", "program"])["ms"].median().unstack().reset_index()
-by_count["ratio"] = by_count["obvious way"] / by_count["ours"]
-tables.table(
-    by_count.map(lambda v: f"{v:.2f}" if isinstance(v, float) else v),
-    f"Time of a step (ms) against the number of modules, {models[0].upper()}, batch {batch}.",
-    "tab-cost-classes",
-)
+page.classes_table(growth, parts)
 
 # %% tags=["nbval-check-output"]
 print(sorted(speed["program"].unique()), len(growth) == 2 * repeats * len(classes))
 
 # %% tags=["hide-input"]
-at = ratio.loc[(models[0], batch)]
-few, many = by_count.iloc[0], by_count.iloc[-1]
-each = side_by_side.groupby("population")["each"].median()
-span = np.log(max(many["classes"] / few["classes"], 1.001))
-slope = np.log(many["ours"] / few["ours"]) / span
-Markdown(
-    f"**What came out.** On {dataset}, {models[0].upper()}, batch {batch}, {threads} thread(s), {data.num_classes} modules: ours takes "
-    f"{whole:.1f} ms a step, the obvious way {middle.loc[(models[0], batch), 'obvious way']:.1f} ms, a ratio of **{at:.1f}** "
-    f"(n = {repeats} measurements of each; over all rows of the table {ratio.min():.1f} to {ratio.max():.1f}). The matrix products "
-    f"take {products / whole:.0%} of our step, at {operations / products / 1e6 / peak:.0%} of the fastest rate seen on this machine; "
-    f"the compiled pass takes {fused / whole:.0%}. From {int(few['classes'])} to {int(many['classes'])} modules the time of a step "
-    f"grows like the {slope:.2f}th power of their number (1 is proportional): the paper's limit holds for the work, and what "
-    f"the modules share makes up for a part of it. A population of {max(populations)} takes {each[max(populations)]:.2f} ms a step for each "
-    f"decomposition, where one alone takes {each[min(populations)]:.2f}."
-)
+page.what_came_out(speed, parts, growth, side_by_side, race)
 
 # %% [markdown]
 # **Re-run it:** `modlib reproduce cost -p models "[fc4]" -p threads 2`. On a GPU: `-p device cuda -p populations "[1, 10, 100]"`.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 settings = {
-    "dataset": dataset,
-    "models": models,
-    "batch_sizes": batch_sizes,
-    "k": k,
-    "threads": threads,
-    "device": device,
-}
+    "dataset": dataset, "models": models, "batch_sizes": batch_sizes, "k": k, "threads": threads, "device": device
+}  # fmt: skip
 tables.where_from([], "tab-from-cost", settings, time.perf_counter() - start_of_page)
