@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,6 +45,11 @@ def use_style() -> None:
             "figure.constrained_layout.use": True,
         }
     )
+
+
+def palette(values: Sequence[float]) -> dict[float, Any]:
+    """Return a colour for each value of a setting; they stay apart for colour-blind readers."""
+    return dict(zip(values, sns.color_palette("colorblind", len(values)), strict=True))
 
 
 def matrix(values: Tensor, classes: Sequence[int], ax: Axes, title: str, fmt: str = ".2f", **options: object) -> None:
