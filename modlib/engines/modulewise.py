@@ -98,13 +98,13 @@ class ModulewiseEngine(start.Started):
                 written = self.tables[r].log_odds.clone() if self.recipe.vote else None
                 for i, member in zip(self.own, self.members[r], strict=True):
                     slot.load(member)
-                    self._pass(r, i, batches, epoch, written)
+                    self.train_module(r, i, batches, epoch, written)
                     slot.store(member)
             if written is not None:
                 self.tables[r].log_odds = self._together(written)
                 self.tables[r].epoch[torch.cat(batches)] = epoch
 
-    def _pass(self, r: int, i: int, batches: Sequence[Tensor], epoch: int, written: Tensor | None) -> None:
+    def train_module(self, r: int, i: int, batches: Sequence[Tensor], epoch: int, written: Tensor | None) -> None:
         """Train module i of run r, the one in the slot, on all batches of an epoch."""
         slot, draw = self.slots[r], self.augmentation(r, epoch)
         for step, rows in enumerate(batches):

@@ -23,8 +23,8 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
-def groups(frame: pd.DataFrame, by: list[str], *, sort: bool = True) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """Yield the values of some columns and the rows that have them, sorted or in the order of their appearance."""
+def groups(frame: pd.DataFrame, by: Any, *, sort: bool = True) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Yield the values of a column or several and the rows that have them, sorted or as they first appear."""
     yield from frame.groupby(by, sort=sort)
 
 

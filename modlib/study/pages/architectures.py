@@ -238,7 +238,7 @@ def module_step(subject: Subject, data: Dataset, settings: Settings) -> tuple[St
 
     def step(i: int) -> None:
         with start.statistics_of_the_batch(slot.parent, recipe.norm):
-            made._pass(0, 0, batches[i : i + 1], 1, None)
+            made.train_module(0, 0, batches[i : i + 1], 1, None)
 
     def once_an_epoch(epoch: int) -> None:
         slot.load(member)
