@@ -35,23 +35,15 @@ seed: int = 0  # seed of the parent and the decompositions
 results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["hide-input"]
-import json
-import math
-import statistics
 import time
-from itertools import combinations, pairwise
 
 import matplotlib.pyplot as plt
-import pandas as pd
-import torch
-from IPython.display import Markdown
 
-import modlib
-from modlib import figures, library, masking, metrics, tables, training
-from modlib.cotraining import RECIPES
-from modlib.experiments import Trial, recipe_label, trained_parent, trial_modules
-from modlib.records import Store
-from modlib.reproduce import Layout
+from modlib.study import figures, tables
+from modlib.study.pages import discussion
+from modlib.study.records import Store
+from modlib.study.trials import trained_parent, trial_modules
+from modlib.zoo import datasets
 
 figures.use_style()
 started = time.perf_counter()
@@ -65,93 +57,25 @@ started = time.perf_counter()
 # not multiplications, unless a sparse kernel is used.
 
 # %%
-data = modlib.datasets.load(dataset)
-store = Store.at(results)
+data, store = datasets.load(dataset), Store.at(results)
+settings = discussion.Settings(dataset, model, parent_epochs, k, epochs, batch_size, alpha, vote, vote_alpha, seed)
 parent = trained_parent(data, model, seed, parent_epochs, store)
 counts = [n for n in module_counts if n <= data.num_classes]
-
-
-def seconds_per_epoch(n):
-    """The fastest epoch of a decomposition into the first `n` classes: whatever else runs only adds to it."""
-    ends = []
-
-    def note(epoch, modules):
-        ends.append(time.perf_counter())
-
-    modlib.cotrain(
-        parent,
-        data,
-        k=k,
-        alpha=alpha,
-        epochs=timed_epochs + 1,
-        batch_size=batch_size,
-        classes=range(n),
-        seed=seed,
-        callback=note,
-    )
-    return min(b - a for a, b in pairwise(ends))  # the first epoch includes set-up
-
-
-training_seconds = {n: seconds_per_epoch(n) for n in counts}
-
+seconds = {n: discussion.seconds_per_epoch(parent, data, settings, n, timed_epochs) for n in counts}
 
 # %%
-def trained(recipe_vote, recipe_alpha):
-    recipe = RECIPES["ours"](k=k, alpha=recipe_alpha, vote=recipe_vote, epochs=epochs, batch_size=batch_size)
-    return trial_modules(Trial(dataset, model, "ours", recipe, seed, parent_epochs), data, store)
-
-
-decompositions = {recipe_label("ours", v): trained(v, a) for v, a in ((0.0, alpha), (vote, vote_alpha))}
+decompositions = {label: trial_modules(trial, data, store) for label, trial in settings.trials().items()}
 modules = decompositions["ours"]
 inputs = data.inputs(data.test_images[:images_timed])
-
-
-@torch.no_grad()
-def milliseconds(network):
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        network(inputs)
-        taken.append(1000 * (time.perf_counter() - start))
-    return min(taken)
-
-
-parent_milliseconds = milliseconds(parent)
-vote_milliseconds = {n: milliseconds(modules.recompose(modules.classes[:n])) for n in counts}
-before = time.perf_counter()
-modules.recompose(modules.classes)
-recompose_milliseconds = 1000 * (time.perf_counter() - before)
+passes = discussion.time_passes(parent, modules, inputs, counts, repeats)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Time by the number of modules, on the device named below. Left: one epoch of a decomposition. Right: one pass of a recomposed network over the same images; solid line: one pass of the parent. Dashed: proportional to the number of modules, through the last point.", "name": "fig-time"}, "image": {"alt": "Two panels of points over the number of modules: seconds per epoch of co-training and milliseconds per pass, each beside a straight line through the origin."}}
-figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.9))
-for ax, taken, label in (
-    (left, training_seconds, "seconds per epoch"),
-    (right, vote_milliseconds, "milliseconds per pass"),
-):
-    last = max(taken)
-    ax.plot([0, last], [0, taken[last]], ls="--", lw=1, color=figures.COLOURS["paper"], label="proportional")
-    ax.plot(list(taken), list(taken.values()), marker="o", color=figures.COLOURS["ours"], label="measured")
-    ax.set(xlabel="modules", ylabel=label, xlim=(0, None), ylim=(0, None), xticks=list(taken))
-right.axhline(parent_milliseconds, color=figures.COLOURS["parent"], lw=1, label="the parent")
-right.legend(frameon=False)
+discussion.draw_times(seconds, passes)
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-rows = [
-    {
-        "modules": n,
-        "seconds per epoch": f"{training_seconds[n]:.3f}",
-        "of them per module": f"{training_seconds[n] / n:.3f}",
-        "milliseconds per pass": f"{vote_milliseconds[n]:.2f}",
-        "passes of the parent": f"{vote_milliseconds[n] / parent_milliseconds:.1f}",
-    }
-    for n in counts
-]
-tables.table(
-    pd.DataFrame(rows),
-    f"Time by the number of modules: the fastest of {timed_epochs} epochs of {len(data.train_labels):,} images, and of {repeats} passes of {len(inputs):,} images.",
-    "tab-time",
-)
+timed = f"{timed_epochs} epochs of {len(data.train_labels):,} images, and of {repeats} passes of {len(inputs):,} images"
+discussion.times(seconds, passes, f"the fastest of {timed}")
 
 # %% [markdown]
 # ## Memory: a bit for every edge and module
@@ -160,45 +84,19 @@ tables.table(
 # classes they weigh more than the parent itself:
 
 # %% tags=["nbval-check-output"]
-sizes = masking.sizes(masking.maskable_parameters(parent))
-parent_bytes = sum(p.numel() * p.element_size() for p in parent.parameters())
-mask_bytes = sum(library.pack(mask).numel() for mask in modules.masks.masks.values())
-grafting_bytes = 4 * (modules.grafting_weight.numel() + modules.grafting_bias.numel())
-print(f"parent: {sum(sizes.values())} edges, {parent_bytes} bytes with biases")
-print(f"{len(modules.classes)} masks, packed: {mask_bytes} bytes; grafting layers: {grafting_bytes} bytes")
+sizes = discussion.Sizes.of(modules)
+print(f"parent: {sizes.edges} edges, {sizes.parent} bytes with biases")
+print(f"{len(modules.classes)} masks, packed: {sizes.masks} bytes; grafting layers: {sizes.grafting} bytes")
 for n in (10, 32, 100, 1000):
     print(f"{n} classes: masks weigh {n / 32:g} of the parent's weights")
-entropy = -(k * math.log2(k) + (1 - k) * math.log2(1 - k))
-print(f"a mask at k = {k:.0%}, coded as well as can be without knowing the others: {entropy:.3f} bits an edge")
+coded = f"{discussion.entropy(k):.3f} bits an edge"
+print(f"a mask at k = {k:.0%}, coded as well as can be without knowing the others: {coded}")
 
 # %% [markdown]
 # To ship a subset one needs the weights of its union, where they lie, and one bit for each of them and module:
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-total = sum(sizes.values())
-rest = parent_bytes - 4 * total  # biases
-rows = []
-for label, made in decompositions.items():
-    for n in (2, 5, len(made.classes)):
-        if n > len(made.classes):
-            continue
-        share = statistics.mean(made.remaining(c) for c in combinations(made.classes[:8] if n < 8 else made.classes, n))
-        bits = share * total * 32 + total + share * total * n
-        extra = rest + grafting_bytes * n / len(made.classes)
-        rows.append(
-            {
-                "decomposition": label,
-                "classes": n,
-                "remaining parameters": f"{share:.4f}",
-                "bytes to ship": f"{bits / 8 + extra:,.0f}",
-                "of the parent's": tables.percent((bits / 8 + extra) / parent_bytes, 1),
-            }
-        )
-tables.table(
-    pd.DataFrame(rows).drop_duplicates(),
-    "Size of a recomposed network: weights of the union in float32, a map of where they lie, the masks within the union, grafting layers and biases. Means over subsets of the first eight classes; all classes in the last row of each.",
-    "tab-bytes",
-)
+discussion.bytes_to_ship(decompositions, sizes)
 
 # %% [markdown]
 # ## Accuracy: what is lost as subsets grow
@@ -207,94 +105,17 @@ tables.table(
 # occur (its largest logit among them).
 
 # %%
-images, labels = data.split("test")
-answers = {label: made.log_odds(data.inputs(images)) for label, made in decompositions.items()}
-answers["parent"] = training.logits(parent, data, "test")[0]
-choice = torch.Generator().manual_seed(seed)
-
-
-def subsets(n, most=252):
-    """Subsets of `n` classes: all, or `most` of them drawn."""
-    every = list(combinations(range(data.num_classes), n)) if data.num_classes <= 12 else None
-    if every is None:
-        return [torch.randperm(data.num_classes, generator=choice)[:n].tolist() for _ in range(most)]
-    return [every[i] for i in torch.randperm(len(every), generator=choice)[:most].tolist()]
-
-
-rows = []
-for n in range(2, data.num_classes + 1):
-    asked = subsets(n)
-    for label, log_odds in answers.items():
-        classes = range(data.num_classes)
-        right = [metrics.recomposed_accuracy(log_odds, labels, classes, subset) for subset in asked]
-        made = decompositions.get(label)
-        kept = statistics.mean(made.remaining(s) for s in asked) if made else 1.0
-        rows.append(
-            {"classes": n, "subsets": len(asked), "who": label, "accuracy": statistics.mean(right), "kept": kept}
-        )
-growth = pd.DataFrame(rows)
+growth = discussion.growth(decompositions, parent, data, seed)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Recomposed networks by their number of classes, means over subsets. Left: accuracy on test images, beside the parent told which classes can occur. Right: remaining parameters; dotted: k.", "name": "fig-growth"}, "image": {"alt": "Two panels of curves over the number of classes. Left, the accuracies of the vote of two decompositions and of the parent. Right, the share of the parent's weights in the union of the masks."}}
-figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.3))
-for label, group in growth.groupby("who", sort=False):
-    colour = figures.COLOURS[label]
-    left.plot(group["classes"], 100 * group["accuracy"], marker="o", markersize=3, color=colour, label=label)
-    if label != "parent":
-        right.plot(group["classes"], group["kept"], marker="o", markersize=3, color=colour)
-right.axhline(k, ls=":", color="black", lw=1)
-left.set(xlabel="classes in the subset", ylabel="accuracy (%)")
-right.set(xlabel="classes in the subset", ylabel="remaining parameters", ylim=(0, None))
-figure.legend(frameon=False, ncols=3, loc="outside upper center")
+discussion.draw_growth(growth, k)
 plt.show()
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-wide = growth.pivot(index=["classes", "subsets"], columns="who", values=["accuracy", "kept"])
-rows = []
-for (n, many), row in wide.iterrows():
-    line = {"classes": n, "subsets": many}
-    line |= {f"{label} (%)": f"{100 * row['accuracy', label]:.2f}" for label in answers}
-    line |= {f"remaining, {label}": f"{row['kept', label]:.4f}" for label in decompositions}
-    rows.append(line)
-tables.table(
-    pd.DataFrame(rows),
-    "Accuracy on test images and remaining parameters of recomposed networks, means over subsets (n = 1 seed).",
-    "tab-growth",
-)
+discussion.growth_table(growth)
 
 # %% tags=["hide-input"]
-few, many = min(counts), max(counts)
-ratio = training_seconds[many] / training_seconds[few]
-if ratio > 1.25 * many / few:
-    scaling = "more than proportionally"
-elif ratio > 0.75 * many / few:
-    scaling = "about proportionally"
-else:
-    scaling = "less than proportionally: modules that are trained side by side share a part of the work"
-passes = vote_milliseconds[many] / parent_milliseconds
-at = growth.set_index(["who", "classes"])["accuracy"]
-most = data.num_classes
-
-
-def behind(label, n):
-    gap = 100 * (at["parent", n] - at[label, n])
-    if abs(gap) < 0.005:
-        return "level with it"
-    return f"{abs(gap):.2f} points {'behind' if gap > 0 else 'ahead of'} it"
-
-
-names = list(decompositions)
-grown = [100 * ((at[x, most] - at["parent", most]) - (at[x, 2] - at["parent", 2])) for x in names]
-Markdown(
-    f"**What came out.** On {dataset} with {model.upper()} (n = 1 seed): an epoch with {many} modules takes {ratio:.1f} times "
-    f"as long as one with {few}, so time grows {scaling}. Recomposing takes {recompose_milliseconds:.1f} milliseconds, without "
-    f"training; a prediction by {many} modules then costs {passes:.1f} passes of the parent. All masks together weigh "
-    f"{tables.percent(mask_bytes / parent_bytes, 0)} of the parent's bytes.\n\n"
-    f"Beside the parent, the vote of recipe {names[0]} is {behind(names[0], 2)} for two classes (mean of pairs), and "
-    f"{behind(names[0], most)} for all {most}; that of recipe {names[1]} is {behind(names[1], 2)} and "
-    f"{behind(names[1], most)}. From two classes to all, the one "
-    f"{'loses' if grown[0] < 0 else 'gains'} {abs(grown[0]):.2f} points on the parent, the other "
-    f"{'loses' if grown[1] < 0 else 'gains'} {abs(grown[1]):.2f}."
-)
+discussion.what_came_out(settings, seconds, passes, sizes, growth)
 
 # %% [markdown]
 # ## What is settled where
@@ -328,23 +149,7 @@ Markdown(
 # ## How far this book's evidence reaches
 
 # %% tags=["hide-input"]
-folder = Layout.here().root / "book" / "results"
-if (folder / "table1.csv").exists():
-    so_far = pd.read_csv(folder / "table1.csv")
-    runs = json.loads((folder / "table1.json").read_text())["runs"]
-    devices = "; ".join(sorted({run["device"] for run in runs}))
-    scale = so_far.groupby(["dataset", "model", "recipe"])[["seed", "epoch"]].agg({"seed": "nunique", "epoch": "max"})
-    columns = {}
-    for (name, network), part in scale.groupby(["dataset", "model"]):
-        sizes = [f"{recipe}: {one.seed} seeds, {one.epoch} epochs" for (_, _, recipe), one in part.iterrows()]
-        columns.setdefault("; ".join(sizes), []).append(f"{name} {network.upper()}")
-    listed = ". ".join(f"{', '.join(names)} ({sizes})" for sizes, names in columns.items())
-    reach = (
-        f"The published [Table 1](table1.ipynb) rests on {len(runs)} decompositions, computed on: {devices}. {listed}."
-    )
-else:
-    reach = "[Table 1](table1.ipynb) has no published run here."
-Markdown(reach)
+discussion.reach()
 
 # %% [markdown]
 # What is not there is not shown. A result on a small fully connected network says little about a deep convolutional one, where
@@ -362,17 +167,5 @@ Markdown(reach)
 # **Re-run it:** `modlib reproduce discussion -p model fc4`.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-shown = {
-    "dataset": dataset,
-    "model": model,
-    "parent_epochs": parent_epochs,
-    "recipe": "ours",
-    "k": k,
-    "epochs": epochs,
-    "batch_size": batch_size,
-    "alpha": alpha,
-    "vote": vote,
-    "vote_alpha": vote_alpha,
-    "seed": seed,
-}
+shown = vars(settings) | {"recipe": "ours"}
 tables.where_from([], "tab-from-discussion", shown, time.perf_counter() - started)

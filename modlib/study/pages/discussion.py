@@ -1,0 +1,340 @@
+"""The discussion: what a decomposed network costs in time and memory, and what is lost as subsets grow."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations, pairwise
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from modlib import library, masking, metrics
+from modlib.cotraining import cotrain
+from modlib.data import Dataset
+from modlib.modules import Modules
+from modlib.recipes import ours
+from modlib.study import figures, tables
+from modlib.study.experiment import Experiment
+from modlib.study.reproduce import Layout
+from modlib.study.trials import Trial, recipe_label
+from modlib.zoo import training
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The two decompositions that are looked at, by recipe ours: without and with vote loss."""
+
+    dataset: str
+    model: str
+    parent_epochs: int
+    k: float
+    epochs: int
+    batch_size: int
+    alpha: float
+    vote: float
+    vote_alpha: float
+    seed: int
+
+    def trials(self) -> dict[str, Trial]:
+        """Return both as trials, by the name of their recipe."""
+        trials = {}
+        for vote, alpha in ((0.0, self.alpha), (self.vote, self.vote_alpha)):
+            recipe = ours(k=self.k, alpha=alpha, vote=vote, epochs=self.epochs, batch_size=self.batch_size)
+            trial = Trial(self.dataset, self.model, "ours", recipe, self.seed, self.parent_epochs)
+            trials[recipe_label("ours", vote)] = trial
+        return trials
+
+
+def experiments(
+    *,
+    dataset: str,
+    model: str,
+    parent_epochs: int,
+    k: float,
+    epochs: int,
+    batch_size: int,
+    alpha: float,
+    vote: float,
+    vote_alpha: float,
+    seed: int,
+    **_: Any,
+) -> list[Experiment]:
+    """Return the trials whose modules the page reads, or trains, with these parameters."""
+    settings = Settings(dataset, model, parent_epochs, k, epochs, batch_size, alpha, vote, vote_alpha, seed)
+    return [trial.experiment for trial in settings.trials().values()]
+
+
+def seconds_per_epoch(parent: nn.Module, data: Dataset, settings: Settings, number: int, epochs: int) -> float:
+    """Return the fastest of some epochs of a decomposition into the first classes: what else runs only adds to it."""
+    ends: list[float] = []
+
+    def note(epoch: int, modules: Modules) -> None:
+        ends.append(time.perf_counter())
+
+    cotrain(
+        parent,
+        data,
+        k=settings.k,
+        alpha=settings.alpha,
+        epochs=epochs + 1,
+        batch_size=settings.batch_size,
+        classes=range(number),
+        seed=settings.seed,
+        callback=note,
+    )
+    return min(b - a for a, b in pairwise(ends))  # the first epoch includes set-up
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The fastest of some passes over the same images, in milliseconds: the parent's, and by the number of modules.
+
+    `recomposing`: all modules, once.
+    """
+
+    parent: float
+    of_modules: Mapping[int, float]
+    recomposing: float
+
+
+def time_passes(parent: nn.Module, modules: Modules, inputs: Tensor, counts: Sequence[int], repeats: int) -> Passes:
+    """Return what passes over `inputs` take."""
+    by_parent = _milliseconds(partial(parent, inputs), repeats)
+    recomposed = {n: modules.recompose(modules.classes[:n]) for n in counts}
+    of_modules = {n: _milliseconds(partial(network, inputs), repeats) for n, network in recomposed.items()}
+    return Passes(by_parent, of_modules, _milliseconds(partial(modules.recompose, modules.classes), 1))
+
+
+@torch.no_grad()
+def _milliseconds(call: Callable[[], object], repeats: int) -> float:
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        taken.append(1000 * (time.perf_counter() - start))
+    return min(taken)
+
+
+def draw_times(seconds: Mapping[int, float], passes: Passes) -> Figure:
+    """Draw seconds per epoch and milliseconds per pass over the number of modules."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.9))
+    for ax, taken, label in (
+        (left, seconds, "seconds per epoch"),
+        (right, passes.of_modules, "milliseconds per pass"),
+    ):
+        last = max(taken)
+        ax.plot([0, last], [0, taken[last]], ls="--", lw=1, color=figures.COLOURS["paper"], label="proportional")
+        ax.plot(list(taken), list(taken.values()), marker="o", color=figures.COLOURS["ours"], label="measured")
+        ax.set(xlabel="modules", ylabel=label, xlim=(0, None), ylim=(0, None), xticks=list(taken))
+    right.axhline(passes.parent, color=figures.COLOURS["parent"], lw=1, label="the parent")
+    right.legend(frameon=False)
+    return figure
+
+
+def times(seconds: Mapping[int, float], passes: Passes, of_what: str) -> Markdown:
+    """Return the table of times by the number of modules; `of_what`: what was timed, for its caption."""
+    rows = [
+        {
+            "modules": n,
+            "seconds per epoch": f"{taken:.3f}",
+            "of them per module": f"{taken / n:.3f}",
+            "milliseconds per pass": f"{passes.of_modules[n]:.2f}",
+            "passes of the parent": f"{passes.of_modules[n] / passes.parent:.1f}",
+        }
+        for n, taken in seconds.items()
+    ]
+    return tables.table(pd.DataFrame(rows), f"Time by the number of modules: {of_what}.", "tab-time")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a decomposition weighs: the parent's maskable `edges`, and bytes of the parent, all masks and graftings."""
+
+    edges: int
+    parent: int
+    masks: int
+    grafting: int
+
+    @classmethod
+    def of(cls, modules: Modules) -> Sizes:
+        """Return what modules and their parent weigh."""
+        return cls(
+            edges=sum(masking.sizes(masking.maskable_parameters(modules.parent)).values()),
+            parent=sum(p.numel() * p.element_size() for p in modules.parent.parameters()),
+            masks=sum(library.pack(mask).numel() for mask in modules.masks.masks.values()),
+            grafting=4 * (modules.grafting_weight.numel() + modules.grafting_bias.numel()),
+        )
+
+    def to_ship(self, share: float, number: int, of: int) -> float:
+        """Return the bytes of `number` of `of` modules, in the union of which is a share of the edges.
+
+        The union's weights in float32, a bit for every edge to say which, one for each of the union and module; biases,
+        and the grafting layers of these modules.
+        """
+        bits = share * self.edges * 32 + self.edges + share * self.edges * number
+        biases = self.parent - 4 * self.edges
+        return bits / 8 + biases + self.grafting * number / of
+
+
+def entropy(k: float) -> float:
+    """Return the bits that an edge of a mask takes at least, where other masks are not known."""
+    return -(k * math.log2(k) + (1 - k) * math.log2(1 - k))
+
+
+def bytes_to_ship(decompositions: Mapping[str, Modules], sizes: Sizes) -> Markdown:
+    """Return the table of what recomposed networks weigh, by decomposition and number of classes."""
+    rows = []
+    for label, made in decompositions.items():
+        every = len(made.classes)
+        for n in (n for n in (2, 5, every) if n <= every):
+            asked = combinations(made.classes[:8] if n < 8 else made.classes, n)
+            share = statistics.mean(made.remaining(subset) for subset in asked)
+            weighs = sizes.to_ship(share, n, every)
+            rows.append(
+                {
+                    "decomposition": label,
+                    "classes": n,
+                    "remaining parameters": f"{share:.4f}",
+                    "bytes to ship": f"{weighs:,.0f}",
+                    "of the parent's": tables.percent(weighs / sizes.parent, 1),
+                }
+            )
+    caption = (
+        "Size of a recomposed network: weights of the union in float32, a map of where they lie, the masks within the "
+        "union, grafting layers and biases. Means over subsets of the first eight classes; all classes in the last row "
+        "of each."
+    )
+    return tables.table(pd.DataFrame(rows).drop_duplicates(), caption, "tab-bytes")
+
+
+def growth(decompositions: Mapping[str, Modules], parent: nn.Module, data: Dataset, seed: int) -> pd.DataFrame:
+    """Return a row for every number of classes and who is asked, the parent among them, on test images.
+
+    `accuracy`, and share of the weights `kept`: means over subsets, all of that size or some that `seed` draws.
+    """
+    images, labels = data.split("test")
+    answers = {label: made.log_odds(data.inputs(images)) for label, made in decompositions.items()}
+    answers["parent"] = training.logits(parent, data, "test")[0]
+    classes, rows = range(data.num_classes), []
+    for n, asked in _subsets(data.num_classes, seed):
+        for label, log_odds in answers.items():
+            right = [metrics.recomposed_accuracy(log_odds, labels, classes, subset) for subset in asked]
+            made = decompositions.get(label)
+            kept = statistics.mean(made.remaining(subset) for subset in asked) if made else 1.0
+            row = {"classes": n, "subsets": len(asked), "who": label, "accuracy": statistics.mean(right), "kept": kept}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _subsets(num_classes: int, seed: int, most: int = 252) -> Iterator[tuple[int, list[Sequence[int]]]]:
+    """Yield every size of a subset from two, and the subsets of that size: all, or `most` of them drawn."""
+    choice = torch.Generator().manual_seed(seed)
+    for n in range(2, num_classes + 1):
+        if num_classes <= 12:
+            every = list(combinations(range(num_classes), n))
+            yield n, [every[i] for i in torch.randperm(len(every), generator=choice)[:most].tolist()]
+        else:
+            yield n, [torch.randperm(num_classes, generator=choice)[:n].tolist() for _ in range(most)]
+
+
+def draw_growth(grown: pd.DataFrame, k: float) -> Figure:
+    """Draw the rows of `growth` over the number of classes."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.3))
+    for label, group in grown.groupby("who", sort=False):
+        style = {"marker": "o", "markersize": 3, "color": figures.COLOURS[str(label)]}
+        left.plot(group["classes"], 100 * group["accuracy"], label=label, **style)
+        if label != "parent":
+            right.plot(group["classes"], group["kept"], **style)
+    right.axhline(k, ls=":", color="black", lw=1)
+    left.set(xlabel="classes in the subset", ylabel="accuracy (%)")
+    right.set(xlabel="classes in the subset", ylabel="remaining parameters", ylim=(0, None))
+    figure.legend(frameon=False, ncols=3, loc="outside upper center")
+    return figure
+
+
+def growth_table(grown: pd.DataFrame) -> Markdown:
+    """Return the rows of `growth` as a table: a line for every number of classes."""
+    lines = []
+    for (n, many), group in tables.groups(grown, ["classes", "subsets"]):
+        asked = group.to_dict("records")
+        line = {"classes": n, "subsets": many} | {f"{one['who']} (%)": f"{100 * one['accuracy']:.2f}" for one in asked}
+        kept = {f"remaining, {one['who']}": f"{one['kept']:.4f}" for one in asked if one["who"] != "parent"}
+        lines.append(line | kept)
+    caption = (
+        "Accuracy on test images and remaining parameters of recomposed networks, means over subsets (n = 1 seed)."
+    )
+    return tables.table(pd.DataFrame(lines), caption, "tab-growth")
+
+
+def what_came_out(
+    settings: Settings, seconds: Mapping[int, float], passes: Passes, sizes: Sizes, grown: pd.DataFrame
+) -> Markdown:
+    """Return what the decompositions cost, and how they fare beside the parent as subsets grow."""
+    few, many = min(seconds), max(seconds)
+    ratio = seconds[many] / seconds[few]
+    if ratio > 1.25 * many / few:
+        scaling = "more than proportionally"
+    elif ratio > 0.75 * many / few:
+        scaling = "about proportionally"
+    else:
+        scaling = "less than proportionally: modules that are trained side by side share a part of the work"
+    return Markdown(
+        f"**What came out.** On {settings.dataset} with {settings.model.upper()} (n = 1 seed): an epoch with {many} "
+        f"modules takes {ratio:.1f} times as long as one with {few}, so time grows {scaling}. Recomposing takes "
+        f"{passes.recomposing:.1f} milliseconds, without training; a prediction by {many} modules then costs "
+        f"{passes.of_modules[many] / passes.parent:.1f} passes of the parent. All masks together weigh "
+        f"{tables.percent(sizes.masks / sizes.parent, 0)} of the parent's bytes.\n\n" + _beside_parent(grown)
+    )
+
+
+def _beside_parent(grown: pd.DataFrame) -> str:
+    wide = grown.pivot(index="classes", columns="who", values="accuracy")
+    one, other = (name for name in grown["who"].unique() if name != "parent")
+    ahead = {name: 100 * (wide[name] - wide["parent"]) for name in (one, other)}
+    most = int(wide.index.max())
+    gained = [gaps[most] - gaps[2] for gaps in ahead.values()]
+    one_gained, other_gained = (f"{'loses' if gain < 0 else 'gains'} {abs(gain):.2f}" for gain in gained)
+    beside = {name: (_from_it(gaps[2]), _from_it(gaps[most])) for name, gaps in ahead.items()}
+    return (
+        f"Beside the parent, the vote of recipe {one} is {beside[one][0]} for two classes (mean of pairs), and "
+        f"{beside[one][1]} for all {most}; that of recipe {other} is {beside[other][0]} and {beside[other][1]}. "
+        f"From two classes to all, the one {one_gained} points on the parent, the other {other_gained}."
+    )
+
+
+def _from_it(ahead: float) -> str:
+    if abs(ahead) < 0.005:
+        return "level with it"
+    return f"{abs(ahead):.2f} points {'behind' if ahead < 0 else 'ahead of'} it"
+
+
+def reach() -> Markdown:
+    """Return on how many trials, and of which sizes, the published Table 1 rests."""
+    folder = Layout.here().root / "book" / "results"
+    if not (folder / "table1.csv").exists():
+        return Markdown("[Table 1](table1.ipynb) has no published run here.")
+    rows = pd.read_csv(folder / "table1.csv")
+    runs = json.loads((folder / "table1.json").read_text())["runs"]
+    columns: dict[str, list[str]] = {}
+    for (dataset, model), column in tables.groups(rows, ["dataset", "model"]):
+        sizes = "; ".join(
+            f"{recipe}: {part['seed'].nunique()} seeds, {part['epoch'].max()} epochs"
+            for recipe, part in column.groupby("recipe")
+        )
+        columns.setdefault(sizes, []).append(f"{dataset} {model.upper()}")
+    listed = ". ".join(f"{', '.join(names)} ({sizes})" for sizes, names in columns.items())
+    devices = "; ".join(sorted({run["device"] for run in runs}))
+    return Markdown(
+        f"The published [Table 1](table1.ipynb) rests on {len(runs)} decompositions, computed on: {devices}. {listed}."
+    )
