@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from modlib import recipes
 from modlib.study import comparison, methods, panels, single_class
-from modlib.study.pages import deep_networks
+from modlib.study.pages import architectures, deep_networks, engines
 from modlib.study.panels import Panel
 from modlib.study.records import Store
 from modlib.study.reproduce import Layout
@@ -25,7 +25,7 @@ from modlib.study.trials import Trial, run_trials
 from modlib.zoo import datasets
 
 GOLDEN = Path(__file__).with_name("golden")
-MEASURED_TIMES = ("seconds", "ms", "per_second")
+MEASURED_TIMES = ("seconds", "ms", "_s")
 RECIPE = recipes.ours(k=0.1, alpha=4.0, epochs=3, vote=0.9, batch_size=32)
 QUICK = Layout.here().default_parameters
 
@@ -57,12 +57,25 @@ def probes(store: Store) -> None:
     deep_networks.Bench.prepared(deep_networks.Settings(**parameters), store).before()
 
 
+def engines_compared(store: Store) -> None:
+    for experiment in engines.experiments(**QUICK("engines")):
+        engines.decomposed(experiment, datasets.load("digits"), store)
+
+
+def any_architecture(store: Store) -> None:
+    parameters = QUICK("architectures") | {"device": "cpu"}
+    settings = architectures.Settings(**{f.name: parameters[f.name] for f in fields(architectures.Settings)})
+    architectures.ways([architectures.Subject("vgg16_quarter", "book", "float32")], settings, store)
+
+
 RUNS: dict[str, Callable[[Store], None]] = {
     "trials": trial,
     "baselines": rules_of_others,
     "controls": controls,
     "panels": panel,
     "deep_networks": probes,
+    "engines": engines_compared,
+    "architectures": any_architecture,
 }
 """By the folder of their records."""
 

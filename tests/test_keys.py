@@ -1,14 +1,17 @@
 """Keys: every record's name follows from its parameters, and other inputs give other parents and trials."""
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modlib.data import Scaling
-from modlib.study import records, trials
+from modlib.study import pages, records, trials
 from modlib.study.records import Store
+from modlib.study.reproduce import Layout
 from modlib.study.trials import Trial, published_trials, run_trials, trained_parent
 from modlib.zoo import datasets
 
@@ -20,6 +23,30 @@ def test_every_records_name_follows_from_its_parameters():
     assert len(RECORDS) >= 771
     wrong = [p.name for p in RECORDS if not p.stem.endswith(records.key(json.loads(p.read_text())["parameters"]))]
     assert wrong == []
+
+
+def pages_with_records() -> dict[str, Any]:
+    """The modules of pages that name the experiments which they read, by the page's stem."""
+    names = sorted(path.stem for path in Path(pages.__path__[0]).glob("*.py") if path.stem != "__init__")
+    found = {name: importlib.import_module(f"modlib.study.pages.{name}") for name in names}
+    return {name: module for name, module in found.items() if hasattr(module, "experiments")}
+
+
+PAGES = pages_with_records()
+
+
+@pytest.mark.parametrize("stem", PAGES)
+def test_what_a_published_page_reads_is_in_the_store(stem):
+    layout = Layout.here()
+    parameters = layout.default_parameters(stem) | layout.published_parameters(stem) | {"results": str(RESULTS)}
+    asked = PAGES[stem].experiments(**parameters)
+    assert asked
+    assert [e.name for e in asked if not e.is_done(Store.at(RESULTS))] == []
+
+
+def test_every_page_that_exports_results_names_its_experiments():
+    exporting = {path.stem for path in RESULTS.glob("*.json")} - {"single_class"}  # a second table of `controls`
+    assert exporting <= PAGES.keys()
 
 
 @pytest.fixture(scope="module")
