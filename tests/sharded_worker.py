@@ -1,9 +1,11 @@
-"""One process of `test_sharding.py`: FOLDER [kill | leave | refused | panel]."""
+"""One process of `test_sharding.py`: FOLDER SCENARIO...; each works and says what it does in its part of FOLDER."""
 
 import os
 import signal
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,8 +14,6 @@ from torch import nn
 import modlib
 from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.engines import checkpoints
-from modlib.study import panels
-from modlib.study.records import Store
 
 
 def network():
@@ -34,7 +34,7 @@ def toy():
 RECIPE = Recipe(k=0.3, alpha=50.0, epochs=4, batch_size=16, share_init=False)
 
 
-def refused():
+def refused(folder):
     """Print the errors of an engine for one process, of fewer modules than processes, and of two that would differ."""
     voting, connected = replace(RECIPE, vote=0.5), nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
     for engine, classes, parent, recipe in (
@@ -61,16 +61,19 @@ def refused():
 
 def panel(folder):
     """Run a panel of Figure 4 on the toy, with its parent and its control, into `folder`."""
+    from modlib.study import panels  # the study's packages take seconds to load, and only this scenario needs them
+    from modlib.study.records import Store
+    from modlib.zoo.datasets import STATISTICS, Scaling
+
     shown = panels.Panel(
         "digits", "wrn16_2", [0], parent_epochs=1, epochs=2, lr=0.1, batch_size=16, alphas=[1.0], precision="float32"
     )
-    panels.run(shown, toy(), Store.at(folder), "cpu")
+    data = replace(toy(), name="digits", preprocess=Scaling(*STATISTICS["digits"]))
+    panels.run(shown, data, Store.at(folder), "cpu")
 
 
-def main(folder, what=""):
-    torch.set_num_threads(1)
-    if what in ("refused", "panel"):
-        return refused() if what == "refused" else panel(folder)
+def decompose(folder, ending=None):
+    """Without vote, with it, and from one mask; the second process is ended in epoch 3 where an `ending` is given."""
     rank = int(os.environ["RANK"])
     vote, shared = {"vote": 0.8}, {"vote": 0.8, "share_init": True, "shared_epochs": 1}
     for name, changes in (("plain", {}), ("vote", vote), ("shared", shared)):
@@ -78,10 +81,8 @@ def main(folder, what=""):
 
         def after_epoch(run, epoch, modules, seen=seen):
             seen.append(epoch)
-            if epoch == 3 and rank == 1 and what == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if epoch == 3 and rank == 1 and what == "leave":
-                os._exit(0)
+            if epoch == 3 and rank == 1 and ending:
+                ending()
 
         run, checkpoint = Run(network(), replace(RECIPE, **changes), 0), folder / f"{name}.pt"
         options = {"device": "cpu", "callback": after_epoch, "checkpoint": checkpoint}
@@ -90,6 +91,34 @@ def main(folder, what=""):
             print(f"epochs of {name}: {seen}")
             modules.save(folder / f"{name}.safetensors")
         checkpoints.remove(checkpoint)
+
+
+def refused_checkpoint(folder):
+    """Print the error of a decomposition that finds the checkpoint of another number of processes."""
+    try:
+        decompose(folder)
+    except ValueError as error:
+        print(f"ValueError: {error}")
+
+
+SCENARIOS = {
+    "decompose": decompose,
+    "resume": decompose,
+    "kill": partial(decompose, ending=lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    "leave": partial(decompose, ending=lambda: os._exit(0)),
+    "refused": refused,
+    "refused_checkpoint": refused_checkpoint,
+    "panel": panel,
+}
+
+
+def main(folder, *scenarios):
+    torch.set_num_threads(1)
+    for name in scenarios:
+        part = folder / f"{name}-{os.environ['RANK']}.part"
+        with part.open("w") as said, redirect_stdout(said):
+            SCENARIOS[name](folder / name)
+        part.rename(part.with_suffix(".txt"))
 
 
 if __name__ == "__main__":

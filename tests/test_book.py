@@ -31,17 +31,30 @@ results: str = ""  # folder
 # %% tags=["nbval-check-output"]
 assert k < 1, "k too large"
 print("k is", k)
+
+# %%
+import sys
+
+print("halfway", file=sys.stderr)
 """
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> runner.Layout:
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> runner.Layout:
     """A checkout with one notebook."""
-    (tmp_path / "notebooks" / "params").mkdir(parents=True)
-    (tmp_path / "notebooks" / "one.py").write_text(SOURCE)
-    (tmp_path / "notebooks" / "params" / "one.yml").write_text("k: 0.25\n")
-    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/executed/one\nparts: []\n")
-    return runner.Layout(tmp_path)
+    root = tmp_path_factory.mktemp("checkout")
+    (root / "notebooks" / "params").mkdir(parents=True)
+    (root / "notebooks" / "one.py").write_text(SOURCE)
+    (root / "notebooks" / "params" / "one.yml").write_text("k: 0.25\n")
+    (root / "_toc.yml").write_text("format: jb-book\nroot: book/executed/one\nparts: []\n")
+    return runner.Layout(root)
+
+
+@pytest.fixture(scope="module")
+def published(checkout: runner.Layout) -> bytes:
+    """The published page of that notebook, as its first run wrote it."""
+    assert runner.reproduce(checkout, ["one"], {}, published=True, reference=False) == []
+    return (checkout.root / "book/executed/one.ipynb").read_bytes()
 
 
 def output(path: Path) -> str:
@@ -57,24 +70,34 @@ def test_the_worked_example_of_the_own_network_page_runs(capsys: pytest.CaptureF
     assert "remaining parameters" in capsys.readouterr().out
 
 
-def test_published_quick_and_reference_runs_go_to_their_own_places(checkout: runner.Layout) -> None:
-    assert runner.reproduce(checkout, ["one"], {}, published=True, reference=False) == []
+def test_published_quick_and_reference_runs_go_to_their_own_places(
+    checkout: runner.Layout, published: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert runner.reproduce(checkout, ["one"], {"k": 0.75}, published=False, reference=False) == []
+    log = capfd.readouterr()
+    assert re.fullmatch(r"\[1/1\] one: \d+ s\n", log.out)
+    assert log.err == "halfway\n", "what a cell reports, and nothing of the kernel's own"
     assert runner.reproduce(checkout, ["one"], {}, published=False, reference=True) == []
     assert output(checkout.root / "book/executed/one.ipynb") == "k is 0.25\n"
     assert output(checkout.quick / "book/executed/one.ipynb") == "k is 0.75\n"
     assert output(checkout.root / "tests/reference/one.ipynb") == "k is 0.5\n"
 
 
-def test_the_same_run_gives_the_same_file_and_a_failed_one_leaves_the_page(checkout: runner.Layout) -> None:
+def test_the_same_run_gives_the_same_file_and_a_failed_one_leaves_the_page(
+    checkout: runner.Layout, published: bytes
+) -> None:
     page = checkout.root / "book/executed/one.ipynb"
-    runner.reproduce(checkout, ["one"], {}, published=True, reference=False)
-    first = page.read_bytes()
-    runner.reproduce(checkout, ["one"], {}, published=True, reference=False)
-    assert page.read_bytes() == first
+    assert runner.reproduce(checkout, ["one"], {}, published=True, reference=False) == []
+    assert page.read_bytes() == published
     assert runner.reproduce(checkout, ["one"], {"k": 2.0}, published=True, reference=False) == ["one"]
-    assert page.read_bytes() == first
+    assert page.read_bytes() == published
     assert sorted(p.name for p in page.parent.iterdir()) == ["one.ipynb"]
+
+
+def test_a_line_of_progress_estimates_what_is_left_from_what_is_done() -> None:
+    assert runner.progress(1, 3, "one", 20.4, 20.4) == "[1/3] one: 20 s, about 41 s left"
+    assert runner.progress(2, 29, "two", 5, 40) == "[2/29] two: 5 s, about 9 min left"
+    assert runner.progress(3, 3, "three", 1, 41) == "[3/3] three: 1 s"
 
 
 def test_unknown_notebooks_and_parameters_end_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,11 +110,14 @@ def test_unknown_notebooks_and_parameters_end_with_a_message(capsys: pytest.Capt
 def test_the_page_check_finds_empty_pages_dead_links_and_dead_anchors(tmp_path: Path) -> None:
     good = "<article>" + "words " * 100 + '<h1 id="top"></h1><a href="b.html#there">b</a></article>'
     (tmp_path / "a.html").write_text(good)
-    (tmp_path / "b.html").write_text("<article>short <a href='c.html'>c</a><p id='here'></p></article>")
+    (tmp_path / "b.html").write_text(
+        "<article>short <a href='c.html'>c</a><a href='#nowhere'></a><a href='#here'></a><p id='here'></p></article>"
+    )
     assert runner.check_pages(tmp_path) == [
         "a.html: dead anchor b.html#there",
         "b.html: an empty page, 6 characters",
         "b.html: dead link c.html",
+        "b.html: dead anchor #nowhere",
     ]
 
 

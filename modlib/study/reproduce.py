@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -26,6 +25,8 @@ import jupytext
 import nbformat
 import papermill
 import yaml
+from bs4 import BeautifulSoup
+from traitlets.config import Config
 
 TYPES = {"dict": dict, "int": int, "float": (int, float), "str": str, "bool": bool}
 
@@ -144,11 +145,20 @@ def execute(layout: Layout, stem: str, parameters: Mapping[str, Any], page: Path
             cwd=str(layout.root),
             progress_bar={"disable": None, "desc": stem},
             stderr_file=sys.stderr,  # long cells report their progress there
+            config=_private_kernel(Path(folder)),
         )
         executed = normalised(nbformat.read(after, as_version=4))
     part = page.with_suffix(".part")
     nbformat.write(executed, part)
     os.replace(part, page)
+
+
+def _private_kernel(folder: Path) -> Config:
+    """Return the settings of a kernel that talks through files in `folder`: over TCP it warns of who may listen."""
+    if os.name == "nt":
+        return Config()
+    # a socket's path may have 104 characters: in a temporary folder it is short, whatever the user's home is called
+    return Config(KernelManager={"transport": "ipc", "connection_file": str(folder / "kernel.json")})
 
 
 def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -184,17 +194,24 @@ def reproduce(
     """Run notebooks one after another and return those that failed; the others' pages are there."""
     for stem in stems:  # all of them, before the first one starts
         check_parameters(layout.source(stem), parameters)
-    failed = []
+    failed, start = [], time.perf_counter()
     for i, stem in enumerate(stems, 1):
-        print(f"[{i}/{len(stems)}] {stem}", flush=True)
-        start = time.perf_counter()
+        before = time.perf_counter()
         try:
             _run_one(layout, stem, parameters, published, reference)
         except papermill.exceptions.PapermillExecutionError as error:
             print(f"{stem} failed: {error.ename}: {error.evalue}", file=sys.stderr)
             failed.append(stem)
-        print(f"    {time.perf_counter() - start:.0f} s", flush=True)
+        now = time.perf_counter()
+        print(progress(i, len(stems), stem, now - before, now - start), flush=True)
     return failed
+
+
+def progress(done: int, count: int, stem: str, seconds: float, so_far: float) -> str:
+    """Return the line of a notebook that has ended; the others are taken to last as long as those done, on average."""
+    left = so_far / done * (count - done)
+    estimate = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+    return f"[{done}/{count}] {stem}: {seconds:.0f} s" + (f", about {estimate} left" if done < count else "")
 
 
 def _run_one(layout: Layout, stem: str, parameters: Mapping[str, Any], published: bool, reference: bool) -> None:
@@ -243,51 +260,32 @@ def build_book(source: Path, html: Path) -> None:
     print(f"the book is at {html / 'index.html'}")
 
 
-class _Page(HTMLParser):
-    """Collects the text of a page's article, its anchors, and its links."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text, self.anchors, self.links = 0, set[str](), list[str]()
-        self._article = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self._article += tag == "article"
-        self.anchors |= {values[key] or "" for key in ("id", "name") if key in values}
-        self.links += [values[key] or "" for key in ("href", "src") if key in values]
-
-    def handle_endtag(self, tag: str) -> None:
-        self._article -= tag == "article"
-
-    def handle_data(self, data: str) -> None:
-        self.text += len(data.strip()) if self._article else 0
-
-
 GENERATED = ("genindex.html", "search.html", "py-modindex.html", "index.html")
 
 
 def check_pages(html: Path, least: int = 300) -> list[str]:
-    """Return what is wrong with the pages of a built book: too little text, dead internal links or anchors."""
-    pages: dict[Path, _Page] = {}
-    for path in sorted(html.rglob("*.html")):
-        if "_static" not in path.parts:
-            page = _Page()
-            page.feed(path.read_text(encoding="utf-8"))
-            pages[path.resolve()] = page
+    """Return what is wrong with the pages of a built book: too little text, dead internal links or anchors.
+
+    Sphinx checks the links that it resolves itself; into the HTML of a cell's output neither it nor its linkcheck
+    builder looks.
+    """
+    paths = (path.resolve() for path in sorted(html.rglob("*.html")) if "_static" not in path.parts)
+    pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in paths}
+    anchors = {path: {tag.get(k) for tag in page.find_all() for k in ("id", "name")} for path, page in pages.items()}
     problems = []
     for path, page in pages.items():
         name = path.relative_to(html.resolve())
-        if page.text < least and path.name not in GENERATED:
-            problems.append(f"{name}: an empty page, {page.text} characters")
-        for link in page.links:
+        text = page.article.get_text(strip=True) if page.article else ""
+        if len(text) < least and path.name not in GENERATED:
+            problems.append(f"{name}: an empty page, {len(text)} characters")
+        for link in [str(tag[key]) for key in ("href", "src") for tag in page.select(f"[{key}]")]:
             where = urlparse(link)
-            if where.scheme or where.netloc or link.startswith("#") or not where.path:
+            target = (path.parent / unquote(where.path)).resolve() if where.path else path
+            if where.scheme or where.netloc:
                 continue
-            target = (path.parent / unquote(where.path)).resolve()
             if not target.exists():
                 problems.append(f"{name}: dead link {link}")
-            elif where.fragment and target in pages and unquote(where.fragment) not in pages[target].anchors:
+            elif where.fragment and target in pages and unquote(where.fragment) not in anchors[target]:
                 problems.append(f"{name}: dead anchor {link}")
     return problems
 
