@@ -115,11 +115,6 @@ def last_layer(model: str) -> str:
     return list(masking.maskable_parameters(network))[-1]
 
 
-def printed(table: str) -> pd.DataFrame:
-    """Return what the paper prints in a table, as stored with the book."""
-    return pd.read_csv(Layout.here().root / "book" / "published" / f"{table}.csv")
-
-
 def held_out_and_test(trial: Trial, data: Dataset, store: Store) -> tuple[Tensor, Tensor]:
     """Return the log-odds [n, C] of a trial's modules on the held-out and on the test images."""
     modules = trial_modules(trial, data, store)

@@ -6,11 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import pandas as pd
-
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Store
-from modlib.study.reproduce import Layout
 from modlib.study.trials import Trial, published_trials, run_trials
 from modlib.zoo import datasets
 
@@ -75,11 +72,6 @@ class Grid:
     def run(self, store: Store, population: int = 1) -> list[Record]:
         """Return the record of every trial, `population` of those that are not in the store trained side by side."""
         return run_trials(self.trials(), datasets.load(self.dataset), store, population=population)
-
-
-def printed(table: str) -> pd.DataFrame:
-    """Return what the paper prints in a table, by its name (`book/published/<table>.csv`)."""
-    return pd.read_csv(Layout.here().root / "book" / "published" / f"{table}.csv")
 
 
 def done_and_failed(done: Sequence[Record]) -> str:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from modlib import recipes
 from modlib.decomposers.pan_rajan import METHODS as RULES
 from modlib.study import columns as shared
-from modlib.study import figures, methods, tables
+from modlib.study import figures, methods, printed, tables
 from modlib.study.claims import Claim
 from modlib.study.columns import Load, listing, named, stand_in
 from modlib.study.experiment import Experiment
@@ -126,7 +126,7 @@ def of_parents(rows: pd.DataFrame, kind: str, of: Sequence[str] | None = None) -
 
 def paper() -> pd.DataFrame:
     """Return the paper's Table 1 by column and method."""
-    table = shared.printed("table1")
+    table = printed.numbers("table1")
     table["column"] = table["dataset"] + " " + table["model"].str.upper()
     return table.set_index(["column", "method"])
 

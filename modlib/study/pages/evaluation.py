@@ -23,7 +23,7 @@ from modlib.masking import MaskSet, mean_over_pairs
 from modlib.modules import Modules
 from modlib.study import example, figures, tables
 from modlib.study.experiment import Experiment
-from modlib.study.reproduce import Layout
+from modlib.study.printed import numbers
 from modlib.zoo import training
 
 PRINTED_K = 0.10
@@ -34,11 +34,6 @@ EXACT = 1e-12
 def experiments(**parameters: Any) -> list[Experiment]:
     """Return what the page reads or computes: its one trial."""
     return [example.trial(**parameters).experiment]
-
-
-def printed(number: int) -> pd.DataFrame:
-    """Return one of the paper's tables, from book/published."""
-    return pd.read_csv(Layout.here().root / "book" / "published" / f"table{number}.csv")
 
 
 def metrics_table(modules: Modules, log_odds: Tensor, balanced: Tensor, value_index: float, data: Dataset) -> Markdown:
@@ -118,7 +113,7 @@ class Levels:
     def printed(self) -> dict[int, Tensor]:
         """The levels of the paper's Table 6, by k in per cent; MNIST's ten classes."""
         levels = {}
-        for percent, group in printed(6).groupby("k_percent"):
+        for percent, group in numbers("table6").groupby("k_percent"):
             table = group.pivot(index="module", columns="class", values="accuracy_percent").to_numpy() / 100
             levels[int(str(percent))] = metrics.off_diagonal(torch.tensor(table)).mean(1)
         return levels
@@ -172,7 +167,7 @@ def grain(counts: Tensor) -> dict[int, tuple[int, float]]:
 
     `counts`: MNIST's test images of every class. By chance: numbers with two decimals, taken at random.
     """
-    table, found = printed(6), {}
+    table, found = numbers("table6"), {}
     for trials in (1, 5):
         sizes = [2 * trials * int(counts[c]) for c in table["class"]]
         hits = sum(possible(p, n) for p, n in zip(table["accuracy_percent"], sizes, strict=True))
@@ -206,7 +201,7 @@ def what_came_out(
 def _of_table_6(levels: Levels) -> str:
     """Say how Table 6's negatives are drawn, and whether it can be of one trial."""
     rank = np.corrcoef(levels.expected, levels.printed[10])[0, 1]
-    entries, found = len(printed(6)), grain(levels.counts)
+    entries, found = len(numbers("table6")), grain(levels.counts)
     (hits, chance), (of_five, by_chance) = found[1], found[5]
     verdict = "so it is not of one trial" if hits < (chance + entries) / 2 else "so it may be of one trial"
     return (

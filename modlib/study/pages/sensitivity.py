@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from modlib import metrics, recipes
 from modlib.data import Dataset
-from modlib.study import figures, tables
-from modlib.study.columns import Column, Load, held_out_and_test, named, printed, votes
+from modlib.study import figures, printed, tables
+from modlib.study.columns import Column, Load, held_out_and_test, named, votes
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Store, mean_and_spread
 from modlib.study.trials import Trial, last_epochs, run_variants, variants
@@ -70,8 +70,10 @@ class Paper:
 
 def paper(column: Column, k: float) -> Paper:
     """Return what the paper prints of a network; of Table 2 only where it is about it: MNIST, FC1, k = 10%."""
-    table1 = printed("table1").query("method == 'module stemming'").set_index(["dataset", "model"]).to_dict("index")
-    table2 = printed("table2").query("initial_score_sharing").set_index("stemming_loss").to_dict("index")
+    table1 = (
+        printed.numbers("table1").query("method == 'module stemming'").set_index(["dataset", "model"]).to_dict("index")
+    )
+    table2 = printed.numbers("table2").query("initial_score_sharing").set_index("stemming_loss").to_dict("index")
     own = table1.get((column.dataset, column.model))
     is_table2 = (column.dataset, column.model, k) == ("mnist", "fc1", 0.10)
     remaining = {bool(stems): float(row["remaining_parameters_mean"]) for stems, row in table2.items()}

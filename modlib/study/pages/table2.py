@@ -14,10 +14,10 @@ from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modlib.study import figures, tables
+from modlib.study import figures, printed, tables
 from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
-from modlib.study.published import Grid, printed
+from modlib.study.published import Grid
 from modlib.study.records import interval, mean_and_spread
 from modlib.study.trials import last_epochs
 
@@ -148,7 +148,7 @@ def _printed(ablation: Ablation, sharing: bool, alpha: float) -> list[str]:
     """Return the paper's mean, best and worst of a setting; it has those of α = 0 and 1."""
     if not ablation.is_papers or alpha not in (0, 1):
         return ["", "", ""]
-    paper = printed("table2")
+    paper = printed.numbers("table2")
     column = paper[(paper["initial_score_sharing"] == sharing) & (paper["stemming_loss"] == (alpha > 0))].iloc[0]
     return [f"{value:.3f}" for value in column[["remaining_parameters_mean", "best", "worst"]]]
 
@@ -200,7 +200,7 @@ def _draw_settings(ax: Axes, ablation: Ablation, colours: dict[float, str]) -> N
     sns.lineplot(shown, errorbar="sd", ax=ax, style_order=list(STARTS.values()), **style)
     ax.axhline(ablation.k, ls=":", color="black", lw=1)
     if ablation.is_papers:
-        means = printed("table2")["remaining_parameters_mean"]
+        means = printed.numbers("table2")["remaining_parameters_mean"]
         ax.scatter([PAPERS_EPOCH] * len(means), means, marker="x", s=40, color="black", zorder=3, label="paper")
     ax.set(ylabel="remaining parameters of pairs")
     ax.legend(frameon=False, fontsize=7, title_fontsize=7)

@@ -16,8 +16,7 @@ from matplotlib.ticker import LogLocator
 from torch import nn
 
 from modlib.data import Dataset
-from modlib.study import figures, tables
-from modlib.study.published import printed
+from modlib.study import figures, printed, tables
 from modlib.study.records import Rows, mean_and_spread, percent_of_n
 from modlib.zoo import parents, training
 
@@ -208,7 +207,7 @@ def what_came_out(settings: Settings, curve: pd.DataFrame, guessing: float) -> M
 
 def _beside_paper(settings: Settings, decay: float, percent: float) -> str:
     """Return a sentence on a parent's accuracy beside the paper's modules, where it has some of such a parent."""
-    paper = printed("table1")
+    paper = printed.numbers("table1")
     of_parent = (paper["dataset"] == settings.dataset) & (paper["model"] == settings.model)
     column = paper[of_parent & (paper["method"] == "module stemming")]
     if column.empty:

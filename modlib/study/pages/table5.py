@@ -15,9 +15,9 @@ from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modlib.study import figures, tables
+from modlib.study import figures, printed, tables
 from modlib.study.experiment import Experiment
-from modlib.study.published import Grid, printed
+from modlib.study.published import Grid
 from modlib.study.records import Record, mean_and_spread
 from modlib.study.trials import chosen_epochs, module_rows
 
@@ -84,7 +84,7 @@ class Accuracies:
     @cached_property
     def printed(self) -> pd.Series:
         """The paper's accuracies (%) by model, alpha and module (or "avg"); none where nothing compares with them."""
-        paper = printed("table5").set_index(["model", "alpha", "module"])["accuracy_percent"]
+        paper = printed.numbers("table5").set_index(["model", "alpha", "module"])["accuracy_percent"]
         return paper if self.is_comparable else paper.iloc[:0]
 
     def theirs(self, model: str, alpha: float, module: str) -> str:
@@ -177,7 +177,7 @@ def best_alpha(found: Accuracies) -> Markdown:
     of_modules = found.chosen.groupby(["model", "module", "alpha"], sort=False)[list(CHOICES)].mean().reset_index()
     lines = [_most_accurate(name, of_modules, choice, found.grid.alphas) for choice, name in CHOICES.items()]
     if found.is_comparable:
-        paper = printed("table5")
+        paper = printed.numbers("table5")
         known = paper[(paper["module"] != "avg") & paper["model"].isin(found.grid.models)]
         lines.append(_most_accurate("paper, maximum on test", known, "accuracy_percent", found.grid.alphas))
     return tables.table(pd.DataFrame(lines), "How many modules are most accurate at each α.", "tab-table5-alpha")

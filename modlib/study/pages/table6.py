@@ -20,7 +20,7 @@ from modlib.data import Dataset
 from modlib.masking import top_k_mask
 from modlib.modules import Modules
 from modlib.seeds import generator
-from modlib.study import figures, published, tables
+from modlib.study import figures, printed, tables
 from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
 from modlib.study.published import Grid, count_of, trials_of
@@ -95,7 +95,7 @@ class Answers:
     @cached_property
     def printed(self) -> dict[float, Tensor]:
         """The paper's, where it has this k."""
-        paper = published.printed("table6")
+        paper = printed.numbers("table6")
         there = {k: paper[paper["k_percent"] == round(100 * k)] for k in self.grid.ks}
         return {k: _square(rows, "accuracy_percent") / 100 for k, rows in there.items() if len(rows)}
 
