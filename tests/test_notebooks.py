@@ -110,7 +110,18 @@ def test_reference_replays(stem: str) -> None:
     checked = [c for c in page("tests/reference", stem).cells if "nbval-check-output" in c.metadata.get("tags", [])]
     assert any(c.outputs for c in checked), "no cell of this notebook is checked"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--nbval-lax", "--noconftest", "-qp", "no:cacheprovider", str(reference)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--nbval-lax",
+            "--noconftest",
+            "-q",
+            "-n0",
+            "-p",
+            "no:cacheprovider",
+            str(reference),
+        ],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
