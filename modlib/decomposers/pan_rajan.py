@@ -295,12 +295,6 @@ def vote(each: Tensor) -> Tensor:
     return confidences(each, torch.arange(len(each), device=each.device)).argmax(1)
 
 
-def accuracy(modules: Sequence[Layers], inputs: Tensor, labels: Tensor) -> float:
-    """Return how often the vote of all modules is right: a share in [0, 1]; inputs [B, ...], labels [B]."""
-    each = torch.stack([probabilities(module, inputs) for module in modules])
-    return float((vote(each) == labels).double().mean())
-
-
 def mask_set(modules: Sequence[Layers], classes: Sequence[int] | None = None) -> MaskSet:
     """Return the edges that each module keeps, those with a weight other than 0, as masks [C, in, out] by layer.
 
