@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -187,6 +187,6 @@ def _results(panel: Panel, store: Store) -> Results:
 def _parent_held_out(panel: Panel, seed: int, data: Dataset, store: Store) -> tuple[float, int]:
     """Return a parent's accuracy on the held-out images that modules are measured on, and their number."""
     parent = trained_parent(data, panel.model, seed, panel.parent_epochs, store, panel.parent_recipe)
-    logits, labels = training.logits(parent, data, "held_out", precision=panel.precision)
-    right = (logits.argmax(1) == labels)[: panel.final_images]
-    return float(right.double().mean()), len(right)
+    images, labels = (part[: panel.final_images] for part in data.split("held_out"))
+    measured = replace(data, held_out_images=images, held_out_labels=labels)
+    return training.accuracy(parent, measured, "held_out", panel.precision), len(labels)
