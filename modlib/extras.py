@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -42,17 +41,3 @@ def require(module: str, what: str) -> Any:
 def there(package: str) -> bool:
     """Say whether a package is installed; it is not imported."""
     return find_spec(package) is not None
-
-
-def moved(name: str, attribute: str) -> Any:
-    """Return an attribute of `modlib.<name>`, which lies in `modlib.zoo` now, and warn where it is asked for."""
-    if attribute.startswith("__"):
-        raise AttributeError(attribute)
-    warnings.warn(f"modlib.{name} is now modlib.zoo.{name}", DeprecationWarning, stacklevel=3)
-    places = [importlib.import_module(f"modlib.zoo.{name}")]
-    if name == "datasets":
-        places.append(importlib.import_module("modlib.data"))  # what there is for arrays of one's own
-    for place in places:
-        if hasattr(place, attribute):
-            return getattr(place, attribute)
-    raise AttributeError(f"module 'modlib.{name}' has no attribute {attribute!r}")

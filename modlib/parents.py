@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from modlib.extras import moved
+from modlib.moved import moved
 
 
 def __getattr__(name: str) -> Any:

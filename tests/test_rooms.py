@@ -23,8 +23,8 @@ FLOORS = {
     "entry": 6,
 }
 """Who may import whom: a file imports from its own floor or below; the two rooms on one floor keep apart."""
-FACADE = ("cotraining", "shared_mask", "parent_checks", "__init__")
-"""Flat files that stand above the engines: where Algorithm 1 meets them, and the names that users see."""
+FACADE = ("cotraining", "shared_mask", "parent_checks", "__init__", "moved", "datasets", "parents", "training")
+"""Flat files that stand above the engines: where Algorithm 1 meets them, the names that users see, and old ones."""
 MOVED = ("datasets", "parents", "training")
 """Old names of what lies in `zoo` now; they import it when they are asked for something."""
 
