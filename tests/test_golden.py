@@ -93,10 +93,16 @@ def same(found: Any, stored: Any, name: str = "") -> bool:
     return bool(found == stored)
 
 
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results that all kinds share: parents are trained once."""
+    return tmp_path_factory.mktemp("results")
+
+
 @pytest.mark.parametrize("kind", RUNS)
-def test_a_short_run_gives_the_record_that_was_stored(kind: str, tmp_path: Path) -> None:
-    RUNS[kind](Store.at(tmp_path))
-    made = {path.name: json.loads(path.read_text()) for path in (tmp_path / kind).glob("*.json")}
+def test_a_short_run_gives_the_record_that_was_stored(kind: str, results: Path) -> None:
+    RUNS[kind](Store.at(results))
+    made = {path.name: json.loads(path.read_text()) for path in (results / kind).glob("*.json")}
     stored = {path.name: json.loads(path.read_text()) for path in (GOLDEN / kind).glob("*.json")}
     assert stored.keys() <= made.keys(), "the name of a record is its key"
     for name, record in stored.items():

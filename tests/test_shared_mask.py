@@ -4,15 +4,16 @@ import copy
 import itertools
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from modlib import cotraining, shared_mask
 from modlib.cotraining import Recipe, Run, cotrain_population
+from modlib.decomposers import FixedMasks, SharedMask
 from modlib.engines import checkpoints, start
 from modlib.objective import objective
-from modlib.study import controls
 
 CLASSES = (0, 1, 2)
 RECIPE = Recipe(k=0.3, alpha=1.0, epochs=3, batch_size=16, vote=0.5, shared_epochs=2)
@@ -125,12 +126,13 @@ def test_shared_epochs_that_were_stopped_go_on(epoch, left, conv_parent, data, t
 
 def test_a_control_that_was_stopped_goes_on(conv_parent, data, tmp_path, stopping):
     recipe, path = replace(RECIPE, shared_epochs=0, epochs=3), tmp_path / "control.pt"
-    whole = controls.shared_mask(conv_parent, data, recipe, 0, CLASSES)
+    decompose = partial(SharedMask(recipe, path).decompose, conv_parent, data, device="cpu")
+    whole = SharedMask(recipe).decompose(conv_parent, data, seed=0, device="cpu")
     with stopping(3), pytest.raises(Stopped):
-        controls.shared_mask(conv_parent, data, recipe, 0, CLASSES, path)
+        decompose(seed=0)
     with pytest.raises(ValueError, match=r"checkpoint: .* is of another run"):
-        controls.shared_mask(conv_parent, data, recipe, 1, CLASSES, path)
-    resumed = controls.shared_mask(conv_parent, data, recipe, 0, CLASSES, path)
+        decompose(seed=1)
+    resumed = decompose(seed=0)
     assert names(tmp_path) == ["control.pt"], "the caller removes it"
     x = data.inputs(data.train_images).double()
     assert torch.equal(resumed.log_odds(x), whole.log_odds(x))
@@ -170,9 +172,8 @@ def test_what_is_refused_is_refused_before_any_epoch(conv_parent, decompose, mon
 
 
 def test_other_controls_have_no_shared_epochs(parent, data):
-    masks = controls.fixed_masks(parent, "magnitude", 0.3, 0, CLASSES)
-    recipe = replace(RECIPE, schedule="cosine")
-    made = [controls.grafted(parent, masks, data, replace(recipe, shared_epochs=e), 0) for e in (0, 6)]
+    recipes = [replace(RECIPE, schedule="cosine", shared_epochs=epochs) for epochs in (0, 6)]
+    made = [FixedMasks("magnitude", 0.3, recipe).decompose(parent, data, seed=0) for recipe in recipes]
     assert torch.equal(made[0].grafting_weight, made[1].grafting_weight)
 
 
