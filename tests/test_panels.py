@@ -59,7 +59,7 @@ def test_settings_and_trials():
     assert {t.parent_recipe for of_setting in trials.values() for t in of_setting} == {"ours"}
 
 
-def test_the_settings_of_eq_1_may_have_a_rate_of_their_own(three):
+def test_the_settings_of_eq_1_may_have_a_rate_of_their_own(store, three):
     """The recipes and records of all others stay what they are."""
     panel = replace(PANEL, scale_free=[0.5], voting=[0.25], variants={"LAMP": {"allocation": "lamp"}})
     own = replace(panel, alphas_lr=3.0)
@@ -67,7 +67,7 @@ def test_the_settings_of_eq_1_may_have_a_rate_of_their_own(three):
     assert settings.pop("LAMP") == before.pop("LAMP")
     assert settings == {name: replace(recipe, lr=3.0) for name, recipe in before.items()}
     assert own.control_recipes() == panel.control_recipes()
-    keys = [panels.shared_mask(p, 0, three, Store.at(None), "cpu").parameters for p in (own, panel)]
+    keys = [panels.shared_mask(p, 0, three, store, "cpu").parameters for p in (own, panel)]
     assert keys[0] == keys[1]
 
 
