@@ -38,6 +38,7 @@ from modlib import metrics
 from modlib.study import example, figures, tables
 from modlib.study.methods import stemming_weights
 from modlib.study.pages import evaluation as page
+from modlib.study.printed import numbers
 from modlib.study.records import Store
 from modlib.study.trials import trial_modules
 from modlib.zoo import datasets
@@ -95,7 +96,7 @@ print(f"RP = 2k / (1 + J) for all of them, to 12 digits: {error < 1e-12}")
 # What would two masks share that know nothing of each other? And how large can each index be?
 
 # %%
-table1, table2, table5 = (page.printed(number) for number in (1, 2, 5))
+table1, table2, table5 = (numbers(f"table{number}") for number in (1, 2, 5))
 printed_k = page.PRINTED_K  # of Tables 1 and 2
 
 # %% tags=["nbval-check-output"]

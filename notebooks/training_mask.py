@@ -39,7 +39,8 @@ import torch
 
 import modlib
 from modlib import masking
-from modlib.study import controls, figures, tables
+from modlib.decomposers.fixed_masks import fixed_masks
+from modlib.study import figures, tables
 from modlib.study.pages import training_mask as page
 from modlib.study.records import Store
 from modlib.study.trials import trained_parent
@@ -88,7 +89,7 @@ print("gradient", [[round(v, 4) for v in row] for row in scores.grad.tolist()])
 # edges. The recipe is `published`: constant rates, because the paper names no schedule.
 
 # %%
-initial = controls.fixed_masks(parent, "random", k, seed, range(data.num_classes))  # what all modules start from
+initial = fixed_masks(parent, "random", k, seed, range(data.num_classes))  # what all modules start from
 watch = page.Watch(data, target, initial, seed)
 modules = modlib.cotrain(
     parent, data, k=k, alpha=0.0, epochs=epochs, batch_size=batch_size, seed=seed, device="cpu", callback=watch
