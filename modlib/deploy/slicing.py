@@ -1,0 +1,192 @@
+"""Channels cut out of a network physically: what depends on each other is found by Torch-Pruning's dependency graph.
+
+A *unit* is what can only be cut as one: the output channels of a layer with all that they are tied to (normalisation,
+the inputs of the layers behind, every layer that adds to the same residual stream).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modlib import extras
+from modlib.parent import arguments
+
+NORMALISATIONS = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Channels that are cut together: how many, the layers that give them, in order, and where each is read.
+
+    `layers`: names of the convolutions and linear layers whose outputs they are; `read_at`: for each of these, the name
+    of the normalisation right behind it, else of the layer itself: its output, before any ReLU, is the channels' value.
+    `normalised`: the normalisations of these channels, wherever they stand. `root`: the layer that the cut starts from.
+    """
+
+    root: str
+    channels: int
+    layers: tuple[str, ...]
+    read_at: tuple[str, ...]
+    normalised: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What can be cut out of a network, and what cannot: names of layers, by why."""
+
+    units: tuple[Unit, ...]
+    uncut: Mapping[str, str]
+
+
+def anatomy(network: nn.Module, example: Any) -> Anatomy:
+    """Return the units of a network, in the order of its layers; `example`: inputs of one image or more.
+
+    The layers that give the logits keep their outputs. Grouped convolutions are cut where what they are tied to is cut
+    by whole groups only, which depthwise ones allow. Raises ValueError where the graph cannot be traced.
+    """
+    graph = _graph(network, example)
+    names = {module: name for name, module in network.named_modules()}
+    last = _last_layers(network, example)
+    units: list[Unit] = []
+    seen: set[str] = set()
+    uncut: dict[str, str] = {}
+    for name, layer in network.named_modules():
+        if not isinstance(layer, (nn.Conv2d, nn.Linear)) or name in seen:
+            continue
+        if name in last:
+            uncut[name] = "gives the logits"
+            continue
+        grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
+        if grouped:
+            continue  # cut with what it is tied to
+        members, normalised = _members(graph, layer, names)
+        if any(member in last for member in members):
+            uncut[name] = "tied to the logits"
+            continue
+        if any(_is_grouped(network.get_submodule(member)) for member in members):
+            uncut[name] = "tied to a grouped convolution"
+            continue
+        seen |= set(members)
+        if any(_width(network.get_submodule(member)) != _width(layer) for member in members):
+            uncut[name] = "tied to a layer of another width"
+            continue
+        read_at = tuple(_behind(graph, network.get_submodule(member), names) or member for member in members)
+        units.append(Unit(name, _width(layer), members, read_at, normalised))
+    return Anatomy(tuple(units), uncut)
+
+
+def cut(network: nn.Module, example: Any, kept: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of `network` with some channels alone; `kept`: unit's root -> which, int64, ascending.
+
+    Everything that is left has the parent's numbers. What is cut was multiplied into nothing else: with a scale and a
+    shift of 0 for the cut channels the network as it was gives the same.
+    """
+    small = copy.deepcopy(network).eval()
+    graph = _graph(small, example)
+    for root, indices in kept.items():
+        layer = small.get_submodule(root)
+        gone = sorted(set(range(_width(layer))) - set(indices.tolist()))
+        if not gone:
+            continue
+        if len(gone) == _width(layer):
+            raise ValueError(f"kept[{root!r}]: empty; a layer needs one channel at least")
+        graph.get_pruning_group(layer, _out_pruner(layer), idxs=gone).prune()
+    return small.requires_grad_(False)
+
+
+def silenced(network: nn.Module, example: Any, kept: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of `network` of its full size in which the channels that `cut` removes are 0 for any input.
+
+    The definition that `cut` is tested against: weights and bias of the layer are 0, and scale *and shift* of the
+    normalisation behind it, without which a cut channel would go on as a constant.
+    """
+    whole = copy.deepcopy(network).eval()
+    tp = extras.require("torch_pruning", "cutting channels")
+    graph = _graph(whole, example)
+    giving = (*_giving(tp), tp.prune_batchnorm_out_channels)
+    for root, indices in kept.items():
+        layer = whole.get_submodule(root)
+        gone = sorted(set(range(_width(layer))) - set(indices.tolist()))
+        for dependency, at in graph.get_pruning_group(layer, _out_pruner(layer), idxs=gone) if gone else ():
+            part = dependency.target.module
+            if dependency.handler in giving:
+                for values in (part.weight, part.bias):
+                    if values is not None:
+                        values.data[at] = 0.0
+    return whole.requires_grad_(False)
+
+
+def _graph(network: nn.Module, example: Any) -> Any:
+    tp = extras.require("torch_pruning", "cutting channels")
+    by_position, by_name = arguments(example)
+    asked = {parameter: parameter.requires_grad for parameter in network.parameters()}
+    network.requires_grad_(True)  # the graph is read off what autograd has recorded
+    try:
+        with torch.enable_grad():
+            return tp.DependencyGraph().build_dependency(network, by_name or by_position)
+    except Exception as error:  # tracing runs the user's code: it may raise anything
+        raise ValueError(f"network: its graph cannot be traced for cutting channels: {error!r}") from error
+    finally:
+        for parameter, before in asked.items():
+            parameter.requires_grad_(before)
+
+
+def _width(layer: nn.Module) -> int:
+    return int(layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features)  # type: ignore[arg-type]
+
+
+def _giving(tp: Any) -> tuple[Any, ...]:
+    """What Torch-Pruning calls to cut the outputs of a layer with weights."""
+    return tp.prune_conv_out_channels, tp.prune_linear_out_channels, tp.prune_depthwise_conv_out_channels
+
+
+def _is_grouped(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.out_channels
+
+
+def _out_pruner(layer: nn.Module) -> Any:
+    tp = extras.require("torch_pruning", "cutting channels")
+    return tp.prune_conv_out_channels if isinstance(layer, nn.Conv2d) else tp.prune_linear_out_channels
+
+
+def _members(graph: Any, layer: nn.Module, names: Mapping[nn.Module, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the layers whose outputs are cut with those of `layer`, and their normalisations, in order."""
+    tp = extras.require("torch_pruning", "cutting channels")
+    giving = _giving(tp)
+    group = graph.get_pruning_group(layer, _out_pruner(layer), idxs=[0])
+    parts = [dep.target.module for dep, _ in group]
+    given = {dep.target.module for dep, _ in group if dep.handler in giving}
+    normalised = {part for part in parts if isinstance(part, NORMALISATIONS)}
+    return tuple(n for m, n in names.items() if m in given), tuple(n for m, n in names.items() if m in normalised)
+
+
+def _behind(graph: Any, layer: nn.Module, names: Mapping[nn.Module, str]) -> str | None:
+    """Return the normalisation that reads the outputs of `layer` directly."""
+    for node in graph.module2node[layer].outputs:
+        if isinstance(node.module, NORMALISATIONS):
+            return names[node.module]
+    return None
+
+
+def _last_layers(network: nn.Module, example: Any) -> set[str]:
+    """Return the layers with weights that are called last: they give the logits."""
+    called: list[str] = []
+    hooks = [
+        part.register_forward_hook(lambda *_, name=name: called.append(name))
+        for name, part in network.named_modules()
+        if isinstance(part, (nn.Conv2d, nn.Linear))
+    ]
+    try:
+        by_position, by_name = arguments(example)
+        with torch.no_grad():
+            network.eval()(*by_position, **by_name)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return set(called[-1:])

@@ -1,0 +1,164 @@
+"""Channels cut out: a cut network is the silenced one, to rounding, and what cannot be cut is named."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modlib.deploy import measuring, slicing
+from modlib.deploy.repair import repair
+
+
+class Plain(nn.Module):
+    """Convolutions with biases and padding, one without normalisation, then linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3, 2, 1)
+        self.c, self.d = nn.Linear(6 * 16, 10), nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.norm(self.a(x)).relu()).relu()
+        return self.d(self.c(x.flatten(1)).relu())
+
+
+class Residual(nn.Module):
+    """A stream that three layers add to, normalised before it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.n1, self.c1 = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1)
+        self.n2, self.c2, self.n3 = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.c1(self.n1(x).relu())
+        x = x + self.c2(self.n2(x).relu())
+        return self.head(self.n3(x).relu().mean((2, 3)))
+
+
+class Depthwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.n1 = nn.Conv2d(3, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.deep, self.n2 = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8)
+        self.down, self.head = nn.Conv2d(8, 6, 1), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.n2(self.deep(self.n1(self.up(x)).relu())).relu()
+        return self.head(self.down(x).relu().mean((2, 3)))
+
+
+class Branches(nn.Module):
+    """Two branches whose channels are concatenated, in which one convolution is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(3, 4, 1)
+        self.mix, self.twice, self.head = nn.Conv2d(10, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.one(x).relu(), self.two(x).relu()], 1)
+        x = self.twice(self.twice(self.mix(x).relu()).relu()).relu()
+        return self.head(x.mean((2, 3)))
+
+
+KINDS = (Plain, Residual, Depthwise, Branches)
+
+
+def made(kind: type[nn.Module]) -> nn.Module:
+    """A network in float64 whose normalisations have statistics, scales and shifts of their own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        net = kind().double()
+        for part in net.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.running_mean.normal_()
+                part.running_var.uniform_(0.5, 2.0)
+                nn.init.uniform_(part.weight, 0.5, 1.5)
+                nn.init.normal_(part.bias)
+    return net.eval()
+
+
+def with_statistics_of(net: nn.Module, inputs: Tensor) -> nn.Module:
+    """The network with running statistics of these inputs, as a trained one has."""
+    torch.optim.swa_utils.update_bn([inputs], net)
+    return net.eval()
+
+
+def images(count: int = 4) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+def half(anatomy: slicing.Anatomy) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(3)
+    return {u.root: torch.randperm(u.channels, generator=draw)[: u.channels // 2].sort().values for u in anatomy.units}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_cut_network_is_the_silenced_one(kind: type[nn.Module]) -> None:
+    net, inputs = made(kind), images()
+    before = copy.deepcopy(net.state_dict())
+    anatomy = slicing.anatomy(net, inputs)
+    assert anatomy.units
+    kept = half(anatomy)
+    small, whole = slicing.cut(net, inputs, kept), slicing.silenced(net, inputs, kept)
+    for some in (inputs, 100 * inputs, -inputs):  # also far from any data
+        torch.testing.assert_close(small(some), whole(some), rtol=1e-10, atol=1e-10)
+        single = small.float()(some.float())
+        torch.testing.assert_close(
+            single, whole.float()(some.float()), rtol=1e-4, atol=1e-4 * float(single.abs().max())
+        )
+        small.double(), whole.double()
+    assert not torch.allclose(small(inputs), net(inputs))
+    assert all(torch.equal(values, before[name]) for name, values in net.state_dict().items())
+    assert measuring.cost(small, inputs)["parameters"] < 0.8 * measuring.cost(net, inputs)["parameters"]
+
+
+def test_what_is_tied_is_one_unit_and_what_is_not_cut_is_named() -> None:
+    anatomy = slicing.anatomy(made(Residual), images())
+    assert [(u.root, u.layers, u.normalised) for u in anatomy.units] == [
+        ("stem", ("stem", "c1", "c2"), ("n1", "n2", "n3")),
+    ]
+    assert dict(anatomy.uncut) == {"head": "gives the logits"}
+    plain = slicing.anatomy(made(Plain), images())
+    assert [(u.root, u.read_at) for u in plain.units] == [("a", ("norm",)), ("b", ("b",)), ("c", ("c",))]
+
+
+def test_the_cost_of_a_layer_by_hand() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 64, 4))
+    found = measuring.cost(net, torch.zeros(2, 3, 8, 8))
+    assert found == {"parameters": 8 * 27 + 4 * 512 + 4, "multiply_adds": 64 * 8 * 27 + 4 * 512}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_repair_brings_a_cut_network_nearer_to_its_parent(kind: type[nn.Module]) -> None:
+    inputs = images(64)
+    net = with_statistics_of(made(kind), inputs)
+    anatomy = slicing.anatomy(net, inputs)
+    kept = half(anatomy)
+    cut = slicing.cut(net, inputs, kept)
+    outputs = {layer: kept[u.root] for u in anatomy.units for layer in u.layers}
+    mended = repair(copy.deepcopy(cut), net, list(inputs.split(16)), outputs, ridge=1e-3)
+    with torch.no_grad():
+        wanted, without, with_it = net(inputs), cut(inputs), mended(inputs)
+
+    def left(given: Tensor) -> float:
+        return float((given - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum())
+
+    assert left(with_it) < 0.7 * left(without)
+    pickle.loads(pickle.dumps(mended))
+
+
+def test_repair_of_a_network_that_lost_nothing_leaves_what_it_computes() -> None:
+    inputs = images(64)
+    net = with_statistics_of(made(Plain), inputs)
+    with torch.no_grad():
+        mended = repair(copy.deepcopy(net), net, list(inputs.split(16)), {}, ridge=1e-6)
+        torch.testing.assert_close(mended(inputs), net(inputs), rtol=1e-2, atol=1e-2)
