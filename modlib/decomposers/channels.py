@@ -74,7 +74,7 @@ class ChannelSaliency:
 
 @dataclass(frozen=True)
 class Channels:
-    """The saliency of every channel for every class, over one frozen parent: `saliency`, unit -> float32 [C, channels]."""
+    """The saliency of every channel for every class over one frozen parent: unit -> float32 [C, channels]."""
 
     parent: nn.Module
     classes: tuple[int, ...]

@@ -22,7 +22,7 @@ from modlib.parent import arguments
 from modlib.seeds import generator
 
 PLACES = 16
-"""Places (output pixels) of an image that the regression sees, of a convolution; drawn once for each layer and image."""
+"""Places (output pixels) of an image that the regression of a convolution sees, drawn for each layer and image."""
 
 
 class _Reached(Exception):
@@ -129,7 +129,7 @@ def _rows(values: Tensor, places: Any, batch: int) -> Tensor:
 
 
 def _inputs(small: nn.Module, batches: Sequence[Any], name: str, places: Any) -> Tensor:
-    """Return what a layer of the cut network reads, at the same places: [rows, in · kernel] (patches of a convolution)."""
+    """Return what a layer of the cut network reads, at the same places: [rows, in · kernel], patches of images."""
     found: list[Tensor] = []
 
     def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
