@@ -3,7 +3,8 @@
 For every class and channel a saliency says how much the channel says about the class. For a subset of the classes the
 channels with the largest mean saliency are kept, cut out physically (`modlib.deploy.slicing`) and repaired in closed
 form against the parent (`modlib.deploy.repair`). What comes out is a plain network with one logit for each class of the
-subset. Its weights are *not* the parent's, unlike those of the paper's modules.
+subset. Its weights are *not* the parent's, unlike those of the paper's modules. A first part: `Channels` recomposes, and
+has no votes, file or report of its own yet; no result of it is in the book.
 
 Saliency of channel j for class c, over images of c and as many others::
 
@@ -115,8 +116,9 @@ class Channels:
 
         def made(strength: float) -> tuple[nn.Module, dict[str, Tensor]]:
             kept = {root: _largest(s, RULES[rule](s, strength)) for root, s in saliency.items()}
-            kept[last] = torch.tensor(chosen)
-            return slicing.cut(self.parent, example, kept), kept
+            small = slicing.cut(self.parent, example, {**kept, last: torch.tensor(sorted(chosen))})
+            _reorder(small.get_submodule(last), [sorted(chosen).index(c) for c in chosen])
+            return small, {**kept, last: torch.tensor(chosen)}
 
         small, kept = _within(made, lambda net: measuring.cost(net, example)[of] <= limit)
         if images:
@@ -132,6 +134,13 @@ class Channels:
     def _outputs_kept(self, kept: Mapping[str, Tensor], last: str) -> dict[str, Tensor]:
         by_layer = {layer: kept[unit.root] for unit in self.anatomy.units for layer in unit.layers}
         return {**by_layer, last: kept[last]}
+
+
+def _reorder(layer: Any, rows: list[int]) -> None:
+    """Put the outputs of a layer, which a cut leaves in their old order, in the order of `rows`."""
+    for values in (layer.weight, layer.bias):
+        if values is not None:
+            values.data = values.data[rows]
 
 
 def uniform(saliency: Tensor, share: float) -> int:
@@ -200,7 +209,9 @@ def _saliency(
                 binary_cross_entropy_with_logits(odds, mine, reduction="sum").backward()
             for unit in anatomy.units:
                 for name in unit.read_at:
-                    total[unit.root] += _of_channels(read[name].detach() * read[name].grad)
+                    gradient = read[name].grad
+                    assert gradient is not None
+                    total[unit.root] += _of_channels(read[name].detach() * gradient)
     finally:
         for hook in hooks:
             hook.remove()

@@ -162,9 +162,9 @@ def _patches(layer: nn.Module, given: Tensor, places: Any, batch: int) -> Tensor
     return columns.gather(2, at[:, None].expand(-1, columns.shape[1], -1)).transpose(1, 2).flatten(0, 1)
 
 
-def _solve(layer: nn.Module, inputs: Tensor, wanted: Tensor, ridge: float) -> None:
+def _solve(layer: Any, inputs: Tensor, wanted: Tensor, ridge: float) -> None:
     """Set the weights of a layer so that it gives `wanted` [n, out] for `inputs` [n, in], near to what they were."""
-    weight = layer.weight.flatten(1).double()  # type: ignore[operator,union-attr]
+    weight = layer.weight.flatten(1).double()
     x, t = inputs.double(), wanted.double()
     mean_x, mean_t = x.mean(0), t.mean(0)
     x = x - mean_x
@@ -172,9 +172,9 @@ def _solve(layer: nn.Module, inputs: Tensor, wanted: Tensor, ridge: float) -> No
     gram.diagonal().add_(ridge * gram.diagonal().mean().clamp(min=1e-30))
     change = torch.linalg.solve(gram, x.T @ (t - mean_t - x @ weight.T)).T
     weight = weight + change
-    layer.weight.copy_(weight.view_as(layer.weight))  # type: ignore[operator,union-attr,arg-type]
+    layer.weight.copy_(weight.view_as(layer.weight))
     if layer.bias is not None:
-        layer.bias.copy_(mean_t - weight @ mean_x)  # type: ignore[operator,union-attr]
+        layer.bias.copy_(mean_t - weight @ mean_x)
 
 
 def _normalisation_behind(network: nn.Module, inputs: Any, order: Sequence[str]) -> dict[str, str]:
@@ -208,15 +208,15 @@ def _normalisation_behind(network: nn.Module, inputs: Any, order: Sequence[str])
     return found
 
 
-def _take_statistics(norm: nn.Module, layer: nn.Module, inputs: Tensor) -> None:
+def _take_statistics(norm: Any, layer: Any, inputs: Tensor) -> None:
     """Set the running statistics of a normalisation to those of what its repaired layer gives at the places."""
     if norm.running_mean is None:
         return
-    given = inputs @ layer.weight.flatten(1).T  # type: ignore[operator,union-attr]
+    given = inputs @ layer.weight.flatten(1).T
     if layer.bias is not None:
         given = given + layer.bias
-    norm.running_mean.copy_(given.mean(0))  # type: ignore[operator,union-attr]
-    norm.running_var.copy_(given.var(0))  # type: ignore[operator,union-attr]
+    norm.running_mean.copy_(given.mean(0))
+    norm.running_var.copy_(given.var(0))
 
 
 def _statistics_anew(network: nn.Module, batches: Sequence[Any]) -> None:
