@@ -3,8 +3,8 @@
 For every class and channel a saliency says how much the channel says about the class. For a subset of the classes the
 channels with the largest mean saliency are kept, cut out physically (`modlib.deploy.slicing`) and repaired in closed
 form against the parent (`modlib.deploy.repair`). What comes out is a plain network with one logit for each class of the
-subset. Its weights are *not* the parent's, unlike those of the paper's modules. A first part: `Channels` recomposes, and
-has no votes, file or report of its own yet; no result of it is in the book.
+subset. Its weights are *not* the parent's, unlike those of the paper's modules. A first part: `Channels` recomposes,
+and has no votes, file or report of its own yet; no result of it is in the book.
 
 Saliency of channel j for class c, over images of c and as many others::
 
