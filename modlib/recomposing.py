@@ -7,32 +7,22 @@ of "this class" against "another", wins the vote. Modules with the same mask sha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from modlib import checks, grafting
-from modlib.masking import MaskSet
+from modlib.library import Parts
 from modlib.parent import frozen_copy, functional_call
 
 
-class Decomposed(Protocol):
+class Decomposed(Parts, Protocol):
     """What a network is recomposed from, see `modlib.Modules`."""
 
     @property
     def classes(self) -> tuple[int, ...]: ...
-    @property
-    def parent(self) -> nn.Module: ...
-    @property
-    def masks(self) -> MaskSet: ...
-    @property
-    def grafting_weight(self) -> Tensor: ...
-    @property
-    def grafting_bias(self) -> Tensor: ...
-    @property
-    def statistics(self) -> Mapping[str, Tensor]: ...
     def select(self, subset: Iterable[int]) -> Decomposed: ...
 
 
