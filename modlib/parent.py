@@ -133,6 +133,12 @@ def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(inputs) if isinstance(inputs, tuple) else (inputs,)), {}
 
 
+def called(network: nn.Module, inputs: Any) -> Any:
+    """Return what a network gives for `inputs`, handed over as `arguments` says."""
+    by_position, by_name = arguments(inputs)
+    return network(*by_position, **by_name)
+
+
 def each_tensor(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Return `inputs` with every tensor in it, alone or in tuples, lists and dicts, changed by a function."""
     if isinstance(inputs, Tensor):
@@ -142,6 +148,22 @@ def each_tensor(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(inputs, tuple | list):
         return type(inputs)(each_tensor(part, change) for part in inputs)
     return inputs
+
+
+def number_of_rows(inputs: Any) -> int:
+    """Return how many images there are in `inputs`: the first dimension of the first tensor in them."""
+    return len(next(_tensors_in(inputs)))
+
+
+def rows_of(inputs: Any, rows: slice | Tensor) -> Any:
+    """Return some rows of `inputs`, by their numbers."""
+    return each_tensor(inputs, lambda values: values[rows])
+
+
+def in_parts(inputs: Any, rows: int) -> Iterator[Any]:
+    """Yield `inputs` some rows at a time."""
+    for start in range(0, number_of_rows(inputs), rows):
+        yield rows_of(inputs, slice(start, start + rows))
 
 
 def functional_call(network: nn.Module, replaced: Mapping[str, Tensor], inputs: Any) -> Any:

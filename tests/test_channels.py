@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from modlib.decomposers.channels import ChannelSaliency, coverage, uniform
-from modlib.deploy import measuring
+from modlib.decomposers.channels import ChannelSaliency, explained, restricted_accuracy, uniform
+from modlib.deploy import measuring, saliency
 
 
 def network() -> nn.Module:
@@ -60,35 +60,89 @@ def test_a_subset_is_a_plain_network_within_its_budget(subset, of, channels, par
 
 def test_without_a_cut_it_is_the_restricted_parent(channels, parent, data):
     inputs = data.inputs(data.test_images)
-    whole = channels.recompose([2, 0], data=data, keep=1.0, images=0)
+    whole = channels.recompose([2, 0], data=data, keep=1.0, repaired=False)
     torch.testing.assert_close(whole(inputs), parent(inputs)[:, [2, 0]])
 
 
-def test_saliency_by_hand_on_one_linear_layer(data):
-    """A hidden unit's saliency is the mean of |value · dBCE / dvalue| over the images that are drawn."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
-    found = ChannelSaliency(images=10**6).decompose(net, data, seed=0, classes=[1], device="cpu")
-    rows = found.saliency["1"][0]
-    silent = rows == 0
-    with torch.no_grad():
-        never = (net[:2](data.inputs(data.train_images)) <= 0).all(0)
-    assert torch.equal(silent & never, never), "a unit that never fires says nothing"
-    assert bool((rows >= 0).all())
+def test_saliency_by_hand_on_one_hidden_layer(data):
+    """A hidden unit's saliency is the mean of |value · gradient of the log-odds|, relative to the layer's mean."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    found = ChannelSaliency(images=10**6).decompose(net, data, seed=0, classes=[1], device="cpu").saliency["1"][0]
+    inputs = data.inputs(data.train_images[data.train_labels == 1])
+    hidden = net[:3](inputs).detach().requires_grad_()
+    logits = net[3](hidden)
+    (logits[:, 1] - torch.logaddexp(logits[:, 0], logits[:, 2])).sum().backward()
+    by_hand = (hidden * hidden.grad).abs().sum(0).detach()
+    torch.testing.assert_close(found, by_hand / by_hand.mean())
+
+
+def test_channels_are_ranked_by_what_they_explain_together():
+    """Of two equal channels the second adds nothing; one that nothing depends on comes last."""
+    pattern = [[1.0, 1.0, 0.0, 2.0], [-1.0, -1.0, 0.0, 2.0], [0.0, 0.0, 1.0, -2.0], [0.0, 0.0, -1.0, -2.0]]
+    values = torch.tensor(pattern)  # [rows, channels], each of mean 0
+    gradients = torch.tensor([[3.0, 3.0, 1.0, 0.0]])
+    moments = saliency.Moments(4, values.sum(0), values.T @ values, 4 * gradients.T @ gradients, torch.ones(4))
+    ranking = saliency.by_variance(moments)
+    assert ranking.order[0] in (0, 1)
+    assert ranking.order[1] == 2
+    assert float(ranking.explained[1]) == pytest.approx(1.0)
+    assert ranking.needed(0.999) == 2
+    assert ranking.needed(1.0) == 4
+    assert saliency.by_size(torch.tensor([1.0, 4.0, 3.0])).order.tolist() == [1, 2, 0]
+
+
+def test_moments_of_two_batches_are_those_of_both(channels, data):
+    inputs = data.inputs(data.train_images[:24])
+    whole, parts = (
+        saliency.measure(channels.parent, channels.anatomy, batches, [0, 2]) for batches in ([inputs], inputs.split(7))
+    )
+    for root, moments in whole.items():
+        assert moments.rows == parts[root].rows
+        torch.testing.assert_close(moments.products, parts[root].products)
+        torch.testing.assert_close(moments.gradients, parts[root].gradients)
 
 
 def test_budgets_are_shared_out_by_a_rule():
-    saliency = torch.tensor([8.0, 4.0, 2.0, 1.0, 1.0])
-    assert [coverage(saliency, share) for share in (0.5, 0.75, 1.0)] == [1, 2, 5]
-    assert uniform(saliency, 0.4) == 2
+    ranking = saliency.by_size(torch.tensor([8.0, 4.0, 2.0, 1.0, 1.0]))
+    assert [ranking.needed(share) for share in (0.5, 0.75, 1.0)] == [1, 2, 5]
+    assert uniform(ranking, 0.4) == 2
+    assert [explained(ranking, strength) for strength in (0.0, 1.0)] == [1, 5]
+
+
+def test_within_gives_the_smallest_that_loses_no_more_on_held_out_images(channels, parent, data):
+    small = channels.recompose([0, 1, 2], data=data, within=20.0, images=60)
+    lost = restricted_accuracy(parent, data, [0, 1, 2], "held_out", [0, 1, 2])
+    lost -= restricted_accuracy(small, data, [0, 1, 2], "held_out")
+    assert lost <= 0.2
+    whole, cut = (measuring.cost(net, channels.example)["multiply_adds"] for net in (parent, small))
+    assert cut <= 0.5 * whole
+
+
+def test_distillation_brings_a_cut_network_nearer_to_its_parent(channels, parent, data):
+    inputs = data.inputs(data.test_images)
+    wanted = parent(inputs).detach()[:, [0, 2]].log_softmax(1)
+    far, near = (
+        channels.recompose([0, 2], data=data, keep=0.5, images=60, repaired=False, distilled=steps) for steps in (0, 60)
+    )
+    loss = [
+        nn.functional.kl_div(n(inputs).log_softmax(1), wanted, reduction="batchmean", log_target=True)
+        for n in (far, near)
+    ]
+    assert float(loss[1]) < 0.5 * float(loss[0])
+    assert not any(p.requires_grad for p in near.parameters())
 
 
 def test_what_cannot_be_is_said(channels, data):
     with pytest.raises(ValueError, match="no module for class 7"):
-        channels.recompose([7], data=data)
+        channels.recompose([7], data=data, keep=0.5)
     with pytest.raises(ValueError, match="keep: so little"):
         channels.recompose([0], data=data, keep=1e-6)
+    with pytest.raises(ValueError, match="keep, within: give one"):
+        channels.recompose([0], data=data)
     with pytest.raises(ValueError, match="of must be one of"):
-        channels.recompose([0], data=data, of="seconds")
+        channels.recompose([0], data=data, keep=0.5, of="seconds")
 
 
 def test_the_network_is_read_without_this_package(channels, data, tmp_path):

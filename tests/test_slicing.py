@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib.deploy import measuring, slicing
-from modlib.deploy.repair import repair
+from modlib.deploy.repair import repair, targets
 
 
 class Plain(nn.Module):
@@ -145,7 +145,7 @@ def test_repair_brings_a_cut_network_nearer_to_its_parent(kind: type[nn.Module])
     kept = half(anatomy)
     cut = slicing.cut(net, inputs, kept)
     outputs = {layer: kept[u.root] for u in anatomy.units for layer in u.layers}
-    mended = repair(copy.deepcopy(cut), net, list(inputs.split(16)), outputs, ridge=1e-3)
+    mended = repair(copy.deepcopy(cut), targets(net, inputs, batch=16), outputs, ridge=1e-3)
     with torch.no_grad():
         wanted, without, with_it = net(inputs), cut(inputs), mended(inputs)
 
@@ -160,5 +160,5 @@ def test_repair_of_a_network_that_lost_nothing_leaves_what_it_computes() -> None
     inputs = images(64)
     net = with_statistics_of(made(Plain), inputs)
     with torch.no_grad():
-        mended = repair(copy.deepcopy(net), net, list(inputs.split(16)), {}, ridge=1e-6)
+        mended = repair(copy.deepcopy(net), targets(net, inputs, batch=16), {}, ridge=1e-6)
         torch.testing.assert_close(mended(inputs), net(inputs), rtol=1e-2, atol=1e-2)

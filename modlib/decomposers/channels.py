@@ -1,46 +1,64 @@
-"""Channels: a decomposition without training, into networks that are smaller and faster. Ours, not the paper's.
+"""Channels: networks for some classes that are smaller and faster than the parent, without training. Ours.
 
-For every class and channel a saliency says how much the channel says about the class. For a subset of the classes the
-channels with the largest mean saliency are kept, cut out physically (`modlib.deploy.slicing`) and repaired in closed
-form against the parent (`modlib.deploy.repair`). What comes out is a plain network with one logit for each class of the
-subset. Its weights are *not* the parent's, unlike those of the paper's modules. A first part: `Channels` recomposes,
-and has no votes, file or report of its own yet; no result of it is in the book.
-
-Saliency of channel j for class c, over images of c and as many others::
-
-    mean of |Σ over places of a_j · dBCE_c / da_j| / the layer's mean
-
-with a_j the channel's value and BCE_c the cross-entropy of "class c or not" under the parent's log-odds of c.
+For a subset of the classes the channels are kept that explain most of what the parent says about them
+(`modlib.deploy.saliency`), cut out physically (`modlib.deploy.slicing`) and repaired in closed form against the parent
+(`modlib.deploy.repair`), all of it from unlabelled images of the subset. What comes out is a plain network with one
+logit for each class of the subset. Its weights are *not* the parent's, unlike those of the paper's modules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from modlib import checks, masking
 from modlib.cotraining import resolve_device
 from modlib.data import Dataset
-from modlib.deploy import measuring, slicing
-from modlib.deploy.repair import repair
-from modlib.parent import arguments, each_tensor, frozen_copy
+from modlib.deploy import measuring, saliency, slicing
+from modlib.deploy.distilling import distil
+from modlib.deploy.repair import repair, targets
+from modlib.deploy.saliency import Ranking
+from modlib.parent import called, each_tensor, frozen_copy, in_parts, rows_of
 from modlib.parent_checks import check_parent
 from modlib.seeds import generator
 
 COSTS = ("multiply_adds", "parameters")
 MULTIPLE = 8
 """Widths are multiples of this, where a layer is wide enough: processors work on so many channels at once."""
+LEAST = 32
+"""Channels that stay of a layer, but no more than a quarter of it."""
+KEEPS = (0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02, 0.01)
+"""Shares of the parent's cost that are tried for `within`."""
+BATCH = 64
+RANKINGS = ("variance", "taylor")
+"""What channels explain together, measured on images of the subset; or the mean of the classes' own saliencies."""
+
+
+def explained(ranking: Ranking, strength: float) -> int:
+    """As many channels as explain a share of the same height in every layer: few where few say all there is."""
+    return ranking.needed(1 - 10 ** (-6 * strength)) if strength < 1 else len(ranking.order)
+
+
+def uniform(ranking: Ranking, strength: float) -> int:
+    """The same share of every layer's channels."""
+    return round(strength * len(ranking.order))
+
+
+Rule = Callable[[Ranking, float], int]
+RULES: dict[str, Rule] = {"explained": explained, "uniform": uniform}
+
+
+class TooLittle(ValueError):
+    """Raised where the narrowest network is not within a budget."""
 
 
 @dataclass(frozen=True)
 class ChannelSaliency:
-    """Decomposes by channel saliencies, from `images` images of each class and as many others."""
+    """Decomposes by channels; `images`: of each class, from which the classical saliencies are taken."""
 
     images: int = 250
 
@@ -59,81 +77,183 @@ class ChannelSaliency:
         where, known = resolve_device(device), range(data.num_classes)
         chosen = tuple(checks.subset(known if classes is None else classes, known))
         network = frozen_copy(parent).to(where)
-        example = _rows(data, torch.arange(min(2, len(data.train_labels))), network)
+        example = _images(data, chosen, 2, seed, network)
         anatomy = slicing.anatomy(network, example)
         if not anatomy.units:
             raise ValueError(f"parent: no channels can be cut: {dict(anatomy.uncut)}")
-        saliency = {unit.root: torch.empty(len(chosen), unit.channels) for unit in anatomy.units}
-        for i, c in enumerate(chosen):
-            rows = _of_class_and_others(data.train_labels, c, self.images, seed)
-            for root, values in _saliency(
-                network, anatomy, _batches(data, rows, network), data.train_labels[rows], c
-            ).items():
-                saliency[root][i] = values
-        return Channels(network, chosen, anatomy, saliency, seed)
+        each = [
+            saliency.measure(network, anatomy, in_parts(_images(data, [c], self.images, seed, network), BATCH), [c])
+            for c in chosen
+        ]
+        taylor = {u.root: torch.stack([_relative(m[u.root].taylor) for m in each]) for u in anatomy.units}
+        return Channels(network, chosen, anatomy, taylor, example, seed)
 
 
 @dataclass(frozen=True)
 class Channels:
-    """The saliency of every channel for every class over one frozen parent: unit -> float32 [C, channels]."""
+    """A frozen parent, what can be cut out of it, and each channel's saliency for each class.
+
+    `saliency`: unit -> float32 [C, channels], relative to the unit's mean: |Σ a · g| of `modlib.deploy.saliency`, for
+    the class against all others. `example`: two inputs, with which the graph is traced.
+    """
 
     parent: nn.Module
     classes: tuple[int, ...]
     anatomy: slicing.Anatomy
     saliency: Mapping[str, Tensor]
+    example: Any
     seed: int
-
-    def of_subset(self, subset: Iterable[int]) -> dict[str, Tensor]:
-        """Return the saliency for a subset: the mean over its classes of each one's, by unit [channels]."""
-        rows = [self.classes.index(c) for c in checks.subset(subset, self.classes)]
-        return {root: (s / s.mean(1, keepdim=True).clamp(min=1e-30))[rows].mean(0) for root, s in self.saliency.items()}
 
     def recompose(
         self,
         subset: Iterable[int],
         *,
         data: Dataset,
-        keep: float = 0.25,
+        keep: float | None = None,
+        within: float | None = None,
         of: str = "multiply_adds",
-        images: int = 500,
-        ridge: float = 1e-2,
-        rule: str = "coverage",
+        images: int = 2000,
+        ridge: float = 1e-3,
+        distilled: int = 0,
+        mirrored: bool = False,
+        repaired: bool = True,
+        rule: str = "explained",
+        ranking: str = "variance",
+        known: Iterable[int] | None = None,
     ) -> nn.Module:
         """Return a plain network for `subset`: inputs [B, ...] -> logits [B, len(subset)], in that order.
 
-        `keep`: the share of the parent's cost that is left at most, in (0, 1], `of` "multiply_adds" (for one image) or
-        "parameters"; the last layer, which is cut to the subset, counts. `images`: training images of the subset that
-        the repair sees, without their labels; 0 is no repair. `ridge`: see `modlib.deploy.repair`. `rule`: how a budget
-        is shared out among the layers, one of `RULES`.
+        Of `keep` and `within` one is given. `keep`: the share of the parent's cost that may be left, in (0, 1]; `of`
+        "multiply_adds" (for one image) or "parameters"; the last layer, which is cut to the subset, counts. `within`:
+        points (1/100) of accuracy on the held-out images of the subset that may be lost against the parent restricted
+        to it; the smallest of the budgets `KEEPS` that a search by halves finds is taken.
+
+        `images`: training images of the subset, without their labels, that the repair sees; of a quarter of them it is
+        measured which channels are needed. `ridge`: see `modlib.deploy.repair`. `distilled`: steps of label-free
+        training afterwards, see `modlib.deploy.distilling`, on twice as many images; `mirrored` ones are part of it
+        where that changes no class.
+
+        For comparisons: `repaired`, whether it is; `rule`, how a budget is shared out among the layers, one of `RULES`;
+        `ranking`, in which order channels are kept, one of `RANKINGS`; `known`, the classes that are known while
+        channels are chosen and repaired: default, the subset.
         """
         chosen = checks.subset(subset, self.classes)
-        checks.share("keep", keep)
-        checks.choice("of", of, COSTS)
-        checks.choice("rule", rule, RULES)
-        example = _rows(data, torch.arange(min(2, len(data.train_labels))), self.parent)
-        saliency = self.of_subset(chosen)
-        last, limit = self._last(), keep * measuring.cost(self.parent, example)[of]
+        _check(keep, within, of, rule, ranking)
+        checks.whole("images", images, 4)
+        seen = chosen if known is None else checks.subset(known, self.classes)
+        inputs = _images(data, seen, images, self.seed, self.parent)
+        ranked = self._ranked(inputs, images // 4, seen, ranking)
+        aims = targets(self.parent, inputs, self.seed) if repaired else None
 
-        def made(strength: float) -> tuple[nn.Module, dict[str, Tensor]]:
-            kept = {root: _largest(s, RULES[rule](s, strength)) for root, s in saliency.items()}
-            small = slicing.cut(self.parent, example, {**kept, last: torch.tensor(sorted(chosen))})
-            _reorder(small.get_submodule(last), [sorted(chosen).index(c) for c in chosen])
-            return small, {**kept, last: torch.tensor(chosen)}
+        def made(share: float) -> nn.Module:
+            small, kept = self._cut(chosen, ranked, share, of, RULES[rule])
+            return small if aims is None else repair(small, aims, kept, ridge)
 
-        small, kept = _within(made, lambda net: measuring.cost(net, example)[of] <= limit)
-        if images:
-            rows = _drawn(data.only(chosen).train_labels, images, self.seed)
-            batches = _batches(data.only(chosen), rows, self.parent)
-            repair(small, self.parent, batches, self._outputs_kept(kept, last), ridge, self.seed)
+        small = made(keep) if keep is not None else self._smallest(made, chosen, data, within or 0.0)
+        if distilled:
+            given = _images(data, seen, 2 * images, self.seed, self.parent)
+            distil(small, self.parent, given, chosen, steps=distilled, seed=self.seed, mirrored=mirrored)
         return small
 
+    def _ranked(self, inputs: Any, count: int, classes: Sequence[int], ranking: str) -> dict[str, Ranking]:
+        if ranking == "taylor":
+            rows = [self.classes.index(c) for c in classes]
+            return {root: saliency.by_size(values[rows].mean(0)) for root, values in self.saliency.items()}
+        some = in_parts(rows_of(inputs, slice(count)), BATCH)
+        moments = saliency.measure(self.parent, self.anatomy, some, classes)
+        return {root: saliency.by_variance(found) for root, found in moments.items()}
+
+    def _cut(
+        self, subset: Sequence[int], ranked: Mapping[str, Ranking], keep: float, of: str, rule: Rule
+    ) -> tuple[nn.Module, dict[str, Tensor]]:
+        """Return the largest cut network within a budget, and the outputs kept of each layer that was cut."""
+        example = self.example
+        limit = keep * measuring.cost(self.parent, example)[of]
+
+        def made(strength: float) -> tuple[nn.Module, dict[str, Tensor]]:
+            kept = {root: r.first(_width(rule(r, strength), len(r.order))) for root, r in ranked.items()}
+            small = slicing.cut(self.parent, example, {**kept, self._last: torch.tensor(sorted(subset))})
+            _reorder(small.get_submodule(self._last), [sorted(subset).index(c) for c in subset])
+            return small, kept
+
+        found = _within(made, lambda net: measuring.cost(net, example)[of] <= limit)
+        if found is None:
+            raise TooLittle("keep: so little that not one network is small enough; ask for more")
+        small, kept = found
+        by_layer = {layer: kept[unit.root] for unit in self.anatomy.units for layer in unit.layers}
+        return small, {**by_layer, self._last: torch.tensor(subset)}
+
+    def _smallest(
+        self, made: Callable[[float], nn.Module], subset: Sequence[int], data: Dataset, within: float
+    ) -> nn.Module:
+        """Return the smallest network that loses at most `within` points on held-out images, by halving `KEEPS`."""
+        allowed = restricted_accuracy(self.parent, data, subset, "held_out", subset) - within / 100
+        good: nn.Module | None = None
+        low, high = 0, len(KEEPS)
+        while low < high:
+            middle = (low + high) // 2
+            try:
+                tried = made(KEEPS[middle])
+            except TooLittle:
+                high = middle
+                continue
+            if restricted_accuracy(tried, data, subset, "held_out") >= allowed:
+                good, low = tried, middle + 1
+            else:
+                high = middle
+        if good is None:
+            raise ValueError(f"within: no network of {KEEPS[0]:.0%} of the cost or less loses {within} points or less")
+        return good
+
+    @property
     def _last(self) -> str:
         """The layer that gives the logits."""
         return next(name for name, why in self.anatomy.uncut.items() if why == "gives the logits")
 
-    def _outputs_kept(self, kept: Mapping[str, Tensor], last: str) -> dict[str, Tensor]:
-        by_layer = {layer: kept[unit.root] for unit in self.anatomy.units for layer in unit.layers}
-        return {**by_layer, last: kept[last]}
+
+@torch.no_grad()
+def restricted_accuracy(
+    network: nn.Module, data: Dataset, subset: Sequence[int], split: str, picked: Sequence[int] | None = None
+) -> float:
+    """Return the share of a split's images of `subset` that a network tells right among these classes, in [0, 1].
+
+    `network`: gives one logit for each class of `subset`, in that order; or for all classes, `picked` are then taken.
+    """
+    _, labels = data.split(split)
+    mine = torch.isin(labels, torch.tensor(list(subset), device=labels.device))
+    if not bool(mine.any()):
+        raise ValueError(f"subset: there are no {split} images of {list(subset)}")
+    rows = mine.nonzero()[:, 0]
+    found = []
+    for part in rows.split(BATCH):
+        logits = called(network, _as_inputs(data, split, part, network))
+        found.append((logits if picked is None else logits[:, list(picked)]).argmax(1).cpu())
+    names = torch.tensor(list(subset))
+    return float((names[torch.cat(found)] == labels[rows].cpu()).double().mean())
+
+
+def _check(keep: float | None, within: float | None, of: str, rule: str, ranking: str) -> None:
+    if (keep is None) == (within is None):
+        raise ValueError(f"keep, within: give one of both, got {keep!r} and {within!r}")
+    if keep is not None:
+        checks.share("keep", keep)
+    if within is not None:
+        checks.number("within", within, 0.0, 100.0)
+    checks.choice("of", of, COSTS)
+    checks.choice("rule", rule, RULES)
+    checks.choice("ranking", ranking, RANKINGS)
+
+
+def _relative(saliency: Tensor) -> Tensor:
+    return saliency / saliency.mean().clamp(min=1e-30)
+
+
+def _width(count: int, channels: int) -> int:
+    """Return a width near `count`: a multiple of `MULTIPLE`, see `LEAST`; in layers too narrow for that, `count`."""
+    if channels < 2 * MULTIPLE:
+        return max(1, min(count, channels))
+    least = max(MULTIPLE, min(LEAST, channels // 4))
+    return min(channels, max(least, round(count / MULTIPLE) * MULTIPLE))
 
 
 def _reorder(layer: Any, rows: list[int]) -> None:
@@ -143,31 +263,10 @@ def _reorder(layer: Any, rows: list[int]) -> None:
             values.data = values.data[rows]
 
 
-def uniform(saliency: Tensor, share: float) -> int:
-    """The same share of every layer's channels."""
-    return round(share * len(saliency))
-
-
-def coverage(saliency: Tensor, share: float) -> int:
-    """As many of a layer's channels as hold this share of its saliency: few where few channels say most."""
-    held = saliency.sort(descending=True).values.cumsum(0)
-    return int((held < share * held[-1]).sum()) + 1
-
-
-RULES: dict[str, Callable[[Tensor, float], int]] = {"coverage": coverage, "uniform": uniform}
-
-
-def _largest(saliency: Tensor, count: int) -> Tensor:
-    """Return the positions of the `count` largest, ascending; of a multiple of `MULTIPLE` where there are as many."""
-    total = len(saliency)
-    rounded = max(MULTIPLE, round(count / MULTIPLE) * MULTIPLE) if total >= 2 * MULTIPLE else max(1, count)
-    return saliency.topk(min(total, rounded)).indices.sort().values
-
-
 def _within(
-    made: Callable[[float], tuple[nn.Module, dict[str, Tensor]]], fits: Callable[[nn.Module], bool], steps: int = 10
-) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return the largest network that fits, by bisection of the strength in (0, 1]."""
+    made: Callable[[float], tuple[nn.Module, dict[str, Tensor]]], fits: Callable[[nn.Module], bool], steps: int = 14
+) -> tuple[nn.Module, dict[str, Tensor]] | None:
+    """Return the largest network that fits, by bisection of the strength in (0, 1]; None where none does."""
     whole = made(1.0)
     if fits(whole[0]):
         return whole
@@ -179,75 +278,20 @@ def _within(
             low, best = middle, tried
         else:
             high = middle
-    if best is None:
-        raise ValueError("keep: so little that not one channel a layer is left; ask for more")
     return best
 
 
-def _saliency(
-    network: nn.Module, anatomy: slicing.Anatomy, batches: list[Any], labels: Tensor, c: int
-) -> dict[str, Tensor]:
-    """Return the saliency of every unit's channels for class `c`, summed over the layers of a unit: [channels]."""
-    read: dict[str, Tensor] = {}
-
-    def listen(name: str, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-        read[name] = output if output.requires_grad else output.requires_grad_()
-        read[name].retain_grad()
-        return output.clone()  # what follows may work in place
-
-    places = {name for unit in anatomy.units for name in unit.read_at}
-    hooks = [network.get_submodule(name).register_forward_hook(partial(listen, name)) for name in places]
-    total = {unit.root: torch.zeros(unit.channels) for unit in anatomy.units}
-    try:
-        for batch, own in zip(batches, labels.split(BATCH), strict=True):
-            read.clear()
-            by_position, by_name = arguments(batch)
-            with torch.enable_grad():
-                logits = network(*by_position, **by_name)
-                odds = logits[:, c] - logits[:, torch.arange(logits.shape[1]) != c].logsumexp(1)
-                mine = (own == c).to(odds)
-                binary_cross_entropy_with_logits(odds, mine, reduction="sum").backward()
-            for unit in anatomy.units:
-                for name in unit.read_at:
-                    gradient = read[name].grad
-                    assert gradient is not None
-                    total[unit.root] += _of_channels(read[name].detach() * gradient)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+def _images(data: Dataset, classes: Sequence[int], count: int, seed: int, network: nn.Module) -> Any:
+    """Return up to `count` training images of some classes, drawn by `seed`, as a network takes them."""
+    rows = torch.isin(data.train_labels, torch.tensor(list(classes), device=data.train_labels.device)).nonzero()[:, 0]
+    if not len(rows):
+        raise ValueError(f"classes: there are no training images of {list(classes)}")
+    drawn = torch.randperm(len(rows), generator=generator(seed, "images"))[:count]
+    return _as_inputs(data, "train", rows[drawn.to(rows.device)], network)
 
 
-def _of_channels(products: Tensor) -> Tensor:
-    """Return the sum over images of |the sum over places|, by channel: [B, C, H, W], [B, ..., C] or [B, C] -> [C]."""
-    if products.ndim == 4:
-        return products.sum((2, 3)).abs().sum(0).cpu()
-    return products.flatten(1, -2).sum(1).abs().sum(0).cpu() if products.ndim > 2 else products.abs().sum(0).cpu()
-
-
-BATCH = 64
-
-
-def _batches(data: Dataset, rows: Tensor, network: nn.Module) -> list[Any]:
-    return [_rows(data, part, network) for part in rows.split(BATCH)]
-
-
-def _rows(data: Dataset, rows: Tensor, network: nn.Module) -> Any:
-    """Return training rows as a network takes them."""
+def _as_inputs(data: Dataset, split: str, rows: Tensor, network: nn.Module) -> Any:
+    """Return rows of a split where a network is, in its precision."""
     some = next(network.parameters())
-    inputs = data.part("train").batch(rows).inputs
+    inputs = data.part(split).batch(rows).inputs
     return each_tensor(inputs, lambda v: v.to(some.device, some.dtype if v.is_floating_point() else None))
-
-
-def _drawn(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Return up to `count` row numbers, drawn by `seed`."""
-    return torch.randperm(len(labels), generator=generator(seed, "repair"))[:count]
-
-
-def _of_class_and_others(labels: Tensor, c: int, count: int, seed: int) -> Tensor:
-    """Return up to `count` rows of class `c` and as many of others, drawn by `seed`, in an order that mixes them."""
-    mine, others = (labels == c).nonzero()[:, 0], (labels != c).nonzero()[:, 0]
-    draw = generator(seed, "saliency", c)
-    taken = [part[torch.randperm(len(part), generator=draw)[: min(count, len(mine))]] for part in (mine, others)]
-    rows = torch.cat(taken)
-    return rows[torch.randperm(len(rows), generator=draw)]

@@ -8,16 +8,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from modlib.parent import arguments, each_tensor
+from modlib.parent import called, each_tensor
 
 
 @torch.no_grad()
 def cost(network: nn.Module, example: Any) -> dict[str, int]:
     """Return the number of parameters, and of multiply-adds for one image, the first of `example`."""
     one = each_tensor(example, lambda values: values[:1])
-    by_position, by_name = arguments(one)
     with FlopCounterMode(display=False) as counter:
-        network.eval()(*by_position, **by_name)
+        called(network.eval(), one)
     return {
         "parameters": sum(values.numel() for values in network.parameters()),
         "multiply_adds": counter.get_total_flops() // 2,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import extras
-from modlib.parent import arguments
+from modlib.parent import arguments, called
 
 NORMALISATIONS = nn.modules.batchnorm._BatchNorm
 
@@ -176,17 +176,16 @@ def _behind(graph: Any, layer: nn.Module, names: Mapping[nn.Module, str]) -> str
 
 def _last_layers(network: nn.Module, example: Any) -> set[str]:
     """Return the layers with weights that are called last: they give the logits."""
-    called: list[str] = []
+    order: list[str] = []
     hooks = [
-        part.register_forward_hook(lambda *_, name=name: called.append(name))
+        part.register_forward_hook(lambda *_, name=name: order.append(name))
         for name, part in network.named_modules()
         if isinstance(part, (nn.Conv2d, nn.Linear))
     ]
     try:
-        by_position, by_name = arguments(example)
         with torch.no_grad():
-            network.eval()(*by_position, **by_name)
+            called(network.eval(), example)
     finally:
         for hook in hooks:
             hook.remove()
-    return set(called[-1:])
+    return set(order[-1:])
