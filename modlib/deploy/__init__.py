@@ -2,5 +2,11 @@
 
 `slicing`    channels cut out of any network that Torch-Pruning can trace
 `repair`     what is left learns in closed form to give what its parent gave
-`measuring`  parameters and multiply-adds
+`measuring`  `measure` and `cost`: parameters, multiply-adds, bytes, milliseconds, beside the parent
+`export`     ONNX and torch.export, checked at once
 """
+
+from modlib.deploy.export import Exported, export
+from modlib.deploy.measuring import Measured, cost, measure
+
+__all__ = ["Exported", "Measured", "cost", "export", "measure"]
