@@ -72,7 +72,7 @@ def export(
     and where file and network differ by more than `tolerance`, a share of the output's scale. Then nothing is written,
     and a file that was there stays as it was.
     """
-    target = _target(path)
+    target = target_of(path)
     checks.positive("tolerance", tolerance)
     _check_network("network", network)
     network, example = frozen_copy(network).cpu(), on_cpu(example)
@@ -80,7 +80,7 @@ def export(
     classes = getattr(network, "classes", None) if classes is None else classes
     wanted = {n: outputs(network, with_rows(example, n)) for n in {count, 1, 3}}
     metadata = _metadata(classes, names, note, parent, wanted[count])
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.part-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.part-") as folder, quiet():
         written = Path(folder) / target.name
         run = (_write_onnx if target.suffix == ".onnx" else _write_program)(network, written, example, metadata)
         difference = max(_difference(target, run, with_rows(example, n), there) for n, there in wanted.items())
@@ -142,7 +142,8 @@ def outputs(network: nn.Module, inputs: Any) -> list[Tensor]:
     return tensors(network(*by_position, **by_name))
 
 
-def _target(path: str | Path) -> Path:
+def target_of(path: str | Path) -> Path:
+    """Return `path` in full; raise where nothing can be written there, or a package for it is missing."""
     target = Path(path)
     if target.suffix not in ENDINGS:
         raise ValueError(f"path: must end in .onnx (ONNX) or .pt2 (torch.export), got {str(path)!r}")
@@ -263,7 +264,7 @@ def _line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Within it, exporters neither print, warn nor log: what they write is compared, which tells more."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

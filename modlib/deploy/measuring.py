@@ -51,8 +51,8 @@ class Measured:
     `rows`: one for every network, runtime and batch, with the keys "network", "runtime", "batch"; "parameters";
     "multiply_adds" of one image; "bytes_float32", parameters and statistics at four bytes each; "bytes_onnx", of the
     file, None where there is none; "ms", the median over the rounds of a call's milliseconds, "ms_25" and "ms_75",
-    their quartiles; "speedup", the median over the rounds of the parent's time through the network's in the same runtime,
-    None where the parent has none. `notes`: what is missing, and why.
+    their quartiles; "speedup", the median over the rounds of the parent's time through the network's in the same
+    runtime, None where the parent has none. `notes`: what is missing, and why.
     """
 
     rows: list[dict[str, Any]]

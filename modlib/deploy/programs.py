@@ -20,8 +20,8 @@ def read_program(path: str | Path) -> nn.Module:
     """Return the network in a `.pt2` file of `torch.export.save`, in eval mode.
 
     Convolutions (2d), linear layers, batch and layer normalisations are layers of `torch.nn` with the names that they
-    had, and everything else is called as the program has it. Raises FileNotFoundError where there is no file, ValueError
-    where it is no such file or was exported in training mode.
+    had, and everything else is called as the program has it. Raises FileNotFoundError where there is no file,
+    ValueError where it is no such file or was exported in training mode.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"path: there is no file {str(path)!r}")
@@ -63,7 +63,7 @@ def _to_layer(flat: fx.GraphModule, node: fx.Node) -> None:
     there = flat.get_submodule(owner)
     values = {name: getattr(there, name) for name in sources}
     if type(there) is nn.Module:  # a bare holder of weights; a layer where it was called before
-        flat.set_submodule(owner, _filled(LAYERS[node.target](given, values), there, values))  # type: ignore[index]
+        flat.set_submodule(owner, _filled(LAYERS[node.target](given, values), there, values))
     with flat.graph.inserting_before(node):
         called = flat.graph.call_module(owner, (given["input"],))
     called.meta = dict(node.meta)
