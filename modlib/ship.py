@@ -23,7 +23,7 @@ from modlib import checks, extras
 from modlib.data import Dataset, Scaling
 from modlib.decomposers.channels import COSTS, ChannelSaliency
 from modlib.deploy import export, measure
-from modlib.deploy.export import outputs, target_of
+from modlib.deploy.exporting import outputs, target_of
 from modlib.deploy.programs import read_program
 from modlib.parent import frozen
 from modlib.seeds import generator

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modlib import checks, extras
-from modlib.deploy.export import Exported, export, feeds, on_cpu, rows_of, session, with_rows
+from modlib.deploy.exporting import Exported, export, feeds, on_cpu, rows_of, session, with_rows
 from modlib.deploy.turns import Program, in_turns, repeated, seconds
 from modlib.parent import arguments, each_tensor, frozen_copy
 

@@ -42,7 +42,20 @@ def with_layers(program: torch.export.ExportedProgram) -> nn.Module:
         elif node.op == "call_function" and node.target in _DROPOUTS and node.args[2]:
             raise ValueError("program: it was exported in training mode; export it again after .eval()")
     flat.graph.eliminate_dead_code()
-    return fx.GraphModule(flat, flat.graph, type(flat).__name__).eval()  # one whose eval() works
+    network = fx.GraphModule(flat, flat.graph, type(flat).__name__).eval()  # one whose eval() works
+    _put_in_order(network, list(program.state_dict))
+    return network
+
+
+def _put_in_order(network: nn.Module, names: list[str]) -> None:
+    """Put layers in the order of their weights' names, on which `modlib.parent.parent_hash` depends."""
+    for path, part in network.named_modules():
+        whole = f"{path}." if path else ""
+        first = {
+            child: next((i for i, name in enumerate(names) if name.startswith(f"{whole}{child}.")), len(names))
+            for child in part._modules
+        }
+        part._modules = dict(sorted(part._modules.items(), key=lambda item: first[item[0]]))
 
 
 _DROPOUTS = (aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from modlib import checks, extras
-from modlib.deploy.export import feeds, on_cpu, quiet, rows_of, session
+from modlib.deploy.exporting import feeds, on_cpu, quiet, rows_of, session
 from modlib.parent import each_tensor
 
 

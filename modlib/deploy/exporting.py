@@ -78,7 +78,7 @@ def export(
     network, example = frozen_copy(network).cpu(), on_cpu(example)
     count = rows_of(example)
     classes = getattr(network, "classes", None) if classes is None else classes
-    wanted = {n: outputs(network, with_rows(example, n)) for n in {count, 1, 3}}
+    wanted = {n: _wanted(network, with_rows(example, n)) for n in {count, 1, 3}}
     metadata = _metadata(classes, names, note, parent, wanted[count])
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.part-") as folder, quiet():
         written = Path(folder) / target.name
@@ -140,6 +140,14 @@ def outputs(network: nn.Module, inputs: Any) -> list[Tensor]:
     """Return every tensor of what a network gives, in order."""
     by_position, by_name = arguments(inputs)
     return tensors(network(*by_position, **by_name))
+
+
+def _wanted(network: nn.Module, inputs: Any) -> list[Tensor]:
+    """Return what the file must give; ValueError where the network itself takes no batch of that size."""
+    try:
+        return outputs(network, inputs)
+    except Exception as error:  # the user's code: it may raise anything
+        raise ValueError(f"network: fails on a batch of {rows_of(inputs)}: {_line(error)}") from error
 
 
 def target_of(path: str | Path) -> Path:
