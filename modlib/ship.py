@@ -108,7 +108,7 @@ def ordered(asked: argparse.Namespace) -> Order:
     if asked.images is not None:
         checks.whole("--images", asked.images, 1)
     checks.whole("--seed", asked.seed, 0)
-    out = target_of(asked.out)
+    out = target_of(asked.out, "--out")
     extras.require("torch_pruning", "cutting channels")
     parent = _parent(asked.parent)
     data, names = _data(asked.data, parent, asked.seed)
@@ -191,7 +191,7 @@ def _called(spec: str, what: str) -> Any:
 
 
 def _parent(spec: str) -> nn.Module:
-    found = read_program(spec) if spec.endswith(".pt2") else _called(spec, "PARENT")
+    found = read_program(spec, "PARENT") if spec.endswith(".pt2") else _called(spec, "PARENT")
     if not isinstance(found, nn.Module):
         raise TypeError(f"PARENT: {spec} must give an nn.Module, got {type(found).__name__}")
     return frozen(found.cpu())

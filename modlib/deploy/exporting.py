@@ -150,13 +150,16 @@ def _wanted(network: nn.Module, inputs: Any) -> list[Tensor]:
         raise ValueError(f"network: fails on a batch of {rows_of(inputs)}: {_line(error)}") from error
 
 
-def target_of(path: str | Path) -> Path:
-    """Return `path` in full; raise where nothing can be written there, or a package for it is missing."""
+def target_of(path: str | Path, name: str = "path") -> Path:
+    """Return `path` in full; raise where nothing can be written there, or a package for it is missing.
+
+    `name`: what the caller calls it.
+    """
     target = Path(path)
     if target.suffix not in ENDINGS:
-        raise ValueError(f"path: must end in .onnx (ONNX) or .pt2 (torch.export), got {str(path)!r}")
+        raise ValueError(f"{name}: must end in .onnx (ONNX) or .pt2 (torch.export), got {str(path)!r}")
     if not target.absolute().parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {target.absolute().parent}")
+        raise FileNotFoundError(f"{name}: there is no folder {target.absolute().parent}")
     if target.suffix == ".onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             extras.require(package, "writing ONNX")

@@ -13,22 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from modlib.deploy.exporting import quiet
+
 aten = torch.ops.aten
 
 
-def read_program(path: str | Path) -> nn.Module:
+def read_program(path: str | Path, name: str = "path") -> nn.Module:
     """Return the network in a `.pt2` file of `torch.export.save`, in eval mode.
 
     Convolutions (2d), linear layers, batch and layer normalisations are layers of `torch.nn` with the names that they
     had, and everything else is called as the program has it. Raises FileNotFoundError where there is no file,
-    ValueError where it is no such file or was exported in training mode.
+    ValueError where it is no such file or was exported in training mode; `name`: what the caller calls the path.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"path: there is no file {str(path)!r}")
+        raise FileNotFoundError(f"{name}: there is no file {str(path)!r}")
     try:
-        program = torch.export.load(path)
+        with quiet():
+            program = torch.export.load(path)
     except Exception as error:  # zip, JSON and torch's own kinds
-        raise ValueError(f"path: {str(path)!r} is no program of torch.export: {error}") from error
+        raise ValueError(f"{name}: {str(path)!r} is no program of torch.export: {error}") from error
     return with_layers(program)
 
 
