@@ -124,7 +124,7 @@ def ship(order: Order) -> None:
     data, subset = order.data, order.subset
     channels = ChannelSaliency().decompose(order.parent, data, seed=order.seed, classes=subset, device="cpu")
     small = channels.recompose(subset, data=data, **order.settings)
-    example = data.part("train").batch(torch.arange(1)).inputs
+    example = data.part("train").batch(torch.arange(min(8, len(data.train_labels)))).inputs
     names = None if order.names is None else [order.names[c] for c in subset]
     written = export(
         small, order.out, example, classes=subset, names=names, note=prepared(data), parent=order.parent

@@ -367,6 +367,20 @@ def test_what_is_no_program_or_in_training_is_refused(tmp_path):
             reading.with_layers(program)
 
 
+class Tight(nn.Module):
+    """Two outputs; exported, the first is off by 0.01 in every row."""
+
+    def forward(self, inputs):
+        return inputs + (0.01 if torch.compiler.is_compiling() else 0.0), inputs * 0
+
+
+def test_the_scale_of_an_output_is_that_of_all_rows(tmp_path):
+    """Rows of 1e-6 and 4: a difference of 0.01 is 1/400 of the scale, whatever row it is in."""
+    example = torch.tensor([[1e-6], [4.0]])
+    found = deploy.export(Tight(), tmp_path / "net.pt2", example, tolerance=0.01)
+    assert found.difference == pytest.approx(1 / 400, rel=1e-3)
+
+
 def test_numbers_that_are_none_are_told(tmp_path):
     net = nn.Linear(4, 3)
     nn.init.constant_(net.weight, math.nan)

@@ -13,7 +13,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from modlib import __version__, checks, extras
 from modlib.parent import arguments, each_tensor, frozen_copy, parent_hash
+from modlib.recomposing import Recomposed
 
 ENDINGS = (".onnx", ".pt2")
 EXTRA_FILE = "modlib.json"
@@ -38,7 +39,7 @@ Run = Callable[[Any], list[Tensor]]
 class Exported:
     """A file that was written: where, its bytes, and how far it was from the network at most.
 
-    `difference`: the largest difference of a number of the output, as a share of the largest number of that output.
+    `difference`: the largest difference of a number of an output, as a share of the largest number of that output.
     """
 
     path: Path
@@ -76,24 +77,20 @@ def export(
     checks.positive("tolerance", tolerance)
     _check_network("network", network)
     network, example = frozen_copy(network).cpu(), on_cpu(example)
-    count = rows_of(example)
-    classes = getattr(network, "classes", None) if classes is None else classes
+    count = batch_size(example)
+    classes = network.classes.tolist() if classes is None and isinstance(network, Recomposed) else classes
     wanted = {n: _wanted(network, with_rows(example, n)) for n in {count, 1, 3}}
     metadata = _metadata(classes, names, note, parent, wanted[count])
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.part-") as folder, quiet():
         written = Path(folder) / target.name
         run = (_write_onnx if target.suffix == ".onnx" else _write_program)(network, written, example, metadata)
-        difference = max(_difference(target, run, with_rows(example, n), there) for n, there in wanted.items())
+        difference = _difference(run, example, wanted)
         if not difference <= tolerance:  # NaN is above any tolerance
             raise ValueError(
                 f"network: the file gives other numbers, by {difference:.2g} of the output's scale where tolerance is "
                 f"{tolerance:g}; {target} was not written"
             )
-        parts = sorted(Path(folder).iterdir(), reverse=True)  # weights beside the model come first
-        size = sum(part.stat().st_size for part in parts)
-        for part in parts:
-            os.replace(part, target.parent / part.name)
-    return Exported(target, size, difference)
+        return Exported(target, _move(Path(folder), target.parent), difference)
 
 
 def session(path: str | Path, threads: int = 1) -> Any:
@@ -122,7 +119,7 @@ def on_cpu(values: Any) -> Any:
     return each_tensor(values, lambda one: one.detach().cpu())
 
 
-def rows_of(example: Any) -> int:
+def batch_size(example: Any) -> int:
     """Return how many rows an example has: those of its first tensor. Raises ValueError where there are none."""
     found = [len(values) if values.ndim else 0 for values in tensors(example)]
     if not found or min(found) == 0 or len(set(found)) > 1:
@@ -142,12 +139,24 @@ def outputs(network: nn.Module, inputs: Any) -> list[Tensor]:
     return tensors(network(*by_position, **by_name))
 
 
+def _move(folder: Path, to: Path) -> int:
+    """Move the files of a folder, weights beside a model before the model; return their bytes."""
+    parts = sorted(folder.iterdir(), reverse=True)
+    size = sum(part.stat().st_size for part in parts)
+    for part in parts:
+        os.replace(part, to / part.name)
+    return size
+
+
 def _wanted(network: nn.Module, inputs: Any) -> list[Tensor]:
     """Return what the file must give; ValueError where the network itself takes no batch of that size."""
     try:
-        return outputs(network, inputs)
+        found = outputs(network, inputs)
     except Exception as error:  # the user's code: it may raise anything
-        raise ValueError(f"network: fails on a batch of {rows_of(inputs)}: {_line(error)}") from error
+        raise ValueError(f"network: fails on a batch of {batch_size(inputs)}: {_line(error)}") from error
+    if not found:
+        raise ValueError("network: gives no tensor")
+    return found
 
 
 def target_of(path: str | Path, name: str = "path") -> Path:
@@ -197,7 +206,7 @@ def _metadata(
 
 def _program(network: nn.Module, example: Any) -> Any:
     """Return `network` as a program of torch.export that takes a batch of any size."""
-    inputs = with_rows(example, max(2, rows_of(example)))  # a size of 1 would be taken for a constant
+    inputs = with_rows(example, max(2, batch_size(example)))  # a size of 1 would be taken for a constant
     batch, shapes = torch.export.Dim("batch"), torch.export.ShapesCollection()
     for values in tensors(inputs):
         shapes[values] = {0: batch}
@@ -248,20 +257,29 @@ def _without_traces(model: Any) -> None:
     model.metadata_props.clear()
 
 
-def _difference(target: Path, run: Run, inputs: Any, wanted: list[Tensor]) -> float:
-    """Return the largest difference of the file's outputs from `wanted`, as a share of each output's scale."""
-    try:
-        found = run(inputs)
-    except Exception as error:  # the runtime's own kinds
-        raise ValueError(f"network: the file fails on a batch of {rows_of(inputs)}: {_line(error)}") from error
-    if [one.shape for one in found] != [one.shape for one in wanted]:
-        shapes = [[tuple(one.shape) for one in many] for many in (found, wanted)]
-        raise ValueError(f"network: the file gives {shapes[0]}, the network {shapes[1]}; {target} was not written")
-    pairs = [(one.double(), there.double()) for one, there in zip(found, wanted, strict=True) if there.numel()]
-    if not pairs:
-        raise ValueError("network: gives no tensor")
-    shares = [(one - there).abs().max() / there.abs().max().clamp(min=1e-30) for one, there in pairs]
+def _difference(run: Run, example: Any, wanted: Mapping[int, list[Tensor]]) -> float:
+    """Return the largest difference of the file's outputs from `wanted`, by number of rows, as a share of their scale.
+
+    The scale of an output is its largest number of all batches: a single row's logit may be next to nothing.
+    """
+    scales = [torch.stack([_largest(one) for one in each]).max() for each in zip(*wanted.values(), strict=True)]
+    shares = [torch.tensor(0.0, dtype=torch.float64)]
+    for count, there in wanted.items():
+        try:
+            found = run(with_rows(example, count))
+        except Exception as error:  # the runtime's own kinds
+            raise ValueError(f"network: the file fails on a batch of {count}: {_line(error)}") from error
+        shapes = [[tuple(one.shape) for one in many] for many in (found, there)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"network: the file gives {shapes[0]} for a batch of {count}, the network {shapes[1]}")
+        pairs = zip(found, there, scales, strict=True)
+        shares += [_largest(one.double() - two.double()) / scale.clamp(min=1e-30) for one, two, scale in pairs]
     return float(torch.stack(shares).max())
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Return the largest absolute number, 0 where there is none."""
+    return values.double().abs().max() if values.numel() else torch.tensor(0.0, dtype=torch.float64)
 
 
 def _json(value: Any) -> str:

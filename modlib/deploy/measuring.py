@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modlib import checks, extras
-from modlib.deploy.exporting import Exported, export, feeds, on_cpu, rows_of, session, with_rows
+from modlib.deploy.exporting import Exported, batch_size, export, feeds, on_cpu, session, with_rows
 from modlib.deploy.turns import Program, in_turns, repeated, seconds
 from modlib.parent import arguments, each_tensor, frozen_copy
 
@@ -132,7 +132,7 @@ def measure(
     checks.whole("repeats", repeats, 2)
     checks.whole("threads", threads, 1)
     _check_settings(batches, runtimes)
-    rows_of(example)
+    batch_size(example)
     example = on_cpu(example)
     copies = {name: frozen_copy(network).cpu() for name, network in named.items()}
     with tempfile.TemporaryDirectory() as folder, _threads(threads):

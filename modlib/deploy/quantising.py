@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from modlib import checks, extras
-from modlib.deploy.exporting import feeds, on_cpu, quiet, rows_of, session
+from modlib.deploy.exporting import batch_size, feeds, on_cpu, quiet, session
 from modlib.parent import each_tensor
 
 
@@ -48,7 +48,7 @@ def quantised(source: str | Path, path: str | Path, calibration: Any, *, batch: 
     if target.suffix != ".onnx" or not target.parent.is_dir():
         raise ValueError(f"path: must end in .onnx and lie in a folder that is there, got {str(path)!r}")
     checks.whole("batch", batch, 1)
-    count = rows_of(calibration)
+    count = batch_size(calibration)
     calibration = on_cpu(calibration)
     parts = [_part(calibration, at, batch) for at in range(0, count, batch)]
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.part-") as folder, quiet():
