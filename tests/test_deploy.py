@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from pathlib import Path
 
 import onnxruntime
 import pytest
@@ -247,8 +248,9 @@ def test_without_onnxruntime_eager_rows_come_alone(monkeypatch):
     ("changes", "said"),
     [
         ({"networks": {"parent": nn.Linear(4, 3)}}, "is the parent's own name"),
-        ({"networks": {"a": 3}}, "'a' must be an nn.Module"),
-        ({"parent": 3}, "'parent' must be an nn.Module"),
+        ({"networks": {"a": 3}}, "'a' must be an nn.Module or a Path, got int"),
+        ({"networks": {"a": Path("none.onnx")}}, "there is no file 'none.onnx' for 'a'"),
+        ({"parent": 3}, "parent must be an nn.Module, got int"),
         ({"batches": ()}, "must be lists of at least one"),
         ({"batches": (0,)}, "batches must be at least 1"),
         ({"runtimes": "eager"}, "must be lists of at least one"),
@@ -260,7 +262,7 @@ def test_without_onnxruntime_eager_rows_come_alone(monkeypatch):
 )
 def test_measure_refuses_what_cannot_be(changes, said):
     given = {"networks": nn.Linear(4, 2), "parent": nn.Linear(4, 3), "example": torch.rand(2, 4)} | changes
-    with pytest.raises((ValueError, TypeError), match=said):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=said):
         deploy.measure(**given)
 
 
@@ -301,6 +303,10 @@ def test_int8_agrees_as_it_says(tmp_path):
     assert found.bytes == path.stat().st_size
     assert metadata(path)["modlib.classes"] == [5, 6, 7]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["int8.onnx", "net.onnx"]
+    row, *of_parent = deploy.measure({"int8": path}, net, inputs[:2], batches=(1,), repeats=2).rows
+    assert [of["runtime"] for of in (row, *of_parent)] == ["onnxruntime", "eager", "onnxruntime"]
+    assert (row["bytes_onnx"], row["parameters"], row["multiply_adds"]) == (found.bytes, None, None)
+    assert row["speedup"] > 0
     with pytest.raises(FileNotFoundError, match="source: there is no file"):
         quantised(tmp_path / "none.onnx", path, inputs)
     path.write_text("no model")

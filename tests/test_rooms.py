@@ -170,6 +170,7 @@ def test_without_any_extra_a_network_is_decomposed() -> None:
          "augment(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), 'randaugment', torch.Generator())", "zoo"),
         ("import modlib.study", "book"),
         ("from modlib.__main__ import main; main(['book'])", "book"),
+        ("from modlib.__main__ import main; main(['--help'])", "book"),
     ],
 )  # fmt: skip
 def test_without_an_extra_what_needs_it_says_so_in_a_line(code: str, extra: str) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modlib import checks, extras
-from modlib.deploy.exporting import Exported, batch_size, export, feeds, on_cpu, session, with_rows
+from modlib.deploy.exporting import batch_size, export, feeds, on_cpu, session, with_rows
 from modlib.deploy.turns import Program, in_turns, repeated, seconds
 from modlib.parent import arguments, each_tensor, frozen_copy
 
@@ -50,9 +50,9 @@ class Measured:
 
     `rows`: one for every network, runtime and batch, with the keys "network", "runtime", "batch"; "parameters";
     "multiply_adds" of one image; "bytes_float32", parameters and statistics at four bytes each; "bytes_onnx", of the
-    file, None where there is none; "ms", the median over the rounds of a call's milliseconds, "ms_25" and "ms_75",
+    file; "ms", the median over the rounds of a call's milliseconds, "ms_25" and "ms_75",
     their quartiles; "speedup", the median over the rounds of the parent's time through the network's in the same
-    runtime, None where the parent has none. `notes`: what is missing, and why.
+    runtime. What isn't known is None. `notes`: what is missing, and why.
     """
 
     rows: list[dict[str, Any]]
@@ -87,18 +87,22 @@ class Measured:
 
     def _cells(self) -> Iterator[list[str]]:
         for row in self.rows:
-            faster, size = row["speedup"], row["bytes_onnx"]
             yield [
                 row["network"],
                 row["runtime"],
                 str(row["batch"]),
-                f"{row['parameters']:,}",
-                f"{row['multiply_adds']:,}",
-                f"{row['bytes_float32'] / 1000:,.1f}",
-                "-" if size is None else f"{size / 1000:,.1f}",
+                _shown(row["parameters"], ",d"),
+                _shown(row["multiply_adds"], ",d"),
+                _shown(row["bytes_float32"], ",.1f", 1000),
+                _shown(row["bytes_onnx"], ",.1f", 1000),
                 f"{row['ms']:.3g} ({row['ms_25']:.3g} to {row['ms_75']:.3g})",
-                "-" if faster is None else f"{faster:.2f}",
+                _shown(row["speedup"], ".2f"),
             ]
+
+
+def _shown(number: float | None, how: str, unit: int = 1) -> str:
+    """Return a number as it is printed, in a unit; "-" where there is none."""
+    return "-" if number is None else format(number if unit == 1 else number / unit, how)
 
 
 HEADERS = (
@@ -108,7 +112,7 @@ HEADERS = (
 
 
 def measure(
-    networks: nn.Module | Mapping[str, nn.Module],
+    networks: nn.Module | Mapping[str, nn.Module | Path],
     parent: nn.Module,
     example: Any,
     *,
@@ -119,7 +123,8 @@ def measure(
 ) -> Measured:
     """Return what networks cost beside their parent: size, and milliseconds of a call on a CPU.
 
-    `networks`: one, or several by name; copies are measured, in eval mode. `example`: inputs of one image or more, as
+    `networks`: one, or several by name; copies are measured, in eval mode. A path among them is an ONNX file, of
+    `quantised` for one: it runs in ONNX Runtime alone. `example`: inputs of one image or more, as
     `modlib.deploy.export` takes them; batches of the sizes `batches` are made of its rows. `runtimes`: "eager" (torch,
     inference mode), "onnxruntime" (the file that `export` writes). All networks and the parent take turns in each of
     `repeats` rounds, after one that doesn't count; a turn lasts 5 ms at least. `threads`: of torch, whose own number
@@ -134,31 +139,35 @@ def measure(
     _check_settings(batches, runtimes)
     batch_size(example)
     example = on_cpu(example)
-    copies = {name: frozen_copy(network).cpu() for name, network in named.items()}
+    copies = {name: frozen_copy(network).cpu() for name, network in named.items() if isinstance(network, nn.Module)}
     with tempfile.TemporaryDirectory() as folder, _threads(threads):
-        files, notes = _files(copies, example, Path(folder)) if "onnxruntime" in runtimes else ({}, [])
-        sizes = {name: _size(network, example, files.get(name)) for name, network in copies.items()}
-        sessions = {name: session(file.path, threads) for name, file in files.items()}
+        files, notes = _files({**named, **copies}, example, Path(folder)) if "onnxruntime" in runtimes else ({}, [])
+        sizes = {name: _size(copies.get(name), example, files.get(name)) for name in named}
+        sessions = {name: session(file, threads) for name, file in files.items()}
         rows = []
         for batch in batches:
             inputs = with_rows(example, batch)
             times = _milliseconds(_programs(copies, sessions, inputs, runtimes), repeats)
             rows += [_row(key, batch, sizes[key[0]], times) for key in times]
-    order = [(name, runtime) for name in copies for runtime in runtimes]
+    order = [(name, runtime) for name in named for runtime in runtimes]
     rows.sort(key=lambda row: order.index((row["network"], row["runtime"])))  # stable: batches keep their order
     return Measured(rows, tuple(notes), repeats, threads)
 
 
-def _named(networks: nn.Module | Mapping[str, nn.Module], parent: nn.Module) -> dict[str, nn.Module]:
+def _named(networks: nn.Module | Mapping[str, nn.Module | Path], parent: nn.Module) -> dict[str, nn.Module | Path]:
     """Return the networks by name, the parent last."""
+    named: dict[str, nn.Module | Path]
     named = {"network": networks} if isinstance(networks, nn.Module) else dict(networks)
     if PARENT in named:
         raise ValueError(f"networks: {PARENT!r} is the parent's own name")
-    named[PARENT] = parent
+    if not isinstance(parent, nn.Module):
+        raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
     for name, network in named.items():
-        if not isinstance(network, nn.Module):
-            raise TypeError(f"networks: {name!r} must be an nn.Module, got {type(network).__name__}")
-    return named
+        if not isinstance(network, nn.Module | Path):
+            raise TypeError(f"networks: {name!r} must be an nn.Module or a Path, got {type(network).__name__}")
+        if isinstance(network, Path) and not network.is_file():
+            raise FileNotFoundError(f"networks: there is no file {str(network)!r} for {name!r}")
+    return {**named, PARENT: parent}
 
 
 def _check_settings(batches: Sequence[int], runtimes: Sequence[str]) -> None:
@@ -181,23 +190,29 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _files(networks: Mapping[str, nn.Module], example: Any, folder: Path) -> tuple[dict[str, Exported], list[str]]:
-    """Write each network as ONNX; return the files by name, and why others have none."""
+def _files(networks: Mapping[str, nn.Module | Path], example: Any, folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Write each network as ONNX that is none yet; return the files by name, and why others have none."""
     missing = [package for package in NEEDED if not extras.there(package)]
     if missing:
         return {}, [f"onnxruntime: left out, needs {', '.join(missing)}: pip install 'modlib[deploy]'"]
     files, notes = {}, []
     for i, (name, network) in enumerate(networks.items()):
         try:
-            files[name] = export(network, folder / f"{i}.onnx", example)
+            written = network if isinstance(network, Path) else export(network, folder / f"{i}.onnx", example).path
+            files[name] = written
         except ValueError as error:
             notes.append(f"{name}: no ONNX file: {str(error).removeprefix('network: ')}")
     return files, notes
 
 
-def _size(network: nn.Module, example: Any, file: Exported | None) -> dict[str, int | None]:
-    numbers = sum(v.numel() for v in (*network.parameters(), *network.buffers()) if v.is_floating_point())
-    return {**cost(network, example), "bytes_float32": 4 * numbers, "bytes_onnx": None if file is None else file.bytes}
+def _size(network: nn.Module | None, example: Any, file: Path | None) -> dict[str, int | None]:
+    """Return a network's cost and bytes; None is what isn't known, of a file or of a network without one."""
+    parts = () if file is None else (file, Path(f"{file}.data"))  # weights may lie beside
+    found: dict[str, int | None] = dict.fromkeys(("parameters", "multiply_adds", "bytes_float32"))
+    if network is not None:
+        numbers = sum(v.numel() for v in (*network.parameters(), *network.buffers()) if v.is_floating_point())
+        found |= {**cost(network, example), "bytes_float32": 4 * numbers}
+    return found | {"bytes_onnx": sum(part.stat().st_size for part in parts if part.is_file()) or None}
 
 
 def _programs(
@@ -205,12 +220,11 @@ def _programs(
 ) -> dict[Key, Program]:
     """Return one call of each network in each runtime, a runtime after the other."""
     programs: dict[Key, Program] = {}
-    for runtime in runtimes:
+    if "eager" in runtimes:
         for name, network in networks.items():
-            if runtime == "eager":
-                programs[name, runtime] = partial(_call, network, *arguments(inputs))
-            elif name in sessions:
-                programs[name, runtime] = partial(sessions[name].run, None, feeds(sessions[name], inputs))
+            programs[name, "eager"] = partial(_call, network, *arguments(inputs))
+    for name, opened in sessions.items():
+        programs[name, "onnxruntime"] = partial(opened.run, None, feeds(opened, inputs))
     return programs
 
 
