@@ -109,6 +109,7 @@ def test_a_file_gives_what_the_network_gives_and_says_what_it_is(ending, tmp_pat
         "modlib.parent": parent_hash(parent),
     }
     assert capfd.readouterr() == ("", ""), "exporters are kept quiet"
+    assert str(Path(torch.__file__).parent).encode() not in path.read_bytes(), "no paths of this machine"
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -371,6 +372,19 @@ def test_what_is_no_program_or_in_training_is_refused(tmp_path):
         program = torch.export.export(net.train(), (torch.rand(2, 4),))
         with pytest.raises(ValueError, match="exported in training mode"):
             reading.with_layers(program)
+
+
+class Choosy(Fixed):
+    """Exported, it is right for batches of two alone."""
+
+    def forward(self, inputs):
+        return self.layer(inputs) * (1.0 if torch.compiler.is_compiling() or len(inputs) == 2 else 2.0)
+
+
+def test_a_file_that_is_right_for_one_batch_size_alone_is_not_left(tmp_path):
+    with pytest.raises(ValueError, match=r"by 0\.5 of the output's scale"):
+        deploy.export(seeded(Choosy), tmp_path / "net.pt2", torch.ones(2, 4))
+    assert not list(tmp_path.iterdir())
 
 
 class Tight(nn.Module):

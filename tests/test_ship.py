@@ -220,17 +220,17 @@ def test_rows_are_parted_by_the_seed(there, data):
 
 
 def test_accuracy_by_hand():
-    """Of four images of 2 and 0 the parent knows two, as it may say 2 or 0 alone, and the small network one."""
+    """Of four images of 2 and 0 the parent knows three, as it may say 2 or 0 alone, and the small network one."""
     images = torch.eye(4)[[0, 1, 2, 3, 0]].reshape(5, 1, 4)
     labels = torch.tensor([2, 0, 2, 0, 1])
     empty = (images[:0], labels[:0])
     data = modlib.data.Dataset("toy", images, labels, *empty, *empty, 3, ship.as_given)
     parent, small = (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, n, bias=False)) for n in (3, 2))
-    parent[1].weight.data = torch.tensor([[0.0, 2, 1, 0], [9.0, 9, 9, 9], [1.0, 1, 0, 2]])
+    parent[1].weight.data = torch.tensor([[0.0, 2, 0, 0], [9.0, 9, 9, 9], [1.0, 1, 1, 2]])
     small[1].weight.data = torch.tensor([[0.0, 1, 1, 1], [1.0, 0, 0, 0]])
     said = ship.accuracies(parent, small, data, [2, 0])
     assert said.startswith("accuracy on 4 training (there are no others) images")
-    assert "parent restricted to them 50.00%, small network 25.00% (-25.00 points)" in said
+    assert "parent restricted to them 75.00%, small network 25.00% (-50.00 points)" in said
 
 
 def test_a_program_whose_channels_cannot_be_cut_says_what_to_hand_over(there, capsys):
