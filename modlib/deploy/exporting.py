@@ -219,7 +219,8 @@ def _program(network: nn.Module, example: Any) -> Any:
 
 def _write_program(network: nn.Module, path: Path, example: Any, metadata: dict[str, Any]) -> Run:
     program = _program(network, example)
-    for node in program.graph.nodes:
+    graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    for node in (node for graph in graphs for node in graph.nodes):
         node.meta.pop("stack_trace", None)  # paths of this machine
     torch.export.save(program, path, extra_files={EXTRA_FILE: _json(metadata)})
     read = torch.export.load(path).module()
