@@ -26,6 +26,8 @@ FLOORS = {
 """Who may import whom: a file imports from its own floor or below."""
 FACADE = ("cotraining", "shared_mask", "parent_checks", "__init__", "moved", "datasets", "parents", "training")
 """Flat files that stand above the engines: where Algorithm 1 meets them, the names that users see, and old ones."""
+ENTRY = ("__main__", "ship")
+"""What the command line runs: nothing imports it. `ship` needs decomposers and deploy, and is no part of the study."""
 MOVED = ("datasets", "parents", "training")
 """Old names of what lies in `zoo` now; they import it when they are asked for something."""
 
@@ -43,7 +45,7 @@ def room(name: str) -> str:
     parts = name.split(".")[1:]
     if len(parts) > 1 or (parts and parts[0] in FLOORS):
         return parts[0]
-    if parts == ["__main__"]:
+    if parts and parts[0] in ENTRY:
         return "entry"
     return "facade" if not parts or parts[0] in FACADE else ""
 
@@ -168,6 +170,7 @@ def test_without_any_extra_a_network_is_decomposed() -> None:
          "augment(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), 'randaugment', torch.Generator())", "zoo"),
         ("import modlib.study", "book"),
         ("from modlib.__main__ import main; main(['book'])", "book"),
+        ("from modlib.__main__ import main; main(['--help'])", "book"),
     ],
 )  # fmt: skip
 def test_without_an_extra_what_needs_it_says_so_in_a_line(code: str, extra: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `modlib reproduce`, `modlib panel` and `modlib book`."""
+"""The command line: `modlib reproduce`, `modlib panel` and `modlib book`; `modlib ship` is in `modlib.ship`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     panel.add_argument("--results", default="book/results", help="folder of records and parents (book/results)")
     panel.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     panel.add_argument("--engine", default="auto", choices=ENGINES, help="graphed saves time on a GPU (default: auto)")
+    commands.add_parser("ship", help="a small network for some classes of a trained one: modlib ship --help")
     commands.add_parser("book", help="build the published book at _build/html")
     return top
 

@@ -1,0 +1,280 @@
+"""`modlib ship`: a trained network in, a small one for some of its classes out, in a file that runs without modlib.
+
+It stands above `decomposers` and `deploy`, and needs the extra `deploy` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modlib import checks, extras
+from modlib.data import Dataset, Scaling
+from modlib.decomposers.channels import COSTS, ChannelSaliency
+from modlib.deploy import export, measure
+from modlib.deploy.exporting import outputs, target_of
+from modlib.deploy.programs import read_program
+from modlib.parent import frozen
+from modlib.seeds import generator
+
+DESCRIPTION = """
+Write a small, fast network for some classes of a trained one, to a file that runs where modlib is not installed: the
+channels that these classes need are cut out and repaired in closed form. The weights in the file are not the parent's.
+The file is run at once and compared; parent and network are measured side by side.
+"""
+EXAMPLE = "example: modlib ship zoo:net --data pets.npz --classes cat,dog --within 0.5 --out pair.onnx"
+HELD_OUT = 0.2
+"""Share of the rows of a `.npz` that choosing and the accuracy are on, drawn by the seed."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `modlib ship`."""
+    own = _Parser(prog="modlib ship", description=DESCRIPTION, epilog=EXAMPLE)
+    own.add_argument(
+        "parent", metavar="PARENT", help="a .pt2 file of torch.export, or module:function that returns an nn.Module"
+    )
+    own.add_argument(
+        "--data", required=True, metavar="DATA",
+        help="a .npz with x (uint8 images [n, H, W, C] or [n, C, H, W], which are divided by 255; or floats as the "
+        "network takes them), y (labels [n]) and, if you like, names; a fifth of its rows is held out. Or "
+        "module:function that returns a modlib.data.Dataset, or one and the names of its classes",
+    )  # fmt: skip
+    own.add_argument("--classes", required=True, help="names or numbers, with commas between them")
+    budget = own.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--keep", type=float, help="share of the parent's cost that is left at most, in (0, 1]")
+    budget.add_argument(
+        "--within", type=float, metavar="POINTS",
+        help="the smallest network that loses at most so many points of accuracy on held-out images",
+    )  # fmt: skip
+    own.add_argument("--of", default="multiply_adds", choices=COSTS, help="what the cost is (default: multiply_adds)")
+    own.add_argument("--images", type=int, help="training images of the classes that the repair sees")
+    own.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+    own.add_argument("--out", required=True, metavar="FILE", help="what is written: .onnx or .pt2")
+    return own
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for, checked; `settings` are those of `Channels.recompose`."""
+
+    parent: nn.Module
+    data: Dataset
+    names: tuple[str, ...] | None
+    subset: tuple[int, ...]
+    settings: dict[str, Any]
+    seed: int
+    out: Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 2 where something is refused, with one line that says what."""
+    asked = parser().parse_args(arguments)
+    try:
+        ship(ordered(asked))
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        hint = ""
+        if asked.parent.endswith(".pt2") and "channels" in str(error):
+            hint = "; in a .pt2 some layers are operators, hand over the network itself: module:function"
+        print(f"modlib ship: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def ordered(asked: argparse.Namespace) -> Order:
+    """Return what is asked for; raise before any work for what cannot be."""
+    settings = {n: v for n in ("keep", "within", "of", "images") if (v := getattr(asked, n)) is not None}
+    if "keep" in settings:
+        checks.share("--keep", asked.keep)
+    else:
+        checks.number("--within", asked.within, 0.0, 100.0)
+    if asked.images is not None:
+        checks.whole("--images", asked.images, 1)
+    checks.whole("--seed", asked.seed, 0)
+    out = target_of(asked.out, "--out")
+    extras.require("torch_pruning", "cutting channels")
+    parent = _parent(asked.parent)
+    data, names = _data(asked.data, parent, asked.seed)
+    if "within" in settings and not len(data.held_out_labels):
+        raise ValueError(f"--within: chooses on held-out images, and data set {data.name!r} has none")
+    subset = _classes(asked.classes, data.num_classes, names)
+    data.only(subset)  # raises where there are no images of them
+    return Order(parent, data, names, subset, settings, asked.seed, out)
+
+
+def ship(order: Order) -> None:
+    """Make the network, write it, and print what it costs and how well it does beside its parent."""
+    data, subset = order.data, order.subset
+    channels = ChannelSaliency().decompose(order.parent, data, seed=order.seed, classes=subset, device="cpu")
+    small = channels.recompose(subset, data=data, **order.settings)
+    example = data.part("train").batch(torch.arange(min(8, len(data.train_labels)))).inputs
+    names = None if order.names is None else [order.names[c] for c in subset]
+    written = export(
+        small, order.out, example, classes=subset, names=names, note=prepared(data), parent=order.parent
+    )  # fmt: skip
+    print(accuracies(order.parent, small, data, subset))
+    print(f"\n{measure({'small': small}, order.parent, example)}\n")
+    print(
+        f"{written.path}: {written.bytes / 1000:,.1f} kB; run, and at most {written.difference:.1g} of the output's "
+        f"scale from the network; outputs are {json.dumps(names or list(subset), ensure_ascii=False)}"
+    )
+
+
+def accuracies(parent: nn.Module, small: nn.Module, data: Dataset, subset: Sequence[int]) -> str:
+    """Return in a line the accuracy of both on the subset's images: held-out ones, else test, else training ones."""
+    wanted = torch.tensor(subset)
+    for split in ("held_out", "test", "train"):
+        rows = torch.isin(getattr(data, f"{split}_labels"), wanted).nonzero()[:, 0]
+        if len(rows):
+            break
+    right, right_of_parent = 0, 0
+    for some in rows.split(256):
+        batch = data.part(split).batch(some)
+        right += int((wanted[outputs(small, batch.inputs)[0].argmax(1)] == batch.labels).sum())
+        theirs = outputs(parent, batch.inputs)[0][:, wanted]
+        right_of_parent += int((wanted[theirs.argmax(1)] == batch.labels).sum())
+    first, second = 100 * right_of_parent / len(rows), 100 * right / len(rows)
+    which = {"held_out": "held-out", "test": "test", "train": "training (there are no others)"}[split]
+    return (
+        f"accuracy on {len(rows):,} {which} images of the classes: parent restricted to them {first:.2f}%, "
+        f"small network {second:.2f}% ({second - first:+.2f} points)"
+    )
+
+
+def prepared(data: Dataset) -> str:
+    """Return in words how the inputs of a data set are made."""
+    how = data.preprocess
+    if isinstance(how, Scaling):
+        mean, std = list(how.mean), list(how.std)
+        return f"float32 [B, C, H, W]: pixel / 255, then (x - mean) / std by channel; mean {mean}, std {std}"
+    if how is as_given:
+        return f"float32, as in the data {data.name!r}"
+    return f"as {getattr(how, '__qualname__', None) or repr(how)} makes them"
+
+
+def as_given(inputs: Tensor) -> Tensor:
+    """Inputs that are what the network takes."""
+    return inputs
+
+
+def _called(spec: str, what: str) -> Any:
+    """Return what the function in "module:function" returns; the current directory is searched, too."""
+    module, _, name = spec.partition(":")
+    if not module or not name:
+        raise ValueError(f"{what}: must be module:function or a file, got {spec!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        return found()
+    except Exception as error:  # it is the user's code: it may raise anything
+        raise ValueError(f"{what}: {spec} fails: {type(error).__name__}: {error}") from error
+
+
+def _parent(spec: str) -> nn.Module:
+    found = read_program(spec, "PARENT") if spec.endswith(".pt2") else _called(spec, "PARENT")
+    if not isinstance(found, nn.Module):
+        raise TypeError(f"PARENT: {spec} must give an nn.Module, got {type(found).__name__}")
+    return frozen(found.cpu())
+
+
+def _data(spec: str, parent: nn.Module, seed: int) -> tuple[Dataset, tuple[str, ...] | None]:
+    """Return the data set and the names of its classes, if there are any."""
+    if spec.endswith(".npz"):
+        return _of_file(spec, parent, seed)
+    found = _called(spec, "--data")
+    data, names = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    if not isinstance(data, Dataset):
+        raise TypeError(f"--data: {spec} must return a modlib.data.Dataset, got {type(data).__name__}")
+    return data.to("cpu"), _names(names, data.num_classes)
+
+
+def _names(names: Any, count: int) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    found = tuple(str(name) for name in names)
+    if len(found) != count or len(set(found)) != count:
+        raise ValueError(f"--data: names must be different, one for each of {count} classes, got {list(found)}")
+    return found
+
+
+def _of_file(path: str, parent: nn.Module, seed: int) -> tuple[Dataset, tuple[str, ...] | None]:
+    """Return the data set in a `.npz`; rows are shuffled, a share of them is held out."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--data: there is no file {path!r}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("x", "y", "names") if name in file.files}
+    except Exception as error:  # zip, NumPy's own kinds
+        raise ValueError(f"--data: {path!r} cannot be read: {error}") from error
+    if not {"x", "y"} <= arrays.keys():
+        raise ValueError(f"--data: {path!r} must hold x and y, got {sorted(arrays)}")
+    images, preprocess = _images(arrays["x"])
+    labels = _labels(arrays["y"], len(images))
+    order, aside = torch.randperm(len(labels), generator=generator(seed, "held out")), int(HELD_OUT * len(labels))
+    held_out, train = order[:aside], order[aside:]
+    none, classes = order[:0], int(labels.max()) + 1
+    x_train, x_held_out, x_test = (images[rows] for rows in (train, held_out, none))
+    y_train, y_held_out, y_test = (labels[rows] for rows in (train, held_out, none))
+    name = Path(path).stem
+    data = Dataset(name, x_train, y_train, x_held_out, y_held_out, x_test, y_test, classes, preprocess)
+    data = replace(data, num_classes=max(data.num_classes, _width(parent, data)))  # not all need be in the file
+    return data, _names(arrays.get("names"), data.num_classes)
+
+
+def _images(x: np.ndarray) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return the images as a data set holds them, and what makes inputs of them."""
+    if np.issubdtype(x.dtype, np.floating) and x.ndim >= 2 and len(x):
+        return torch.from_numpy(x.astype(np.float32)), as_given
+    if x.dtype != np.uint8 or x.ndim not in (3, 4) or not len(x):
+        raise ValueError(f"--data: x must be uint8 images or floats [n, ...], got {x.dtype} {x.shape}")
+    if x.ndim == 4 and x.shape[3] not in (1, 3):
+        x = np.moveaxis(x, 1, 3)
+    if x.ndim == 4 and x.shape[3] not in (1, 3):
+        raise ValueError("--data: uint8 x must have 1 or 3 channels, [n, H, W, C] or [n, C, H, W]; others as floats")
+    x = x[..., 0] if x.ndim == 4 and x.shape[3] == 1 else x
+    return torch.from_numpy(np.ascontiguousarray(x)), Scaling()
+
+
+def _labels(y: np.ndarray, count: int) -> Tensor:
+    if not np.issubdtype(y.dtype, np.integer) or y.shape != (count,) or int(y.min()) < 0:
+        raise ValueError(f"--data: y must be {count} whole numbers from 0, got {y.dtype} {y.shape}")
+    return torch.from_numpy(y.astype(np.int64))
+
+
+def _width(parent: nn.Module, data: Dataset) -> int:
+    """Return how many logits the parent gives for two images; 0 where it fails, which is said later, and better."""
+    try:
+        return outputs(parent, data.part("train").batch(torch.arange(2)).inputs)[0].shape[1]
+    except Exception:  # the user's code: it may raise anything
+        return 0
+
+
+def _classes(listed: str, count: int, names: tuple[str, ...] | None) -> tuple[int, ...]:
+    """Return the numbers of the classes that are listed, by name or number."""
+    numbers = {str(c): c for c in range(count)} | {name: c for c, name in enumerate(names or ())}
+    asked = [one.strip() for one in listed.split(",")]
+    unknown = [one for one in asked if one not in numbers]
+    if unknown:
+        known = ", ".join(names) if names else f"0 to {count - 1}, and they have no names"
+        raise ValueError(f"--classes: there is no {', '.join(map(repr, unknown))}; there are {known}")
+    return tuple(checks.subset([numbers[one] for one in asked], range(count), "--classes"))
