@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from modlib import checks, library
 from modlib.masking import MaskSet
 from modlib.parent import parent_hash
+from modlib.passes import distinct_passes
 from modlib.precision import at_once, autocast, laid_out
-from modlib.recomposing import Recomposed, distinct_passes
+from modlib.recomposing import Recomposed
 
 
 @dataclass(frozen=True, eq=False)

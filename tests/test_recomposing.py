@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from modlib import recomposing
 from modlib.masking import MaskSet
 from modlib.modules import Modules
+from modlib.passes import masked_parents
 from modlib.recomposing import Recomposed
 
 
@@ -45,14 +45,19 @@ def test_predict_by_hand():
     assert net.predict(x).tolist() == [4, 9, 4], "the vote must not saturate as confidences do"
 
 
-def test_the_network_holds_the_union_and_nothing_else(modules, inputs):
+def test_a_subset_counts_its_union_and_gives_the_columns_of_the_whole(modules, inputs):
     net, union = modules.recompose([2, 0]), modules.masks.union([0, 2])
-    for name, weight in net.network.named_parameters():
-        kept = union.get(name, torch.ones_like(weight).bool())
-        assert torch.equal(weight != 0, kept)
-        assert torch.equal(weight[kept], modules.parent.get_parameter(name)[kept])
     assert net.remaining == sum(int(u.sum()) for u in union.values()) / 114 == modules.remaining([0, 2])
-    assert torch.equal(net(inputs), modules.recompose([0, 1, 2])(inputs)[:, [2, 0]])
+    torch.testing.assert_close(net(inputs), modules.recompose([0, 1, 2])(inputs)[:, [2, 0]])
+
+
+def test_a_network_for_each_mask_holds_it_and_nothing_else(modules):
+    for row, network in enumerate(masked_parents(modules)):
+        for name, weight in network.named_parameters():
+            mask = modules.masks.masks.get(name)
+            kept = torch.ones_like(weight).bool() if mask is None else mask[row]
+            assert torch.equal(weight != 0, kept)
+            assert torch.equal(weight[kept], modules.parent.get_parameter(name)[kept])
 
 
 def test_state_dict_round_trip_and_deep_copy(conv_parent, decompose, inputs):
@@ -67,7 +72,7 @@ def test_state_dict_round_trip_and_deep_copy(conv_parent, decompose, inputs):
     for loaded in (other, twin):
         assert torch.equal(net(inputs), loaded(inputs))
         assert torch.equal(net.predict(inputs), loaded.predict(inputs))
-    twin.network[0].weight.zero_()
+    twin.voters.networks[0][0].weight.zero_()
     assert not torch.equal(net(inputs), twin(inputs))
     assert torch.equal(net(inputs), done.recompose([2, 0])(inputs))
 
@@ -77,7 +82,7 @@ def test_the_network_within_stays_in_eval_mode(conv_parent, decompose, inputs):
     before = net(inputs)
     assert net.train() is net
     assert net.training
-    assert not any(part.training for part in net.network.modules())
+    assert not any(part.training for part in net.voters.modules())
     assert not any(p.requires_grad for p in net.parameters())
     assert torch.equal(net(inputs), before)
     torch.testing.assert_close(net.float()(inputs.float()).double(), before, rtol=0, atol=1e-5)
@@ -116,22 +121,17 @@ def test_log_odds_take_one_module_to_the_device_at_a_time(parent, decompose, inp
     assert seen == [[c] for c in modules.classes]
 
 
-def test_modules_with_one_mask_share_a_pass(parent, decompose, inputs, monkeypatch):
+@pytest.mark.parametrize("kind", ["parent", "tied_parent"])
+def test_modules_with_one_mask_share_a_pass(kind, request, decompose, inputs):
     """Two of three masks are made equal: two passes give what three would, alone and in a subset."""
-    apart = decompose(parent, share_init=False)
+    apart = decompose(request.getfixturevalue(kind), share_init=False)
     masks = {name: mask[[0, 1, 0]] for name, mask in apart.masks.masks.items()}
     modules = replace(apart, masks=MaskSet(masks, apart.classes))
-    called, call = [], recomposing.functional_call
-    monkeypatch.setattr(recomposing, "functional_call", lambda *args: called.append(1) or call(*args))
     for subset, passes in (([0, 1, 2], 2), ([2, 0], 1), ([2, 1], 2), ([1], 1)):
         net, alone = modules.recompose(subset), [modules.recompose([c]) for c in subset]
-        called.clear()
-        found = net.log_odds(inputs)
-        assert (net.passes, len(called)) == (passes, passes)
-        assert torch.equal(found, torch.cat([one.log_odds(inputs) for one in alone], 1))
-    called.clear()
+        assert net.passes == passes == len(getattr(net.voters, "networks", range(passes)))
+        torch.testing.assert_close(net.log_odds(inputs), torch.cat([one.log_odds(inputs) for one in alone], 1))
     torch.testing.assert_close(modules.log_odds(inputs), modules.recompose([0, 1, 2]).log_odds(inputs))
-    assert len(called) == 4
 
 
 def test_modules_with_one_mask_and_statistics_of_their_own_do_not(conv_parent, decompose, inputs):
@@ -143,15 +143,20 @@ def test_modules_with_one_mask_and_statistics_of_their_own_do_not(conv_parent, d
     assert replace(modules, statistics=moved).recompose([0, 1]).passes == 2
 
 
-def test_under_autocast_only_the_network_is_rounded(parent, decompose, inputs):
+def test_under_autocast_only_the_network_is_rounded(parent, tied_parent, decompose, inputs):
+    net = decompose(tied_parent, share_init=False).recompose([0, 1, 2]).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        odds = net.log_odds(inputs.float())
+        logits = net.voters.networks[1](inputs.float())
+    assert (odds.dtype, logits.dtype) == (torch.float32, torch.bfloat16)
+    expected = linear(logits.float(), net.voters.grafting_weight[1], net.voters.grafting_bias[1])
+    torch.testing.assert_close(odds[:, 1], expected[:, 1] - expected[:, 0])
     net = decompose(parent, share_init=False).recompose([0, 1, 2]).float()
     with torch.autocast("cpu", torch.bfloat16):
         odds = net.log_odds(inputs.float())
-        masked = {n: net.network.get_parameter(n) * net.get_buffer(f"mask_{i}")[1] for i, n in enumerate(net._layers)}
-        logits = net._logits(masked, inputs.float())
-    assert (odds.dtype, logits.dtype) == (torch.float32, torch.bfloat16)
-    expected = linear(logits.float(), net.grafting_weight[1], net.grafting_bias[1])
-    torch.testing.assert_close(odds[:, 1], expected[:, 1] - expected[:, 0])
+        hidden = net.voters.layers[0](inputs.float().flatten(1))
+    assert (odds.dtype, hidden.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(odds, net.voters.layers[1](hidden.float().relu()))
 
 
 def test_inputs_are_brought_to_the_type_of_the_network(modules, inputs):
