@@ -22,9 +22,9 @@ class Recomposed(nn.Module):
     """A classifier of the classes `subset`: inputs [B, ...] -> confidence of each, [B, len(subset)], in that order.
 
     A plain module: it can be moved, saved, put in eval mode. Inputs of any floating-point type, on any device, are
-    brought to its own. Nothing in it is trained. Its state fits a network of the same subset of the same modules. `passes`: how many networks a prediction calls, one for every
-    different mask among its modules. Raises ValueError for an empty subset, a repeated class, or a class without a
-    module.
+    brought to its own. Nothing in it is trained. Its state fits a network of the same subset of the same modules.
+    `passes`: how many networks a prediction calls, one for every different mask among its modules. Raises ValueError
+    for an empty subset, a repeated class, or a class without a module.
     """
 
     classes: Tensor
