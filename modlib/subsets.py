@@ -3,34 +3,32 @@
 Only weights that a module of the subset keeps are in it. Tensors (`<layer>` is a masked parameter's name in the parent,
 n its number of weights in C order, u how many of them are in the union of the subset's masks, K modules)::
 
-    union/<layer>       uint8: which weights are in the union, in one of two forms, see `places`
-    weights/<layer>     float [u]: these weights, in order
-    mask/<layer>        uint8 [K, ceil(u / 8)]: row m says which weights *of the union* module m keeps, packed eight to
-                        a byte, the first in the highest bit (numpy.packbits); spare bits are 0
+    union/<layer>       zlib of ceil(n / 8) bytes: the weights in the union, packed eight to a byte, the first in the
+                        highest bit (numpy.packbits); spare bits are 0
+    weights/<layer>     zlib of these u weights in order, little-endian, the first bytes of all, the second of all, ...
+    mask/<layer>        zlib of K times ceil(u / 8) bytes: which weights *of the union* each module keeps, packed so too
     parent/<name>       parameters that are not masked, and buffers, in the parent's shapes
     grafting/weight     float [K, 2, N]: row 0 "another class", row 1 "this class"
     grafting/bias       float [K, 2]
     statistics/<buffer> [K, *shape]: running statistics of batch normalisation, each module's own
 
-Floating-point tensors are written in float16 where that loses nothing. Metadata (strings): `format` ("modlib subset"),
-`version` ("1"), `parent` (its hash, see `modlib.parent.parent_hash`), and as JSON `classes` (list), `shapes` (layer ->
-weight shape), `metadata`, `dtypes` (tensor -> its type, where it is written in float16 instead), `places` (layer ->
-"bits", one a weight, packed as above; or where that is shorter "gaps", one byte g for each weight of the union, which
-lies g + 1 behind the one before, the first counted from -1; 255 means 255 further, and none there) and `architecture`
-(the layers of a parent that is a plain `nn.Sequential` of flatten, linear, ReLU and dropout, each [name, kind,
-*arguments]; else null).
+A zlib stream is a tensor uint8 of its bytes. Floating-point values are written in float16 where that loses nothing (2
+bytes a weight). Metadata (strings): `format` ("modlib subset"), `version` ("1"), `parent` (its hash, see
+`modlib.parent.parent_hash`), and as JSON `classes` (list), `shapes` (layer -> weight shape), `metadata`, `dtypes`
+(tensor -> its type, of weights and of all that is written in float16 instead) and `architecture` (the layers of a
+parent that is a plain `nn.Sequential` of flatten, linear, ReLU and dropout, each [name, kind, *arguments]; else null).
 """
 
 from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +39,7 @@ from modlib.parent import copied, frozen, parent_hash, picked, with_logits
 from modlib.stacking import hooked
 
 FORMAT, VERSION = "modlib subset", "1"
-FIELDS = (*library.FIELDS, "dtypes", "places", "architecture")
+FIELDS = (*library.FIELDS, "dtypes", "architecture")
 """What the header of a file holds."""
 
 FLOATS = ("float32", "float64", "bfloat16")
@@ -59,28 +57,32 @@ DESCRIBED: dict[str, tuple[type[nn.Module], Callable[[Any], list[Any]]]] = {
 
 def save(modules: Parts, path: str | Path) -> None:
     """Write all of `modules` to `path`, whole or not at all."""
-    tensors, places, union = {}, {}, modules.masks.union()
-    for name, mask in modules.masks.masks.items():
-        kept = union[name].flatten().cpu()
-        places[name], tensors[f"union/{name}"] = _smaller(kept)
-        tensors[f"weights/{name}"] = modules.parent.get_parameter(name).detach().cpu().flatten()[kept]
-        tensors[f"mask/{name}"] = pack(mask.flatten(1).cpu()[:, kept])
+    streams, types = {}, {}
+    for name, union in modules.masks.union().items():
+        kept, mask = union.flatten().cpu(), modules.masks.masks[name].flatten(1).cpu()
+        values = modules.parent.get_parameter(name).detach().cpu().flatten()[kept]
+        types[f"weights/{name}"] = values.dtype
+        streams[f"union/{name}"] = deflated(pack(kept[None]))
+        streams[f"weights/{name}"] = deflated(shuffled(_halved(values)))
+        streams[f"mask/{name}"] = deflated(pack(mask[:, kept]))
     whole = _whole(modules.parent, modules.masks.masks, modules.statistics)
-    tensors |= {f"parent/{name}": values.detach().cpu() for name, values in whole.items()}
+    tensors = {f"parent/{name}": values.detach().cpu() for name, values in whole.items()}
     tensors |= {"grafting/weight": modules.grafting_weight.detach().cpu()}
     tensors |= {"grafting/bias": modules.grafting_bias.detach().cpu()}
     tensors |= {f"statistics/{name}": values.cpu() for name, values in modules.statistics.items()}
     written = {name: _halved(values) for name, values in tensors.items()}
+    types |= {name: values.dtype for name, values in tensors.items() if values.dtype != written[name].dtype}
     fields = {
         "classes": modules.masks.classes,
         "shapes": {name: list(mask.shape[1:]) for name, mask in modules.masks.masks.items()},
-        "dtypes": {n: str(t.dtype).removeprefix("torch.") for n, t in tensors.items() if t.dtype != written[n].dtype},
-        "places": places,
+        "dtypes": {name: str(dtype).removeprefix("torch.") for name, dtype in types.items()},
         "architecture": _description(modules.parent),
         "metadata": dict(modules.metadata),
     }
     header = {"format": FORMAT, "version": VERSION, "parent": parent_hash(modules.parent)}
-    library.whole_or_not(Path(path), written, header | {name: json.dumps(value) for name, value in fields.items()})
+    library.whole_or_not(
+        Path(path), streams | written, header | {name: json.dumps(value) for name, value in fields.items()}
+    )
 
 
 @torch.no_grad()
@@ -100,18 +102,14 @@ def read(
     made = _network(path, header, network)
     if recorded.get("logits") == "picked" and logits is None and not picked(made):
         raise ValueError(f"logits: the modules in {path} were made with logits=, hand the same function over")
-    tensors = _typed(path, header, tensors)
-    unions = _unions(path, header, tensors, shapes)
-    _check_tensors(path, tensors, classes, unions, made, shapes)
+    tensors, dtypes = _typed(path, header, tensors)
+    layers = {name: _layer(path, name, tensors, shape, len(classes), dtypes) for name, shape in shapes.items()}
+    _check_tensors(path, tensors, len(classes), shapes, made)
     device = next(made.parameters()).device
-    _fill(made, tensors, unions)
-    masks = {}
-    for name, union in unions.items():
-        masks[name] = torch.zeros(len(classes), len(union), dtype=torch.bool)
-        masks[name][:, union] = unpack(tensors[f"mask/{name}"], (int(union.sum()),))
+    _fill(made, tensors, {name: weight for name, (weight, _) in layers.items()})
     return {
         "parent": frozen(made if logits is None else with_logits(made, logits)),
-        "masks": MaskSet({name: mask.unflatten(1, shapes[name]) for name, mask in masks.items()}, classes),
+        "masks": MaskSet({name: mask for name, (_, mask) in layers.items()}, classes),
         "grafting_weight": tensors["grafting/weight"].to(device),
         "grafting_bias": tensors["grafting/bias"].to(device),
         "statistics": {name: values.to(device) for name, values in _named(tensors, "statistics/").items()},
@@ -127,15 +125,11 @@ def _whole(network: nn.Module, masked: Iterable[str], statistics: Iterable[str])
     return whole | {name: values for name, values in network.named_buffers() if name in kept}
 
 
-def _fill(network: nn.Module, tensors: Mapping[str, Tensor], unions: Mapping[str, Tensor]) -> None:
-    """Write the values of a file to a network, in its own place and in the file's types."""
-    for name, union in unions.items():
-        weight, values = network.get_parameter(name), tensors[f"weights/{name}"]
-        dense = values.new_zeros(union.shape).masked_scatter(union, values).view(weight.shape)
-        weight.data = dense.to(weight.device)
-    held = dict(network.named_parameters()) | dict(network.named_buffers())
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Write the values of a file to a network, in the file's types; the network stays on its device."""
     own = {name: values[0] for name, values in _named(tensors, "statistics/").items()}
-    for name, values in (_named(tensors, "parent/") | own).items():
+    held = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers())
+    for name, values in (_named(tensors, "parent/") | own | dict(weights)).items():
         held[name].data = values.to(held[name].device)
 
 
@@ -144,67 +138,76 @@ def _named(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
 
 
 def _halved(values: Tensor) -> Tensor:
-    """Return a copy of `values`, in float16 where that loses nothing."""
-    half = values.half() if values.is_floating_point() else values
+    """Return a copy of `values`, in float16 where that loses nothing and is shorter."""
+    half = values.half() if values.is_floating_point() and values.itemsize > 2 else values
     return (half if torch.equal(half.to(values.dtype), values) else values).clone().contiguous()
 
 
-def _typed(path: Path, header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors in the types that they had when they were written."""
+def shuffled(values: Tensor) -> Tensor:
+    """Return the bytes of `values` [u], the first of all, then the second of all, ...: equal ones lie together."""
+    return values.view(torch.uint8).view(len(values), -1).T.contiguous() if len(values) else torch.empty(0)
+
+
+def deflated(values: Tensor) -> Tensor:
+    """Return the bytes of uint8 values as a zlib stream, uint8 [n]."""
+    return torch.frombuffer(bytearray(zlib.compress(values.numpy().tobytes(), 9)), dtype=torch.uint8)
+
+
+def inflated(stream: Tensor, most: int) -> Tensor:
+    """Return the bytes of a zlib stream. Raises ValueError where it is none, is cut off, or holds more than `most`."""
+    if stream.dtype != torch.uint8 or stream.ndim != 1:
+        raise ValueError(f"uint8 [n] expected, there is {stream.dtype} {list(stream.shape)}")
+    inflater = zlib.decompressobj()
+    try:
+        found = inflater.decompress(stream.numpy().tobytes(), most + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(found) > most or not inflater.eof:
+        raise ValueError(f"it holds more than {most} bytes, or is cut off")
+    return torch.frombuffer(bytearray(found), dtype=torch.uint8) if found else torch.empty(0, dtype=torch.uint8)
+
+
+def _typed(
+    path: Path, header: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors, but for streams, in the types that they had when they were written, and these types."""
     dtypes = json.loads(header["dtypes"])
     if not isinstance(dtypes, dict) or not all(d in FLOATS and name in tensors for name, d in dtypes.items()):
         raise ValueError(f"path: {path} has dtypes {dtypes!r} in its header; they must be tensor -> one of {FLOATS}")
-    return {n: t.to(getattr(torch, dtypes[n])) if n in dtypes else t for n, t in tensors.items()}
+    types = {name: getattr(torch, d) for name, d in dtypes.items()}
+    return {n: t.to(types.get(n, t.dtype)) if t.dtype == torch.half else t for n, t in tensors.items()}, types
 
 
-def _smaller(kept: Tensor) -> tuple[str, Tensor]:
-    """Return the form that places of bool [n] are written in, "bits" or "gaps", and what is written."""
-    bits, gaps = pack(kept[None])[0], to_gaps(kept)
-    return ("gaps", gaps) if len(gaps) < len(bits) else ("bits", bits)
-
-
-def to_gaps(kept: Tensor) -> Tensor:
-    """Return where bool [n] is true as the gaps between: uint8, 255 for "255 further, and none there"."""
-    gaps = np.diff(np.flatnonzero(kept.numpy()), prepend=-1) - 1
-    written = np.full(len(gaps) + int((gaps // 255).sum()), 255, dtype=np.uint8)
-    written[np.cumsum(gaps // 255 + 1) - 1] = gaps % 255
-    return torch.from_numpy(written)
-
-
-def from_gaps(gaps: Tensor, n: int) -> Tensor:
-    """Return the bool [n] of `to_gaps`. Raises IndexError where a place lies behind the end."""
-    there = gaps < 255
-    kept = torch.zeros(n, dtype=torch.bool)
-    kept[((gaps.long() + there.long()).cumsum(0) - 1)[there]] = True
-    return kept
-
-
-def _unions(
-    path: Path, header: Mapping[str, str], tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, Tensor]:
-    """Return the union of the masks of every layer, bool [n]."""
-    places, unions = json.loads(header["places"]), {}
-    for name, shape in shapes.items():
-        n, form = math.prod(shape), places.get(name) if isinstance(places, dict) else None
-        written = tensors.get(f"union/{name}", torch.empty(0))
-        try:
-            if written.dtype != torch.uint8 or written.ndim != 1 or form not in ("bits", "gaps"):
-                raise ValueError(f"{form!r} {list(written.shape)} {written.dtype}")
-            if form == "bits" and len(written) != -(-n // 8):
-                raise ValueError(f"{len(written)} bytes of bits")
-            unions[name] = from_gaps(written, n) if form == "gaps" else unpack(written[None], (n,))[0]
-        except (ValueError, IndexError) as error:
-            raise ValueError(f"path: {path} has no places of the {n} weights of {name!r} in it: {error}") from error
-    return unions
+def _layer(
+    path: Path,
+    name: str,
+    tensors: Mapping[str, Tensor],
+    shape: tuple[int, ...],
+    count: int,
+    types: Mapping[str, torch.dtype],
+) -> tuple[Tensor, Tensor]:
+    """Return a layer's weight, zero outside the union, and its masks [count, *shape]."""
+    n, part = math.prod(shape), "union"
+    try:
+        packed = inflated(tensors[f"union/{name}"], -(-n // 8))
+        union = unpack(packed.view(1, -(-n // 8)), (n,))[0]
+        part, u = "weights", int(union.sum())
+        own = types[f"weights/{name}"]
+        written = inflated(tensors[f"weights/{name}"], u * own.itemsize)
+        halved = len(written) == 2 * u and own.itemsize > 2
+        kind = torch.half if halved else own
+        values = written.view(kind.itemsize, u).T.contiguous().view(-1).view(kind).to(own)
+        part, row = "mask", -(-u // 8)
+        masks = torch.zeros(count, n, dtype=torch.bool)
+        masks[:, union] = unpack(inflated(tensors[f"mask/{name}"], count * row).view(count, row), (u,))
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"path: {path} has no {part}/{name} that fits a layer of {list(shape)}: {error!r}") from error
+    weight = values.new_zeros(n).masked_scatter(union, values).view(shape)
+    return weight, masks.unflatten(1, shape)
 
 
 def _check_tensors(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    classes: tuple[int, ...],
-    unions: Mapping[str, Tensor],
-    network: nn.Module,
-    shapes: Mapping[str, tuple[int, ...]],
+    path: Path, tensors: Mapping[str, Tensor], count: int, shapes: Mapping[str, tuple[int, ...]], network: nn.Module
 ) -> None:
     """Raise ValueError unless the file has just what its header and the network ask for, in their shapes."""
     weights = dict(network.named_parameters(remove_duplicate=False))
@@ -212,17 +215,13 @@ def _check_tensors(
         if name not in weights or weights[name].shape != shape:
             raise ValueError(f"network: {path} has masks of {name!r} {list(shape)}, the network has no such weight")
     buffers, statistics = dict(network.named_buffers()), _named(tensors, "statistics/")
-    count, kept = len(classes), {name: int(union.sum()) for name, union in unions.items()}
-    wanted: dict[str, tuple[int, ...]] = {f"weights/{name}": (u,) for name, u in kept.items()}
-    wanted |= {f"mask/{name}": (count, -(-u // 8)) for name, u in kept.items()}
-    wanted |= {f"union/{name}": tuple(tensors[f"union/{name}"].shape) for name in kept}
+    streams = [f"{kind}/{name}" for kind in ("union", "weights", "mask") for name in shapes]
+    wanted: dict[str, tuple[int, ...]] = {name: tuple(tensors[name].shape) for name in streams}
     graftings = tensors.get("grafting/weight", torch.empty(0, 0, 0))
     wanted |= {"grafting/weight": (count, 2, *graftings.shape[2:3]), "grafting/bias": (count, 2)}
     wanted |= {f"statistics/{name}": (count, *buffers[name].shape) for name in statistics if name in buffers}
     wanted |= {f"parent/{n}": tuple(v.shape) for n, v in _whole(network, shapes, statistics).items()}
     library.check_shapes(path, tensors, wanted, "network")
-    if any(tensors[f"mask/{name}"].dtype != torch.uint8 for name in shapes):
-        raise ValueError(f"path: {path} has masks that are not uint8")
 
 
 def _description(parent: nn.Module) -> list[list[Any]] | None:
