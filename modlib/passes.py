@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modlib import grafting
 from modlib.library import Parts
 from modlib.parent import frozen_copy, functional_call
+from modlib.precision import unrounded
 from modlib.stacking import unrolled
 
 
@@ -73,7 +74,7 @@ class Passes(nn.Module):
     def _grafted(self, logits: Tensor, m: int) -> Tensor:
         """Return the log-odds [B] of module m: at full precision under autocast, too: rounded, they would tie."""
         weight, bias = self.grafting_weight[m], self.grafting_bias[m]
-        with torch.autocast(logits.device.type, enabled=False):
+        with unrounded(logits.device):
             return grafting.log_odds(grafting.graft(logits.to(weight.dtype), weight, bias))
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 from modlib.parent import frozen
+from modlib.precision import unrounded
 
 Chain = list[tuple[Tensor, Tensor]]
 """Weight [out, in] and bias [out] of linear layers with ReLU between them."""
@@ -135,10 +136,11 @@ class Stacked(nn.Module):
         hidden = inputs.flatten(1) if self.flatten else inputs
         if hidden.ndim != 2:
             raise RuntimeError("a network of linear layers alone takes [B, features]")
-        for layer in self.layers[:-1]:
+        *layers, last = self.layers
+        for layer in layers:
             hidden = relu(layer(hidden))
-        with torch.autocast(hidden.device.type, enabled=False):  # rounded, log-odds would tie
-            found: Tensor = self.layers[-1](hidden.to(self.like.dtype))
+        with unrounded(hidden.device):  # rounded, log-odds would tie
+            found: Tensor = last(hidden.to(self.like.dtype))
         return found
 
     def chains(self) -> list[Chain]:
@@ -162,6 +164,12 @@ class Stacked(nn.Module):
 class SparseLinear(nn.Module):
     """A linear layer in compressed sparse rows: [B, in] -> [B, out]. An export sees it as dense."""
 
+    starts: Tensor
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+    bias: Tensor
+
     def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, bias: Tensor, width: int) -> None:
         """`values` [n] lie at `rows` (in order) and `columns` of a weight [len(bias), width] that is else zero."""
         super().__init__()
@@ -174,19 +182,16 @@ class SparseLinear(nn.Module):
 
     def to_dense(self) -> Tensor:
         """Return the weight [out, in] as a dense matrix."""
-        values = self.get_buffer("values")
-        places = (self.get_buffer("rows").long(), self.get_buffer("columns").long())
-        return values.new_zeros(self.shape).index_put(places, values)
+        return self.values.new_zeros(self.shape).index_put((self.rows.long(), self.columns.long()), self.values)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        values, bias = self.get_buffer("values"), self.get_buffer("bias")
-        if torch.compiler.is_compiling() or values.device.type not in ("cpu", "cuda"):
-            return linear(inputs, self.to_dense(), bias)
+        if torch.compiler.is_compiling() or inputs.device.type not in ("cpu", "cuda"):
+            return linear(inputs, self.to_dense(), self.bias)
         _warn_no_more()
-        with torch.autocast(inputs.device.type, enabled=False):  # there is no sparse product in bfloat16
+        values, bias = self.values, self.bias
+        with unrounded(inputs.device):  # there is no sparse product in bfloat16
             inputs = inputs.to(values.dtype)
-            starts, columns = self.get_buffer("starts"), self.get_buffer("columns")
-            weight = torch.sparse_csr_tensor(starts, columns, values, self.shape, check_invariants=False)
+            weight = torch.sparse_csr_tensor(self.starts, self.columns, values, self.shape, check_invariants=False)
             if len(inputs) == 1:
                 return (torch.mv(weight, inputs[0]) + bias)[None]
             return torch.addmm(bias[:, None], weight, inputs.T).T
@@ -210,7 +215,7 @@ def _block(layer: nn.Module, rows: Tensor, columns: Tensor) -> tuple[Tensor, Ten
     if not isinstance(layer, SparseLinear):
         weight, bias = layer.get_parameter("weight").detach(), layer.get_parameter("bias").detach()
         return weight[rows.to(weight.device)][:, columns.to(weight.device)], bias[rows.to(weight.device)]
-    values, bias = layer.get_buffer("values"), layer.get_buffer("bias")
+    values, bias = layer.values, layer.bias
     found, inside = [], torch.ones(len(values), dtype=torch.bool, device=values.device)
     for name, chosen, size in zip(("rows", "columns"), (rows, columns), layer.shape, strict=True):
         place = torch.full((size,), -1, device=values.device)
