@@ -12,7 +12,7 @@ from typing import Any
 from modlib import cotraining, data, library, masking, metrics, recomposing
 from modlib.cotraining import cotrain
 from modlib.masking import MaskSet
-from modlib.modules import Modules, load
+from modlib.modules import Modules, load, load_subset
 from modlib.recomposing import Recomposed
 
 __version__ = "0.2.0"
@@ -30,6 +30,7 @@ __all__ = [
     "data",
     "library",
     "load",
+    "load_subset",
     "masking",
     "metrics",
     "recomposing",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,8 @@ from modlib.parent import copied, frozen, parent_hash, picked, with_logits
 VERSION = "1"
 FIELDS = ("format", "version", "classes", "shapes", "parent", "metadata")
 """What the header of a file holds."""
+TEXTS = ("format", "version", "parent")
+"""Those of them that are not JSON."""
 
 
 def pack(mask: Tensor) -> Tensor:
@@ -99,15 +101,8 @@ def read(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     path = Path(path)
     if not isinstance(parent, nn.Module):
         raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
-    if not path.exists():
-        raise FileNotFoundError(f"path: no file {path}")
-    tensors, header = _read(path)
-    if header.get("format") != "modlib" or header.get("version") != VERSION:
-        raise ValueError(
-            f"path: {path} has format {header.get('format')!r} version {header.get('version')!r}; "
-            f"this package reads 'modlib' version {VERSION!r}"
-        )
-    classes, shapes, recorded = _parse(path, header)
+    tensors, header = opened(path, "modlib", VERSION)
+    classes, shapes, recorded = parsed(path, header, FIELDS)
     if header["parent"] != parent_hash(parent):
         raise ValueError(
             f"parent: {path} belongs to a parent with hash {header['parent'][:12]}…, "
@@ -128,13 +123,15 @@ def read(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     }
 
 
-def _parse(path: Path, header: Mapping[str, str]) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]], dict[str, Any]]:
+def parsed(
+    path: Path, header: Mapping[str, str], fields: Sequence[str]
+) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]], dict[str, Any]]:
     """Return classes, shapes and metadata of a header; raise ValueError for a field that is missing or of no use."""
-    missing = [name for name in FIELDS if name not in header]
+    missing = [name for name in fields if name not in header]
     if missing:
         raise ValueError(f"path: {path} has no {', '.join(missing)} in its header")
     values = {}
-    for name in ("classes", "shapes", "metadata"):
+    for name in (name for name in fields if name not in TEXTS):
         try:
             values[name] = json.loads(header[name])
         except json.JSONDecodeError as error:
@@ -172,14 +169,35 @@ def _check_tensors(
     wanted |= {"grafting/weight": (count, 2, *graftings.shape[2:3]), "grafting/bias": (count, 2)}
     own = [name.removeprefix("statistics/") for name in tensors if name.startswith("statistics/")]
     wanted |= {f"statistics/{name}": (count, *buffers[name].shape) for name in own if name in buffers}
+    check_shapes(path, tensors, wanted, "parent")
+    if any(tensors[f"mask/{name}"].dtype != torch.uint8 for name in shapes):
+        raise ValueError(f"path: {path} has masks that are not uint8")
+
+
+def check_shapes(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], asking: str) -> None:
+    """Raise ValueError unless the tensors are those that the header and `asking` want, in their shapes."""
     found = {name: tuple(values.shape) for name, values in tensors.items()}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
         asked = f"{list(wanted[wrong[0]])}" if wrong[0] in wanted else "none"
         there = f"{list(found[wrong[0]])}" if wrong[0] in found else "none"
-        raise ValueError(f"path: {path} has {wrong[0]} {there} where its header and the parent ask for {asked}")
-    if any(tensors[f"mask/{name}"].dtype != torch.uint8 for name in shapes):
-        raise ValueError(f"path: {path} has masks that are not uint8")
+        raise ValueError(f"path: {path} has {wrong[0]} {there} where its header and the {asking} ask for {asked}")
+
+
+def opened(path: Path, kind: str, version: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the header of a file of format `kind`.
+
+    Raises FileNotFoundError where there is none, ValueError where it is damaged, or of another format or version.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"path: no file {path}")
+    tensors, header = _read(path)
+    if header.get("format") != kind or header.get("version") != version:
+        raise ValueError(
+            f"path: {path} has format {header.get('format')!r} version {header.get('version')!r}; "
+            f"this package reads {kind!r} version {version!r}"
+        )
+    return tensors, header
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

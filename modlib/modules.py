@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modlib import checks, library
+from modlib import checks, library, subsets
 from modlib.masking import MaskSet
 from modlib.parent import parent_hash
+from modlib.passes import distinct_passes
 from modlib.precision import at_once, autocast, laid_out
-from modlib.recomposing import Recomposed, distinct_passes
+from modlib.recomposing import Recomposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +136,13 @@ class Modules:
         """Write the modules to one file, without the parent; see `modlib.library`."""
         library.save(self, path)
 
+    def save_subset(self, subset: Iterable[int], path: str | Path) -> None:
+        """Write what a network of `subset` needs, and nothing else, to one file: `load_subset` needs no parent.
+
+        See `modlib.subsets`. Raises ValueError for an empty subset, a repeated class, or a class without a module.
+        """
+        subsets.save(self.select(subset), path)
+
 
 def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | None = None) -> Modules:
     """Return the modules written to `path`, over `parent`; `logits` picks the logits in its output, as in `cotrain`.
@@ -146,3 +154,20 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     (or to this one before it was trained further), and where `logits` is missing.
     """
     return Modules(**library.read(path, parent, logits))
+
+
+def load_subset(
+    path: str | Path, network: nn.Module | None = None, logits: Callable[[Any], Tensor] | None = None
+) -> Recomposed:
+    """Return the network of a subset that `Modules.save_subset` wrote to `path`: the same as `Modules.recompose` gives.
+
+    `network`: one of the parent's architecture, as its class makes it, on the device that the result shall be on; its
+    values are not used, and it stays as it is. A parent that is a plain `nn.Sequential` of flatten, linear, ReLU and
+    dropout is described in the file, and needs none. `logits` picks the logits in its output, as in `cotrain`.
+
+    Raises FileNotFoundError where there is no file, and ValueError where it is truncated or not of this format or
+    version, where its parts are missing or do not fit each other or the network, and where `network` or `logits` is
+    missing.
+    """
+    modules = Modules(**subsets.read(path, network, logits))
+    return modules.recompose(modules.classes)

@@ -42,7 +42,19 @@ def with_logits(parent: nn.Module, pick: Callable[[Any], Tensor]) -> nn.Module:
 
 def picked(network: nn.Module) -> bool:
     """Say whether a network is one of `with_logits`."""
-    return any(isinstance(hook, _Picked) for hook in network._forward_hooks.values())
+    return picking(network) is not None
+
+
+def picking(network: nn.Module) -> Callable[[Any], Tensor] | None:
+    """Return the function that picks the logits of a network of `with_logits`, or None for another."""
+    return next((hook.pick for hook in network._forward_hooks.values() if isinstance(hook, _Picked)), None)
+
+
+def without_picking(network: nn.Module) -> nn.Module:
+    """Return `network` itself, made to return again what it did before `with_logits`."""
+    for key in [key for key, hook in network._forward_hooks.items() if isinstance(hook, _Picked)]:
+        del network._forward_hooks[key]
+    return network
 
 
 def copied(parent: nn.Module) -> nn.Module:

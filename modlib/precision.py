@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,13 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context of a pass at one of `PRECISIONS`; weights, scores, masks and gradients stay as they are."""
     checks.choice("precision", precision, PRECISIONS)
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def unrounded(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which autocast is off; where it is off already, one that costs nothing."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import modlib
-from modlib import library
+from modlib import library, subsets
 from modlib.parent import parent_hash
 
 
@@ -198,3 +199,176 @@ def test_a_save_that_fails_leaves_the_old_file(modules, tmp_path, monkeypatch):
             modules.save(target)
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
     assert path.read_bytes() == before
+
+
+KINDS = {"parent": False, "conv_parent": True, "tied_parent": True}
+"""Which of them need a network to be handed over."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_subset_is_loaded_without_the_parent(kind, dtype, request, decompose, data, tmp_path):
+    parent = request.getfixturevalue(kind).to(dtype)
+    before, modules = parent_hash(parent), decompose(parent, share_init=False, epochs=1)
+    untrained = copy.deepcopy(parent).float()
+    for values in untrained.state_dict().values():
+        values.fill_(3)
+    drawn, untouched, inputs = torch.get_rng_state(), parent_hash(untrained), data.inputs(data.test_images).to(dtype)
+    for subset in ([2, 0], [1], [0, 1, 2]):
+        modules.save_subset(subset, tmp_path / "s")
+        expected = modules.recompose(subset)
+        for network in (untrained, *([] if KINDS[kind] else [None])):
+            found = modlib.load_subset(tmp_path / "s", network)
+            assert torch.equal(found.log_odds(inputs), expected.log_odds(inputs))
+            assert torch.equal(found.baked()(inputs), expected.baked()(inputs))
+            assert torch.equal(found.classes, expected.classes)
+    assert (parent_hash(parent), parent_hash(untrained)) == (before, untouched)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    if KINDS[kind]:
+        with pytest.raises(ValueError, match=r"network: .* does not describe its network; hand over one"):
+            modlib.load_subset(tmp_path / "s")
+
+
+def test_reading_a_subset_without_this_package(conv_modules, tmp_path):
+    path = tmp_path / "s.safetensors"
+    conv_modules.save_subset([0], path)
+    tensors = load_file(path)
+    with safe_open(path, framework="np") as stored:
+        facts = stored.metadata()
+    assert (facts["format"], facts["version"], json.loads(facts["classes"])) == ("modlib subset", "1", [0])
+    assert json.loads(facts["architecture"]) is None
+    state, written, shapes = conv_modules.parent.state_dict(), set(), json.loads(facts["shapes"])
+    for name, shape in shapes.items():
+        n, raw = int(np.prod(shape)), {}
+        for kind in ("union", "weights", "mask"):
+            raw[kind] = np.frombuffer(zlib.decompress(tensors[f"{kind}/{name}"].tobytes()), np.uint8)
+            written.add(f"{kind}/{name}")
+        union, weight = np.unpackbits(raw["union"]), np.zeros(n)
+        values = raw["weights"].reshape(8, -1).T.copy().view(json.loads(facts["dtypes"])[f"weights/{name}"])
+        weight[union[:n] == 1] = values[:, 0]
+        mask = conv_modules.masks.select([0]).masks[name][0]
+        assert np.array_equal(weight.reshape(shape), (state[name] * mask).numpy())
+        assert np.unpackbits(raw["mask"]).sum() == mask.sum() == union.sum()
+    whole = [name for name in state if name not in shapes and name not in conv_modules.statistics]
+    assert all(np.array_equal(tensors[f"parent/{name}"], state[name].numpy()) for name in whole)
+    own = {f"statistics/{name}" for name in conv_modules.statistics} | {f"parent/{name}" for name in whole}
+    assert tensors.keys() == written | own | {"grafting/weight", "grafting/bias"}
+
+
+def test_values_that_half_precision_holds_are_written_in_it(parent, decompose, tmp_path):
+    with torch.no_grad():
+        parent[1].weight.copy_(parent[1].weight.half())
+    decompose(parent, epochs=1).save_subset([0, 1], tmp_path / "s")
+    tensors = load_file(tmp_path / "s")
+    kept = decompose(parent, epochs=1).masks.union([0, 1])
+    for name, size in (("1.weight", 2), ("3.weight", 8)):
+        assert len(zlib.decompress(tensors[f"weights/{name}"].tobytes())) == size * int(kept[name].sum())
+    assert modlib.load_subset(tmp_path / "s").voters.like.dtype == torch.float64
+
+
+def test_bytes_by_hand():
+    assert subsets.shuffled(torch.tensor([1, 515], dtype=torch.int16)).tolist() == [[1, 3], [0, 2]]
+    stream = subsets.deflated(torch.arange(200).byte())
+    assert subsets.inflated(stream, 200).tolist() == list(range(200))
+    for wrong, most in ((stream, 199), (stream[:-1], 200), (stream + 1, 200), (stream.int(), 200), (stream[None], 200)):
+        with pytest.raises(ValueError, match=r"more than|expected|Error|incorrect"):
+            subsets.inflated(wrong, most)
+
+
+def test_a_subset_of_picked_logits(decompose, inputs, tmp_path):
+    class Net(torch.nn.Linear):
+        def forward(self, inputs):
+            return {"out": super().forward(inputs.flatten(1))}
+
+    def pick(output):
+        return output["out"]
+
+    modules = decompose(Net(16, 3).double(), epochs=1, logits=pick)
+    modules.save_subset([1, 2], tmp_path / "s")
+    with pytest.raises(ValueError, match=r"logits: the modules in .* were made with logits="):
+        modlib.load_subset(tmp_path / "s", Net(16, 3))
+    found = modlib.load_subset(tmp_path / "s", Net(16, 3), pick)
+    assert torch.equal(found(inputs), modules.recompose([1, 2])(inputs))
+
+
+def test_subset_files_that_are_refused(modules, parent, conv_parent, tmp_path):
+    path = tmp_path / "s"
+    for subset, match in (([], "classes: empty"), ([0, 0], "repeated class"), ([7], "no module for class 7")):
+        with pytest.raises(ValueError, match=match):
+            modules.save_subset(subset, path)
+    assert not path.exists()
+    modules.save(path)
+    with pytest.raises(ValueError, match=r"has format 'modlib' version '1'; this package reads 'modlib subset'"):
+        modlib.load_subset(path)
+    modules.save_subset([0, 2], path)
+    with pytest.raises(
+        ValueError, match=r"has format 'modlib subset' version '1'; this package reads 'modlib' version"
+    ):
+        modlib.load(path, parent)
+    with pytest.raises(FileNotFoundError, match=r"path: no file .*missing"):
+        modlib.load_subset(tmp_path / "missing")
+    with pytest.raises(TypeError, match=r"network must be an nn\.Module, got dict"):
+        modlib.load_subset(path, {})
+    with pytest.raises(
+        ValueError, match=r"network: .* has masks of '1.weight' \[6, 16\], the network has no such weight"
+    ):
+        modlib.load_subset(path, conv_parent)
+    more = torch.nn.Sequential(*parent, torch.nn.BatchNorm1d(3))
+    with pytest.raises(ValueError, match=r"parent/4.bias none where its header and the network ask for \[3\]"):
+        modlib.load_subset(path, more)
+    whole = path.read_bytes()
+    for kept in (0.0, 0.01, 0.5, 0.99):
+        path.write_bytes(whole[: int(kept * len(whole))])
+        with pytest.raises(ValueError, match=r"path: .* is damaged"):
+            modlib.load_subset(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("classes", "[0, 1, 2]", "no mask/1.weight that fits"),
+        ("dtypes", None, "no dtypes in its header"),
+        ("dtypes", "{}", r"no weights/1.weight that fits a layer of \[6, 16\]"),
+        ("dtypes", '{"1.weight": "int8"}', "dtypes .* in its header"),
+        ("dtypes", "[[1]]", "dtypes .* in its header"),
+        ("architecture", "[", "architecture in its header that are not JSON"),
+        ("architecture", '[["0", "Conv9d", 3]]', "an architecture of no use in its header: KeyError"),
+        ("architecture", '[["0", "Linear", 3]]', "an architecture of no use in its header: TypeError"),
+        ("architecture", "[3]", "an architecture of no use in its header: TypeError"),
+    ],
+    ids=range(9),
+)
+def test_a_header_of_a_subset_that_does_not_fit(field, value, match, modules, tmp_path):
+    modules.save_subset([0, 2], tmp_path / "s")
+    with safe_open(tmp_path / "s", framework="pt") as stored:
+        tensors, facts = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
+    facts = {name: text for name, text in (facts | {field: value}).items() if text is not None}
+    save_file(tensors, tmp_path / "s", facts)
+    with pytest.raises(ValueError, match=f"path: .* has {match}"):
+        modlib.load_subset(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        ("union/1.weight", lambda t: t + 1, "no union/1.weight that fits"),
+        ("union/1.weight", lambda t: t[:-1], "no union/1.weight that fits"),
+        ("union/1.weight", lambda t: None, "no union/1.weight that fits"),
+        ("union/1.weight", lambda t: subsets.deflated(torch.ones(12).byte()), "no weights/1.weight that fits"),
+        ("mask/1.weight", lambda t: subsets.deflated(torch.ones(1).byte()), "no mask/1.weight that fits"),
+        ("mask/1.weight", lambda t: t.float(), "no mask/1.weight that fits"),
+        ("weights/3.weight", lambda t: t[:0], "no weights/3.weight that fits"),
+        ("parent/1.bias", lambda t: t[:-1], r"parent/1.bias \[5\] where its header and the network ask for \[6\]"),
+        ("grafting/bias", lambda t: None, "grafting/bias none"),
+        ("statistics/x", lambda t: torch.ones(2), "statistics/x .* ask for none"),
+    ],
+    ids=range(10),
+)
+def test_tensors_of_a_subset_that_do_not_fit(name, change, match, modules, tmp_path):
+    modules.save_subset([0, 2], tmp_path / "s")
+    with safe_open(tmp_path / "s", framework="pt") as stored:
+        tensors, facts = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
+    tensors[name] = change(tensors.get(name))
+    save_file({n: t.contiguous() for n, t in tensors.items() if t is not None}, tmp_path / "s", facts)
+    with pytest.raises(ValueError, match=f"path: .* has {match}"):
+        modlib.load_subset(tmp_path / "s")

@@ -19,6 +19,7 @@ from modlib import metrics
 from modlib.data import Dataset
 from modlib.masking import top_k_mask
 from modlib.modules import Modules
+from modlib.passes import masked_parents
 from modlib.seeds import generator
 from modlib.study import figures, printed, tables
 from modlib.study.claims import Claim
@@ -255,7 +256,7 @@ def read_out(trials: Sequence[Trial], decomposed: Sequence[Modules], data: Datas
                 "k": trial.recipe.k,
                 "seed": trial.seed,
                 "module": c,
-                "told_apart": reader.told_apart(modules.recompose([c]).network, c),
+                "told_apart": reader.told_apart(masked_parents(modules.select([c]))[0], c),
                 "at_random": reader.told_apart(random_part(modules, c, trial.seed), c),
                 "by_parent": reader.told_apart(modules.parent, c),
             }
