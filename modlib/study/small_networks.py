@@ -1,0 +1,90 @@
+"""Networks of channels for subsets of a parent's classes, measured: one record for each subset and setting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from modlib.data import Dataset
+from modlib.decomposers.channels import Channels, ChannelSaliency, restricted_accuracy
+from modlib.deploy import cost
+from modlib.study.experiment import Experiment
+from modlib.study.records import Record, Rows, Store
+from modlib.study.trials import trained_parent
+from modlib.zoo.datasets import identity
+
+VERSION = 1
+"""Raised when the same settings give another network."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An own parent that is cut: trained by a recipe of `modlib.zoo.training`."""
+
+    model: str
+    parent_epochs: int
+    parent_recipe: str = "ours"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SmallNetwork:
+    """What decides a subset's network; `settings`: arguments of `Channels.recompose` beside the subset and the data."""
+
+    subject: Subject
+    subset: tuple[int, ...]
+    settings: Mapping[str, Any] = field(hash=False)
+
+    def experiment(self, data: Dataset) -> Experiment:
+        """Return it as an experiment: its record."""
+        parameters = (
+            identity(data) | vars(self.subject) | {"subset": list(self.subset), "settings": dict(self.settings)}
+        )
+        label = f"{data.name}-{self.subject.model}-seed{self.subject.seed}-{'_'.join(map(str, self.subset))}"
+        return Experiment("small_networks", label, identity(data) | vars(self.subject) | of)
+
+
+def measured(networks: Sequence[SmallNetwork], data: Dataset, store: Store) -> list[Record]:
+    """Return the records of networks: read where they are there, else computed and written one by one."""
+
+    @cache
+    def channels(subject: Subject) -> tuple[nn.Module, Channels]:
+        parent = trained_parent(data, subject.model, subject.seed, subject.parent_epochs, store, subject.parent_recipe)
+        return parent, ChannelSaliency().decompose(parent, data, seed=subject.seed, device="cpu")
+
+    def compute(network: SmallNetwork) -> Callable[[], Rows]:
+        return lambda: _rows(network, *channels(network.subject), data)
+
+    sha256 = data.sha256()
+    return [n.experiment(data).run(store, compute(n), data_sha256=sha256) for n in networks]
+
+
+def _rows(network: SmallNetwork, parent: nn.Module, channels: Channels, data: Dataset) -> Rows:
+    """Return a row for the held-out and for the test images; `seconds`: until the network is there."""
+    subset, before = list(network.subset), time.perf_counter()
+    small = channels.recompose(subset, data=data, **network.settings)
+    seconds = time.perf_counter() - before
+    whole, left = cost(parent, channels.example), cost(small, channels.example)
+    common = {
+        "dataset": data.name,
+        "model": network.subject.model,
+        "seed": network.subject.seed,
+        "classes": len(subset),
+        "subset": subset,
+        **{name: left[name] / whole[name] for name in whole},
+        "seconds": seconds,
+    }
+    return [
+        common
+        | {
+            "split": split,
+            "accuracy": restricted_accuracy(small, data, subset, split),
+            "parent_accuracy": restricted_accuracy(parent, data, subset, split, subset),
+        }
+        for split in ("held_out", "test")
+    ]
