@@ -42,9 +42,7 @@ class SmallNetwork:
 
     def experiment(self, data: Dataset) -> Experiment:
         """Return it as an experiment: its record."""
-        parameters = (
-            identity(data) | vars(self.subject) | {"subset": list(self.subset), "settings": dict(self.settings)}
-        )
+        of = {"subset": list(self.subset), "settings": dict(self.settings), "version": VERSION}
         label = f"{data.name}-{self.subject.model}-seed{self.subject.seed}-{'_'.join(map(str, self.subset))}"
         return Experiment("small_networks", label, identity(data) | vars(self.subject) | of)
 
