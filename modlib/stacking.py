@@ -118,10 +118,10 @@ class Stacked(nn.Module):
             self.layers.append(layer)
             places.append(own)
         for i in range(1, len(chains[0]) - 1):
-            places.append(list(torch.arange(sum(len(c[i][1]) for c in chains)).split([len(c[i][1]) for c in chains])))
+            places.append(list(_numbers(sum(len(c[i][1]) for c in chains)).split([len(c[i][1]) for c in chains])))
             self.layers.append(_later_layer([chain[i] for chain in chains], places[-1], places[-2]))
-        before = places[-1] if places else [torch.arange(chain[-1][0].shape[1]) for chain in chains]
-        outputs = [torch.tensor(own) for own in columns]
+        before = places[-1] if places else [_numbers(chain[-1][0].shape[1]) for chain in chains]
+        outputs = [torch.tensor(own, device="cpu") for own in columns]
         self.layers.append(_later_layer([chain[-1] for chain in chains], outputs, before))
         self._places = [[own.unique() for own in layer] for layer in places]
         self.columns = [list(own) for own in columns]
@@ -147,14 +147,14 @@ class Stacked(nn.Module):
         """Return the chains that it was made of, dense; units of a first layer that are equal are one."""
         found = []
         for p, columns in enumerate(self.columns):
-            units = [*(layer[p] for layer in self._places), torch.tensor(columns)]
-            before = [torch.arange(_shape(self.layers[0])[1]), *units[:-1]]
+            units = [*(layer[p] for layer in self._places), torch.tensor(columns, device="cpu")]
+            before = [_numbers(_shape(self.layers[0])[1]), *units[:-1]]
             found.append([_block(*block) for block in zip(self.layers, units, before, strict=True)])
         return found
 
     def one_chain(self) -> Chain:
         """Return it as one chain, dense, with blocks on the diagonal."""
-        return [_block(layer, *map(torch.arange, _shape(layer))) for layer in self.layers]
+        return [_block(layer, *map(_numbers, _shape(layer))) for layer in self.layers]
 
     def weights(self) -> int:
         """Return how many weights its layers would have if they were dense, zeros and all."""
@@ -231,7 +231,7 @@ def _first_layer(parts: Chain) -> tuple[nn.Module, list[Tensor]]:
     units = torch.cat([torch.cat([weight, bias[:, None]], 1) for weight, bias in parts])
     sizes = [len(bias) for _, bias in parts]
     if len(units) == 0:  # a layer without units gets one, of zeros
-        return dense_layer(units.new_zeros(1, units.shape[1] - 1), units.new_zeros(1)), [torch.arange(0) for _ in parts]
+        return dense_layer(units.new_zeros(1, units.shape[1] - 1), units.new_zeros(1)), [_numbers(0) for _ in parts]
     units, places = units.unique(dim=0, return_inverse=True)
     weight, bias = units[:, :-1], units[:, -1].contiguous()
     at = weight.nonzero(as_tuple=True)
@@ -255,6 +255,11 @@ def _later_layer(parts: Chain, places: Sequence[Tensor], before: Sequence[Tensor
     return _layer((where // width, where % width), summed, bias, width)
 
 
+def _numbers(count: int) -> Tensor:
+    """Return 0, 1, ... on the CPU, whatever device new tensors are made on."""
+    return torch.arange(count, device="cpu")
+
+
 def _past(places: Sequence[Tensor]) -> int:
     """Return how many places there are: one more than the last, and at least one."""
     return 1 + max((int(own.max()) for own in places if len(own)), default=0)
@@ -272,5 +277,5 @@ def _warn_no_more() -> None:
     """Spend torch's one warning of a process that its sparse rows are in beta state."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        nothing = torch.zeros(2, dtype=torch.int64)
-        torch.sparse_csr_tensor(nothing, nothing[:0], torch.empty(0), (1, 1), check_invariants=False)
+        nothing = torch.zeros(2, dtype=torch.int64, device="cpu")
+        torch.sparse_csr_tensor(nothing, nothing[:0], nothing[:0].float(), (1, 1), check_invariants=False)
