@@ -5,10 +5,13 @@
 `FixedMasks`          a mask that nothing is learnt for: all edges, the largest weights, random ones
 `PanRajan`            the three older methods of the paper's Table 1: rules on activations
 `WithoutIdleNeurons`  a control for those: the network without the neurons that nothing activates
+`ChannelSaliency`     ours, no masks: smaller and faster networks, whose weights are not the parent's; it recomposes,
+                      and has neither votes nor a file
 
 A further one is a class with that method, in a file of its own.
 """
 
+from modlib.decomposers.channels import ChannelSaliency
 from modlib.decomposers.fixed_masks import FixedMasks
 from modlib.decomposers.interface import Decomposer, Decomposition
 from modlib.decomposers.module_stemming import ModuleStemming
@@ -16,6 +19,7 @@ from modlib.decomposers.pan_rajan import PanRajan, WithoutIdleNeurons
 from modlib.decomposers.shared_mask import SharedMask
 
 __all__ = [
+    "ChannelSaliency",
     "Decomposer",
     "Decomposition",
     "FixedMasks",
