@@ -16,7 +16,7 @@ A zlib stream is a tensor uint8 of its bytes. Floating-point values are written 
 bytes a weight). Metadata (strings): `format` ("modlib subset"), `version` ("1"), `parent` (its hash, see
 `modlib.parent.parent_hash`), and as JSON `classes` (list), `shapes` (layer -> weight shape), `metadata`, `dtypes`
 (tensor -> its type, of weights and of all that is written in float16 instead) and `architecture` (the layers of a
-parent that is a plain `nn.Sequential` of flatten, linear, ReLU and dropout, each [name, kind, *arguments]; else null).
+parent that is a plain `nn.Sequential` of flatten, linear, ReLU and dropout: name, kind, arguments; else null).
 """
 
 from __future__ import annotations

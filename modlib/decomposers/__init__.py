@@ -5,8 +5,7 @@
 `FixedMasks`          a mask that nothing is learnt for: all edges, the largest weights, random ones
 `PanRajan`            the three older methods of the paper's Table 1: rules on activations
 `WithoutIdleNeurons`  a control for those: the network without the neurons that nothing activates
-`ChannelSaliency`     ours, no masks: smaller and faster networks, whose weights are not the parent's; it recomposes,
-                      and has neither votes nor a file
+`ChannelSaliency`     ours, no masks: it recomposes smaller, faster networks, whose weights are not the parent's
 
 A further one is a class with that method, in a file of its own.
 """
