@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from modlib import checks, extras
 from modlib.data import Dataset, Scaling
-from modlib.decomposers.channels import COSTS, ChannelSaliency
+from modlib.decomposers.channels import COSTS, ChannelSaliency, restricted_accuracy
 from modlib.deploy import export, measure
 from modlib.deploy.exporting import outputs, target_of
 from modlib.deploy.programs import read_program
@@ -144,13 +144,8 @@ def accuracies(parent: nn.Module, small: nn.Module, data: Dataset, subset: Seque
         rows = torch.isin(getattr(data, f"{split}_labels"), wanted).nonzero()[:, 0]
         if len(rows):
             break
-    right, right_of_parent = 0, 0
-    for some in rows.split(256):
-        batch = data.part(split).batch(some)
-        right += int((wanted[outputs(small, batch.inputs)[0].argmax(1)] == batch.labels).sum())
-        theirs = outputs(parent, batch.inputs)[0][:, wanted]
-        right_of_parent += int((wanted[theirs.argmax(1)] == batch.labels).sum())
-    first, second = 100 * right_of_parent / len(rows), 100 * right / len(rows)
+    first = 100 * restricted_accuracy(parent, data, subset, split, subset)
+    second = 100 * restricted_accuracy(small, data, subset, split)
     which = {"held_out": "held-out", "test": "test", "train": "training (there are no others)"}[split]
     return (
         f"accuracy on {len(rows):,} {which} images of the classes: parent restricted to them {first:.2f}%, "

@@ -84,9 +84,8 @@ def masked_chain(layers: Sequence[nn.Linear], masks: Mapping[int, Tensor], weigh
 def without_dead_units(chain: Chain) -> Chain:
     """Return the same function without the hidden units that are constant or have no part in the output."""
     chain = list(chain)
-    for i, (weight, bias) in enumerate(chain[:-1]):
-        weight, bias = chain[i]
-        after, shift = chain[i + 1]
+    for i in range(len(chain) - 1):
+        (weight, bias), (after, shift) = chain[i : i + 2]
         varies = (weight != 0).any(1)
         chain[i] = (weight[varies], bias[varies])
         chain[i + 1] = (after[:, varies], shift + after[:, ~varies] @ relu(bias[~varies]))

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from modlib import checks, extras
 from modlib.deploy.exporting import batch_size, export, feeds, on_cpu, session, with_rows
 from modlib.deploy.turns import Program, in_turns, repeated, seconds
-from modlib.parent import arguments, called, each_tensor, frozen_copy
+from modlib.parent import arguments, called, frozen_copy, rows_of
 
 RUNTIMES = ("eager", "onnxruntime")
 PARENT = "parent"
@@ -34,9 +34,8 @@ Key = tuple[str, str]
 @torch.no_grad()
 def cost(network: nn.Module, example: Any) -> dict[str, int]:
     """Return the number of parameters, and of multiply-adds for one image, the first of `example`."""
-    one = each_tensor(example, lambda values: values[:1])
     with FlopCounterMode(display=False) as counter:
-        called(network.eval(), one)
+        called(network.eval(), rows_of(example, slice(1)))
     return {
         "parameters": sum(values.numel() for values in network.parameters()),
         "multiply_adds": counter.get_total_flops() // 2,
