@@ -60,7 +60,7 @@ def test_a_subset_is_a_plain_network_within_its_budget(subset, of, channels, par
 
 def test_without_a_cut_it_is_the_restricted_parent(channels, parent, data):
     inputs = data.inputs(data.test_images)
-    whole = channels.recompose([2, 0], data=data, keep=1.0, repaired=False)
+    whole = channels.recompose([2, 0], data=data, keep=1.0, repair=None)
     torch.testing.assert_close(whole(inputs), parent(inputs)[:, [2, 0]])
 
 
@@ -124,7 +124,7 @@ def test_distillation_brings_a_cut_network_nearer_to_its_parent(channels, parent
     inputs = data.inputs(data.test_images)
     wanted = parent(inputs).detach()[:, [0, 2]].log_softmax(1)
     far, near = (
-        channels.recompose([0, 2], data=data, keep=0.5, images=60, repaired=False, distilled=steps) for steps in (0, 60)
+        channels.recompose([0, 2], data=data, keep=0.5, images=60, repair=None, distilled=steps) for steps in (0, 60)
     )
     loss = [
         nn.functional.kl_div(n(inputs).log_softmax(1), wanted, reduction="batchmean", log_target=True)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from modlib.deploy import measuring, slicing
-from modlib.deploy.repair import repair, targets
+from modlib.deploy.following import relu_follows
+from modlib.deploy.repair import _between, repair, targets
 
 
 class Plain(nn.Module):
@@ -162,3 +163,66 @@ def test_repair_of_a_network_that_lost_nothing_leaves_what_it_computes() -> None
     with torch.no_grad():
         mended = repair(copy.deepcopy(net), targets(net, inputs, batch=16), {}, ridge=1e-6)
         torch.testing.assert_close(mended(inputs), net(inputs), rtol=1e-2, atol=1e-2)
+
+
+class Gated(nn.Module):
+    """Layers that a ReLU follows: as a function, as a module, behind a normalisation; and such that it doesn't."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.function, self.module, self.normed = (nn.Conv2d(c, 3, 1) for c in (3, 3, 3))
+        self.norm, self.relu = nn.BatchNorm2d(3), nn.ReLU(inplace=True)
+        self.added, self.twice, self.smooth = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.read_twice = nn.Conv2d(3, 3, 1)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.relu(self.function(x))
+        x = self.relu(self.module(x))
+        x = self.relu(self.norm(self.normed(x)))
+        x = self.relu(x + self.added(x))
+        x = torch.relu(self.twice(torch.relu(self.twice(x))))
+        x = nn.functional.gelu(self.smooth(x))
+        y = self.read_twice(x)
+        return self.head((torch.relu(y) + y).mean((2, 3)))
+
+
+def test_a_relu_is_found_behind_functions_modules_and_normalisations_and_nowhere_else() -> None:
+    net = made(Gated).requires_grad_(False)
+    assert relu_follows(net, images(2)) == {"function": None, "module": None, "normed": "norm"}
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_the_step_between_target_and_output_is_the_least_of_all() -> None:
+    passed = torch.tensor([0.0, 0.0, 0.5, 1.0, 2.0], dtype=torch.float64)
+    given = torch.tensor([0.7, -1.0, -0.4, 3.0, -5.0], dtype=torch.float64)
+    grid = torch.linspace(-6, 6, 120_001, dtype=torch.float64)[:, None]
+    for penalty in (0.03, 0.3, 1.0):
+        cost = (passed - grid.relu()) ** 2 + penalty * (grid - given) ** 2
+        torch.testing.assert_close(_between(passed, given, penalty), grid[cost.argmin(0), 0], atol=3e-4, rtol=0)
+
+
+def test_errors_below_a_threshold_are_let_go_where_that_buys_accuracy_above_it() -> None:
+    """A scale of -1 turns the threshold round; the layer has no bias of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        net = nn.Sequential(
+            nn.Conv2d(3, 24, 3, bias=False), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 8, 3, bias=False)
+        )
+        net = nn.Sequential(*net, nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 3)).eval()
+        inputs = torch.randn(200, 3, 8, 8)
+    with torch.no_grad():
+        net[4].weight[::2] = -1.0
+        net[4].bias -= 0.3
+    net = with_statistics_of(net, inputs)
+    kept = {"0": torch.arange(0, 24, 3)}
+    cut = slicing.cut(net, inputs[:2], kept)
+    aims = targets(net, inputs)
+
+    def left(kind: str) -> float:
+        small = repair(copy.deepcopy(cut), aims, kept, kind=kind)
+        with torch.no_grad():
+            return float((small[:6](inputs) - net[:6](inputs)).square().mean())
+
+    assert left("nonlinear") < 0.97 * left("linear")
+    assert left("linear") < left("statistics")

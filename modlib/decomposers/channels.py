@@ -19,8 +19,8 @@ from modlib import checks, masking
 from modlib.cotraining import resolve_device
 from modlib.data import Dataset
 from modlib.deploy import measuring, saliency, slicing
+from modlib.deploy import repair as repairing
 from modlib.deploy.distilling import distil
-from modlib.deploy.repair import repair, targets
 from modlib.deploy.saliency import Ranking
 from modlib.parent import called, each_tensor, frozen_copy, in_parts, rows_of
 from modlib.parent_checks import check_parent
@@ -116,7 +116,7 @@ class Channels:
         ridge: float = 1e-3,
         distilled: int = 0,
         mirrored: bool = False,
-        repaired: bool = True,
+        repair: str | None = "nonlinear",
         rule: str = "explained",
         ranking: str = "variance",
         known: Iterable[int] | None = None,
@@ -133,21 +133,23 @@ class Channels:
         training afterwards, see `modlib.deploy.distilling`, on twice as many images; `mirrored` ones are part of it
         where that changes no class.
 
-        For comparisons: `repaired`, whether it is; `rule`, how a budget is shared out among the layers, one of `RULES`;
-        `ranking`, in which order channels are kept, one of `RANKINGS`; `known`, the classes that are known while
-        channels are chosen and repaired: default, the subset.
+        For comparisons: `repair`, one of `modlib.deploy.repair.KINDS`, or None for no repair at all; `rule`, how a
+        budget is shared out among the layers, one of `RULES`; `ranking`, in which order channels are kept, one of
+        `RANKINGS`; `known`, the classes that are known while channels are chosen and repaired: default, the subset.
         """
         chosen = checks.subset(subset, self.classes)
         _check(keep, within, of, rule, ranking)
+        if repair is not None:
+            checks.choice("repair", repair, repairing.KINDS)
         checks.whole("images", images, 4)
         seen = chosen if known is None else checks.subset(known, self.classes)
         inputs = _images(data, seen, images, self.seed, self.parent)
         ranked = self._ranked(inputs, images // 4, seen, ranking)
-        aims = targets(self.parent, inputs, self.seed) if repaired else None
+        aims = None if repair is None else repairing.targets(self.parent, inputs, self.seed)
 
         def made(share: float) -> nn.Module:
             small, kept = self._cut(chosen, ranked, share, of, RULES[rule])
-            return small if aims is None else repair(small, aims, kept, ridge)
+            return small if aims is None or repair is None else repairing.repair(small, aims, kept, ridge, repair)
 
         small = made(keep) if keep is not None else self._smallest(made, chosen, data, within or 0.0)
         if distilled:
@@ -173,6 +175,7 @@ class Channels:
         def made(strength: float) -> tuple[nn.Module, dict[str, Tensor]]:
             kept = {root: r.first(_width(rule(r, strength), len(r.order))) for root, r in ranked.items()}
             small = slicing.cut(self.parent, example, {**kept, self._last: torch.tensor(sorted(subset))})
+            repairing.with_biases(small)  # they are part of the budget
             _reorder(small.get_submodule(self._last), [sorted(subset).index(c) for c in subset])
             return small, kept
 

@@ -18,7 +18,7 @@ from modlib.study.records import Record, Rows, Store
 from modlib.study.trials import trained_parent
 from modlib.zoo.datasets import identity
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings give another network."""
 
 
