@@ -47,7 +47,7 @@ def use_style() -> None:
     )
 
 
-def palette(values: Sequence[float]) -> dict[float, Any]:
+def palette(values: Sequence[Any]) -> dict[Any, Any]:
     """Return a colour for each value of a setting; they stay apart for colour-blind readers."""
     return dict(zip(values, sns.color_palette("colorblind", len(values)), strict=True))
 

@@ -118,12 +118,12 @@ def check_parameters(path: Path, given: Mapping[str, Any]) -> None:
 
 
 def fits(value: Any, declared: str) -> bool:
-    """Return whether `value` is of a declared type: int, float, str, bool, or list[one of them]."""
+    """Return whether `value` is of a declared type: int, float, str, bool, dict, or list[one of them]."""
     if declared.startswith("list["):
         return isinstance(value, list) and all(fits(item, declared[5:-1]) for item in value)
     if isinstance(value, bool) and declared != "bool":
         return False
-    return isinstance(value, TYPES[declared])  # type: ignore[arg-type]
+    return isinstance(value, TYPES[declared.partition("[")[0]])  # type: ignore[arg-type]
 
 
 def execute(layout: Layout, stem: str, parameters: Mapping[str, Any], page: Path) -> None:

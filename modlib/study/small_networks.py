@@ -1,4 +1,4 @@
-"""Networks of channels for subsets of a parent's classes, measured: one record for each subset and setting."""
+"""Networks of channels for subsets of a parent's classes: a record for each subset and setting, and their times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from modlib.data import Dataset
 from modlib.decomposers.channels import Channels, ChannelSaliency, restricted_accuracy
-from modlib.deploy import cost
+from modlib.deploy import cost, measure
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Rows, Store
 from modlib.study.trials import trained_parent
@@ -49,17 +49,54 @@ class SmallNetwork:
 
 def measured(networks: Sequence[SmallNetwork], data: Dataset, store: Store) -> list[Record]:
     """Return the records of networks: read where they are there, else computed and written one by one."""
-
-    @cache
-    def channels(subject: Subject) -> tuple[nn.Module, Channels]:
-        parent = trained_parent(data, subject.model, subject.seed, subject.parent_epochs, store, subject.parent_recipe)
-        return parent, ChannelSaliency().decompose(parent, data, seed=subject.seed, device="cpu")
+    channels = _channels(data, store)
 
     def compute(network: SmallNetwork) -> Callable[[], Rows]:
         return lambda: _rows(network, *channels(network.subject), data)
 
     sha256 = data.sha256()
     return [n.experiment(data).run(store, compute(n), data_sha256=sha256) for n in networks]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Networks of one parent, by name, that are timed beside it, in turns; `repeats`: rounds."""
+
+    networks: Mapping[str, SmallNetwork] = field(hash=False)
+    repeats: int
+
+    @property
+    def subject(self) -> Subject:
+        """The parent of all of them."""
+        (subject,) = {network.subject for network in self.networks.values()}
+        return subject
+
+    def experiment(self, data: Dataset) -> Experiment:
+        """Return it as an experiment: its record."""
+        of = {name: {"subset": list(n.subset), "settings": dict(n.settings)} for name, n in self.networks.items()}
+        parameters = {"timed": of, "repeats": self.repeats, "version": VERSION}
+        label = f"{data.name}-{self.subject.model}-seed{self.subject.seed}-timed"
+        return Experiment("small_networks", label, identity(data) | vars(self.subject) | parameters)
+
+    def run(self, data: Dataset, store: Store) -> Record:
+        """Return its record: a row for each network, runtime and batch (`modlib.deploy.measure`), one thread."""
+        return self.experiment(data).run(store, lambda: self._rows(data, store), data_sha256=data.sha256())
+
+    def _rows(self, data: Dataset, store: Store) -> Rows:
+        parent, channels = _channels(data, store)(self.subject)
+        made = {name: channels.recompose(list(n.subset), data=data, **n.settings) for name, n in self.networks.items()}
+        return measure(made, parent, channels.example, repeats=self.repeats).rows
+
+
+def _channels(data: Dataset, store: Store) -> Callable[[Subject], tuple[nn.Module, Channels]]:
+    """Return what gives a subject's parent and its channels, once each."""
+
+    @cache
+    def of(subject: Subject) -> tuple[nn.Module, Channels]:
+        parent = trained_parent(data, subject.model, subject.seed, subject.parent_epochs, store, subject.parent_recipe)
+        return parent, ChannelSaliency().decompose(parent, data, seed=subject.seed, device="cpu")
+
+    return of
 
 
 def _rows(network: SmallNetwork, parent: nn.Module, channels: Channels, data: Dataset) -> Rows:

@@ -1,0 +1,280 @@
+"""Small networks for subsets: how far behind the parent, how small, how fast, and what each part of the way brings."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import combinations
+from math import comb
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from scipy import stats
+
+from modlib.data import Dataset
+from modlib.study import figures, records, tables
+from modlib.study.columns import Load, listing, named, stand_in
+from modlib.study.experiment import Experiment
+from modlib.study.records import Record, Store
+from modlib.study.small_networks import SmallNetwork, Subject, Timing, measured
+from modlib.zoo.datasets import load as load_images
+
+LISTED = 10_000
+"""Subsets are drawn from the list of all of them where there are no more than this, else one by one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Subsets of one parent's classes, one setting, and what was asked of the mean over the subsets beforehand.
+
+    `classes`: in each of `count` subsets; `settings`: of `Channels.recompose`. `points` (1/100), `parameters` and
+    `multiply_adds` (shares of the parent's): the goals, 0 for none. `beside`: the plan that this one is a variant of.
+    """
+
+    name: str
+    dataset: str
+    model: str
+    parent_epochs: int
+    parent_recipe: str
+    classes: int
+    count: int
+    settings: dict[str, Any] = field(hash=False)
+    points: float = 0.0
+    parameters: float = 0.0
+    multiply_adds: float = 0.0
+    beside: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        """The parent."""
+        return Subject(self.model, self.parent_epochs, self.parent_recipe)
+
+    @property
+    def parent(self) -> str:
+        """How tables call the parent."""
+        return f"{self.dataset} {self.model}"
+
+    def networks(self, num_classes: int) -> list[SmallNetwork]:
+        """Return a network for every subset: all that there are, or `count` of them, drawn with seed 0."""
+        drawn = subsets(num_classes, self.classes, self.count)
+        return [SmallNetwork(self.subject, subset, self.settings) for subset in drawn]
+
+
+def subsets(num_classes: int, size: int, count: int) -> list[tuple[int, ...]]:
+    """Return up to `count` subsets of so many classes, drawn with seed 0, ascending."""
+    draw, there = random.Random(0), comb(num_classes, size)
+    if there <= count:
+        return list(combinations(range(num_classes), size))
+    if there <= LISTED:
+        return sorted(draw.sample(list(combinations(range(num_classes), size)), count))
+    return sorted(tuple(sorted(draw.sample(range(num_classes), size))) for _ in range(count))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a plan gave: `rows`, one for each subset and split, with `gap`, points against the restricted parent."""
+
+    plan: Plan
+    rows: pd.DataFrame
+    done: list[Record]
+
+    def split(self, name: str = "test") -> pd.DataFrame:
+        """Return the rows of a split, by subset."""
+        return self.rows[self.rows["split"] == name].set_index("subset")
+
+    @property
+    def goal_met(self) -> bool | None:
+        """Whether the mean over the subsets, on test images, is within all goals; None where none was set."""
+        if not self.plan.points:
+            return None
+        of = self.split()
+        sizes = [(of[n].mean(), getattr(self.plan, n)) for n in ("parameters", "multiply_adds")]
+        return bool(of["gap"].mean() >= -self.plan.points and all(is_ <= goal for is_, goal in sizes if goal))
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the page shows: what the plans gave, by name, and the times of one network of some of them."""
+
+    found: Mapping[str, Found]
+    timed: list[Record]
+
+    @property
+    def done(self) -> list[Record]:
+        """All records."""
+        return self.networks + self.timed
+
+    @property
+    def networks(self) -> list[Record]:
+        """The records of all networks; a network of two plans is there twice."""
+        return [r for f in self.found.values() for r in f.done]
+
+    @property
+    def mains(self) -> list[Found]:
+        """The plans that are no variants of others."""
+        return [f for f in self.found.values() if not f.plan.beside]
+
+    def faster(self, name: str, runtime: str, batch: int) -> float | None:
+        """Return how many times faster than the parent a plan's network is, or None where it was not timed."""
+        rows = [row for record in self.timed for row in record.rows]
+        hits = [r["speedup"] for r in rows if (r["network"], r["runtime"], r["batch"]) == (name, runtime, batch)]
+        return hits[0] if hits else None
+
+
+def run(plans: Sequence[Mapping[str, Any]], timed: Sequence[str], repeats: int, store: Store) -> Page:
+    """Return what all plans gave; `timed`: names of those whose first subset's network is timed beside its parent."""
+    return _run(plans, timed, repeats, store, cache(load_images))
+
+
+def experiments(
+    *, plans: Sequence[Mapping[str, Any]], timed: Sequence[str], repeats: int, results: str, **_: Any
+) -> list[Experiment]:
+    """Return the experiments that the page reads, from its parameters."""
+    store = listing(results)
+    _run(plans, timed, repeats, store, cache(stand_in))
+    return store.asked
+
+
+def _run(plans: Sequence[Mapping[str, Any]], timed: Sequence[str], repeats: int, store: Store, load: Load) -> Page:
+    asked = named("plans", plans, Plan)
+    by_name = {plan.name: plan for plan in asked}
+    for plan in asked:
+        if plan.beside and plan.beside not in by_name:
+            raise ValueError(f"plans: {plan.name!r} is beside {plan.beside!r}, which is none of {sorted(by_name)}")
+    if unknown := set(timed) - by_name.keys():
+        raise ValueError(f"timed: {sorted(unknown)} are none of the plans {sorted(by_name)}")
+    found = {plan.name: _found(plan, load(plan.dataset), store) for plan in asked}
+    parents = {(by_name[name].dataset, by_name[name].subject): None for name in timed}
+    times = []
+    for dataset, subject in parents:
+        mine = [by_name[n] for n in timed if (by_name[n].dataset, by_name[n].subject) == (dataset, subject)]
+        data = load(dataset)
+        first = {plan.name: plan.networks(data.num_classes)[0] for plan in mine}
+        times.append(Timing(first, repeats).run(data, store))
+    return Page(found, times)
+
+
+def _found(plan: Plan, data: Dataset, store: Store) -> Found:
+    done = measured(plan.networks(data.num_classes), data, store)
+    rows = pd.DataFrame([row | {"subset": tuple(row.get("subset", ()))} for r in done for row in r.rows])
+    if "accuracy" in rows:  # not where records are only named
+        rows["gap"] = 100 * (rows["accuracy"] - rows["parent_accuracy"])
+    return Found(plan, rows, done)
+
+
+def gap(values: pd.Series) -> str:
+    """Return points against the parent: mean over subsets, and its standard error."""
+    points = np.asarray(values, dtype=float)
+    error = f" ± {stats.sem(points):.2f}" if len(points) > 1 else ""
+    return f"{points.mean():+.2f}{error}"
+
+
+def answer(page: Page) -> Markdown:
+    """Return the answer in sentences, one for each plan with a goal."""
+    said = []
+    for f in page.mains:
+        of, plan = f.split(), f.plan
+        n = f"{len(of)} subset{'s' if len(of) > 1 else ''} of {plan.classes} classes"
+        fast = page.faster(plan.name, "eager", 1)
+        faster = "" if fast is None else f", {fast:.0f} times faster for one image"
+        verdict = {None: "", True: " Goal **met**.", False: " Goal **missed**."}[f.goal_met]
+        said.append(
+            f"- **{plan.name}** ({plan.parent}, {n}): {gap(of['gap'])} points against the parent restricted to them, "
+            f"with {tables.percent(of['parameters'].mean(), 1)} of its parameters and "
+            f"{tables.percent(of['multiply_adds'].mean(), 1)} of its multiply-adds{faster}.{verdict}"
+        )
+    return Markdown("**Answer** (test images; ± is the standard error over subsets).\n\n" + "\n".join(said))
+
+
+def draw(page: Page) -> Figure:
+    """Draw every subset: points against the restricted parent over the share of its multiply-adds."""
+    frames = [f.split().assign(plan=f.plan.name) for f in page.mains]
+    rows = pd.concat(frames).assign(share=lambda t: 100 * t["multiply_adds"])
+    names = [f.plan.name for f in page.mains]
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.4))
+    sns.scatterplot(rows, x="share", y="gap", hue="plan", style="plan", palette=figures.palette(names), ax=ax, s=28)
+    ax.axhline(0, color="0.4", linewidth=1)
+    ax.set(xlabel="multiply-adds, % of the parent's", ylabel="points against\nthe restricted parent")
+    ax.legend(title="", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def results_table(page: Page) -> Markdown:
+    """Return what every plan gave beside its goals."""
+    shown = []
+    for f in page.mains:
+        of, plan = f.split(), f.plan
+        goal = f"{-plan.points:+.1f} in {_limits(plan)}" if plan.points else "none"
+        shown.append(
+            {
+                "subsets": f"{plan.name}: {len(of)} of {plan.classes} classes",
+                "parent": plan.parent,
+                "restricted parent": tables.percent(of["parent_accuracy"].mean(), 1),
+                "points, test": gap(of["gap"]),
+                "worst": f"{of['gap'].min():+.2f}",
+                "held out": gap(f.split("held_out")["gap"]),
+                "parameters": tables.percent(of["parameters"].mean(), 1),
+                "multiply-adds": tables.percent(of["multiply_adds"].mean(), 1),
+                "s a subset": f"{of['seconds'].mean():.0f}",
+                "goal": goal + {None: "", True: ": met", False: ": missed"}[f.goal_met],
+            }
+        )
+    return tables.table(
+        pd.DataFrame(shown), "Networks for subsets, against the parent restricted to them.", "tab-small"
+    )
+
+
+def _limits(plan: Plan) -> str:
+    sizes = {"parameters": plan.parameters, "multiply-adds": plan.multiply_adds}
+    return ", ".join(f"{tables.percent(v, 0)} of {name}" for name, v in sizes.items() if v) or "any size"
+
+
+def variants_table(page: Page) -> Markdown:
+    """Return every variant beside its plan on the same subsets: what it gives, and the difference, subset by subset."""
+    shown = []
+    for f in page.found.values():
+        if not f.plan.beside:
+            continue
+        mine, whole = f.split(), page.found[f.plan.beside].split()
+        both = mine.index.intersection(whole.index)
+        difference = mine.loc[both, "gap"] - whole.loc[both, "gap"]
+        low, high = records.interval(difference)
+        shown.append(
+            {
+                "variant": f.plan.name,
+                "of": f.plan.beside,
+                "n": str(len(both)),
+                "points, test": gap(mine["gap"]),
+                "multiply-adds": tables.percent(mine["multiply_adds"].mean(), 1),
+                "against the plan": f"{difference.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
+                "s a subset": f"{mine['seconds'].mean():.0f}",
+            }
+        )
+    return tables.table(pd.DataFrame(shown), "Variants, subset by subset; 95% interval of the mean.", "tab-variants")
+
+
+def times_table(page: Page) -> Markdown:
+    """Return the milliseconds of one network of each timed plan, beside its parent's."""
+    shown = [
+        {
+            "network": row["network"],
+            "runtime": {"eager": "torch", "onnxruntime": "ONNX Runtime"}[row["runtime"]],
+            "batch": row["batch"],
+            "ms (quartiles)": f"{row['ms']:.3g} ({row['ms_25']:.3g} to {row['ms_75']:.3g})",
+            "times faster": f"{row['speedup']:.1f}",
+            "float32 kB": f"{row['bytes_float32'] / 1000:,.0f}",
+            "ONNX kB": "-" if row["bytes_onnx"] is None else f"{row['bytes_onnx'] / 1000:,.0f}",
+        }
+        for record in page.timed
+        for row in record.rows
+    ]
+    return tables.table(
+        pd.DataFrame(shown), "Milliseconds of a call, one thread, in turns with the parent.", "tab-small-times"
+    )

@@ -1,0 +1,106 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A subset of the classes in a small, fast network
+#
+# **Question.** Someone needs two, five or ten of a classifier's classes. How small and how fast can their network be, and
+# what does it cost in accuracy?
+
+# %% tags=["parameters", "hide-input"]
+plans: list[dict] = [
+    {
+        "name": "pairs", "dataset": "digits", "model": "fc1", "parent_epochs": 20, "parent_recipe": "published",
+        "classes": 2, "count": 3, "settings": {"keep": 0.5}, "points": 2.0, "multiply_adds": 0.5,
+    },
+    {
+        "name": "class-blind", "dataset": "digits", "model": "fc1", "parent_epochs": 20, "parent_recipe": "published",
+        "classes": 2, "count": 3, "settings": {"keep": 0.5, "known": list(range(10))}, "beside": "pairs",
+    },
+]  # fmt: skip # see modlib.study.pages.small_networks.Plan; points, parameters, multiply_adds: goals set beforehand
+timed: list[str] = ["pairs"]  # plans whose first subset's network is timed beside the parent
+repeats: int = 5  # rounds of the timing
+results: str = ""  # folder of records and parents; empty: keep none
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+
+from modlib.study import figures, records, tables
+from modlib.study.columns import kept_or_scratch
+from modlib.study.pages import small_networks
+
+figures.use_style()
+store = kept_or_scratch(results)
+page = small_networks.run(plans, timed, repeats, store)
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+small_networks.answer(page)
+
+# %% [markdown]
+# **Caveat.** This is ours, not the paper's: *these weights are not the parent's*. Channels are cut out and what is left is
+# solved anew, without labels. The paper's modules keep every weight as it was, and are bigger and slower than this.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Every subset's network: points of test accuracy against the parent restricted to the same classes (+ is better), over the share of the parent's multiply-adds.", "name": "fig-small-networks"}, "image": {"alt": "Points of a few groups, each at its own share of the multiply-adds; most lie a little below zero."}}
+small_networks.draw(page)
+plt.show()
+
+# %% [markdown]
+# ## What came out, beside what was asked
+#
+# Goals were set before test images were read. Everything is chosen on held-out images. *restricted parent* is the whole
+# parent, its logits cut to the subset, asked about the same images. *s a subset* is the time until the network is there,
+# on one core, with another process beside it.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+small_networks.results_table(page)
+
+# %% [markdown]
+# ## Milliseconds
+#
+# The first subset of a plan, in the runtimes that a user would use. The networks and their parent take turns in every
+# round, so that all of them meet the same machine.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+small_networks.times_table(page)
+
+# %% [markdown]
+# ## What each part brings
+#
+# Each variant changes one thing. *Class-blind* doesn't know the subset: it chooses channels and repairs on images of all
+# classes, then cuts the logits. The difference is what a decomposition adds to pruning.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+small_networks.variants_table(page)
+
+# %% [markdown]
+# ## How it is done
+#
+# 1. **Which channels.** On a few hundred images of the subset: how the channels of a layer vary together, and how much the
+#    log-odds *within the subset* depend on them. Channels are taken one after another, each time the one that explains most
+#    of what is still open (`modlib.deploy.saliency`). In every layer the same share is explained; that sets the widths.
+# 2. **Cut.** The other channels are removed for good (`modlib.deploy.slicing`).
+# 3. **Repair.** Layer by layer, the weights that are left are solved anew so that each layer gives what the parent's layer
+#    gave. Where a ReLU follows, errors below its threshold cost nothing (`modlib.deploy.repair`). No labels, no gradient.
+#
+# ```python
+# channels = modlib.decomposers.ChannelSaliency().decompose(parent, data, seed=0)
+# small = channels.recompose([3, 5], data=data, keep=0.12)  # a plain nn.Module with two logits
+# ```
+#
+# *Distilled* plans train the result for some hundred steps to say what the parent says: cheap and free of labels, but
+# training, and named apart.
+
+# %% tags=["nbval-check-output"]
+records.export(store, "small_networks", page.networks, {"plans": plans, "timed": timed, "repeats": repeats})
+print(len(page.networks), "records")
+
+# %% [markdown]
+# **Re-run it:** `modlib reproduce small_networks -p repeats 3`, or with plans of your own.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+tables.where_from(page.done, "tab-from-small-networks", {"plans": len(plans), "repeats": repeats})
