@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ COSTS = ("multiply_adds", "parameters")
 MULTIPLE = 8
 """Widths are multiples of this, where a layer is wide enough: processors work on so many channels at once."""
 LEAST = 32
-"""Channels that stay of a layer, but no more than a quarter of it."""
+"""Channels that stay of a layer, but no more than a quarter of it; fewer where a budget leaves no other way."""
 KEEPS = (0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02, 0.01)
 """Shares of the parent's cost that are tried for `within`."""
 BATCH = 64
@@ -172,14 +173,16 @@ class Channels:
         example = self.example
         limit = keep * measuring.cost(self.parent, example)[of]
 
-        def made(strength: float) -> tuple[nn.Module, dict[str, Tensor]]:
-            kept = {root: r.first(_width(rule(r, strength), len(r.order))) for root, r in ranked.items()}
+        def made(strength: float, least: int) -> tuple[nn.Module, dict[str, Tensor]]:
+            kept = {root: r.first(_width(rule(r, strength), len(r.order), least)) for root, r in ranked.items()}
             small = slicing.cut(self.parent, example, {**kept, self._last: torch.tensor(sorted(subset))})
             repairing.with_biases(small)  # they are part of the budget
             _reorder(small.get_submodule(self._last), [sorted(subset).index(c) for c in subset])
             return small, kept
 
-        found = _within(made, lambda net: measuring.cost(net, example)[of] <= limit)
+        ways = (partial(made, least=least) for least in (LEAST, 1))
+        fits = (_within(way, lambda net: measuring.cost(net, example)[of] <= limit) for way in ways)
+        found = next((small for small in fits if small is not None), None)
         if found is None:
             raise TooLittle("keep: so little that not one network is small enough; ask for more")
         small, kept = found
@@ -251,11 +254,11 @@ def _relative(saliency: Tensor) -> Tensor:
     return saliency / saliency.mean().clamp(min=1e-30)
 
 
-def _width(count: int, channels: int) -> int:
+def _width(count: int, channels: int, least: int = LEAST) -> int:
     """Return a width near `count`: a multiple of `MULTIPLE`, see `LEAST`; in layers too narrow for that, `count`."""
     if channels < 2 * MULTIPLE:
         return max(1, min(count, channels))
-    least = max(MULTIPLE, min(LEAST, channels // 4))
+    least = max(MULTIPLE, min(least, channels // 4))
     return min(channels, max(least, round(count / MULTIPLE) * MULTIPLE))
 
 
