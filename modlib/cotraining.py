@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from modlib import checks, masking, shared_mask
-from modlib.data import Dataset
+from modlib.data import Data
 from modlib.engines import Engine, checkpoints, engine_class, make_engine
 from modlib.engines.sharding import Shard
 from modlib.engines.start import epoch_order as epoch_order
@@ -40,7 +40,7 @@ Callback = Callable[[int, int, Modules], None]
 
 def cotrain(
     parent: nn.Module,
-    data: Dataset,
+    data: Data,
     *,
     k: float | Mapping[str, float],
     alpha: float,
@@ -168,7 +168,7 @@ def cotrain(
 
 def cotrain_population(
     runs: Sequence[Run],
-    data: Dataset,
+    data: Data,
     *,
     engine: str = "auto",
     device: str | torch.device = "auto",
@@ -190,7 +190,7 @@ def cotrain_population(
             warnings.warn(line, stacklevel=3)
         if runs[0].recipe.method == "base":
             return _cotrain_from_base(runs, data, classes, engine, device, callback)
-        chosen = engine_class(engine, runs, classes, device)
+        chosen = engine_class(engine, runs, classes, data, device)
         saved = _Saved(checkpoint, _agreed_identity(runs, data, chosen.__name__, checkpoint))
         if runs[0].recipe.shared_epochs:
             checkpoints.check(saved.path, saved.identity)
@@ -211,7 +211,7 @@ class _Saved:
 
 
 def _started_from_one_mask(
-    runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device, saved: _Saved
+    runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device, saved: _Saved
 ) -> list[Run]:
     """Return the runs with what a mask trained for all classes gives their modules to start from.
 
@@ -229,7 +229,7 @@ def _started_from_one_mask(
 
 def _cotrain_from_base(
     runs: Sequence[Run],
-    data: Dataset,
+    data: Data,
     classes: tuple[int, ...],
     engine: str,
     device: torch.device,
@@ -258,7 +258,7 @@ def _cotrain_from_base(
 def _train(
     engine: Engine,
     runs: Sequence[Run],
-    data: Dataset,
+    data: Data,
     callback: Callback | None,
     saved: _Saved,
     stemming_from: int | None,
@@ -281,27 +281,28 @@ def _train(
         latest = engine.average()
         check_finite(latest, epoch)
         if callback is not None:
-            for i, modules in enumerate(_described(engine, runs)):
+            for i, modules in enumerate(_described(engine, runs, data.class_names)):
                 callback(i, epoch + 1, modules)
         if saved.path is not None and (pace.is_due() or epoch + 1 == epochs):
             with pace.writing():
                 checkpoints.save(engine, saved.identity, saved.path, epoch + 1)
-    return _described(engine, runs)
+    return _described(engine, runs, data.class_names)
 
 
-def _described(engine: Engine, runs: Sequence[Run]) -> list[Modules]:
-    """Return the modules of every run with recipe and seed, and whether their logits are picked, in their metadata."""
+def _described(engine: Engine, runs: Sequence[Run], names: Sequence[str] | None) -> list[Modules]:
+    """Return the modules of every run with recipe, seed, names of classes, and whether logits are picked."""
     return [
         replace(
             modules,
             metadata={"recipe": asdict(run.recipe), "recipe_version": VERSION, "seed": run.seed}
-            | ({"logits": "picked"} if picked(run.parent) else {}),
+            | ({"logits": "picked"} if picked(run.parent) else {})
+            | ({"class_names": list(names)} if names else {}),
         )
         for modules, run in zip(engine.modules(), runs, strict=True)
     ]
 
 
-def _agreed_identity(runs: Sequence[Run], data: Dataset, engine: str, checkpoint: Path | None) -> str:
+def _agreed_identity(runs: Sequence[Run], data: Data, engine: str, checkpoint: Path | None) -> str:
     """Return the identity of a population that is saved; raise ValueError where the processes' are not one."""
     shard = Shard.here()
     if checkpoint is None and shard.size == 1:
@@ -315,7 +316,7 @@ def _agreed_identity(runs: Sequence[Run], data: Dataset, engine: str, checkpoint
     return own
 
 
-def identity(runs: Sequence[Run], data: Dataset, engine: str) -> str:
+def identity(runs: Sequence[Run], data: Data, engine: str) -> str:
     """Return what a checkpoint must agree in: recipes, seeds, classes, parents, what is masked, data and engine."""
     each = [
         (asdict(run.recipe), run.seed, run.classes, parent_hash(run.parent), masked, run.start is not None)
@@ -325,7 +326,7 @@ def identity(runs: Sequence[Run], data: Dataset, engine: str) -> str:
     return repr((VERSION, data.sha256(), each, _seen(data), engine))
 
 
-def _seen(data: Dataset) -> tuple[Any, ...]:
+def _seen(data: Data) -> tuple[Any, ...]:
     """Return what a preprocessing makes of two images: their shape, and where it is not random, their mean."""
     source = data.part("train")
     one, other = (source.batch(torch.arange(min(2, len(source.labels)))).inputs for _ in range(2))
@@ -379,15 +380,27 @@ def _check_normalisation(parent: nn.Module) -> None:
         )
 
 
-def _check_population(runs: Sequence[Run], data: Dataset) -> tuple[int, ...]:
+def _check_present(asked: tuple[int, ...] | None, data: Data) -> None:
+    """Warn of classes that get no module, having no training images; ValueError where one of them is asked for."""
+    missing = sorted(set(range(data.num_classes) if asked is None else asked) - set(data.present))
+    if missing and asked is not None:
+        raise ValueError(f"classes: {missing} have no training images")
+    if missing:
+        warnings.warn(f"data: classes {missing} have no training images, and get no modules", stacklevel=5)
+
+
+def _check_population(runs: Sequence[Run], data: Data) -> tuple[int, ...]:
     """Check everything that can be checked before work starts; return the classes of the modules."""
     if not runs:
         raise ValueError("runs: empty; a population needs at least one run")
-    if not isinstance(data, Dataset):
-        raise TypeError(f"data must be a modlib Dataset, got {type(data).__name__}; see modlib.data.from_arrays")
+    if not isinstance(data, Data):
+        raise TypeError(
+            f"data must be one of modlib's, got {type(data).__name__}; see modlib.data.images, .tensors and .dataset"
+        )
     first = runs[0]
     known = range(data.num_classes)
-    classes = tuple(checks.subset(known if first.classes is None else first.classes, known))
+    classes = tuple(checks.subset(data.present if first.classes is None else first.classes, known))
+    _check_present(first.classes, data)
     for run in runs:
         checks.whole("seed", run.seed, 0)
         if not callable(run.policy):

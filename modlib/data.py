@@ -1,73 +1,33 @@
 """Data: what is decomposed on, with the preprocessing that the parent and its modules take.
 
-A data set has three parts. Whoever trains or measures asks a part for batches by the numbers of their rows
-(`Source.batch`), which are stable: the table of the vote and the passes of one module after another mean the same image
-by the same number. What an image is, and how an input is made of it, is known here alone. `modlib.zoo.datasets` loads
-the book's own by name.
+A data set has three parts, each a source of batches (`modlib.sources`). Of one's own there are three kinds: `images`
+(uint8 arrays, lists of PIL images), `tensors` (floats of any shape, token ids, dicts and tuples of them, data frames)
+and `dataset` (any map-style dataset of torch, read as it is needed). `modlib.zoo.datasets` loads the book's by name.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-from modlib import augmentation, checks
+from modlib import checks, sources
+from modlib.labels import Numbering
+from modlib.parent import each_tensor, number_of_rows
+from modlib.sources import Augment, Images, Preprocess, Rows, Source, Tensors, flat
 
 SPLITS = ("train", "held_out", "test")
-Preprocess = Callable[[Tensor], Tensor]
-"""uint8 images [B, ...] -> the float inputs of a network [B, ...]."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some rows of a source: their numbers (int64 [B]), inputs as the parent takes them, and labels (int64 [B])."""
-
-    rows: Tensor
-    inputs: Any
-    labels: Tensor
-
-
-class Source(Protocol):
-    """One part of a data set, as training and measuring see it: n rows with labels, and batches of them."""
-
-    @property
-    def labels(self) -> Tensor:
-        """The class of every row: int64 [n]."""
-
-    def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
-        """Return the rows of these numbers (int64 [B]), augmented (see `modlib.augmentation`) with the draws of `draw`.
-
-        Inputs and labels are where the source is. Inputs are a tensor, or whatever `modlib.parent.functional_call`
-        hands to a parent; what is not floating-point in them reaches the parent as it is.
-        """
-
-    def to(self, device: str | torch.device) -> Source:
-        """Return the source with all that it holds on `device`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """A source of uint8 images [n, H, W] or [n, H, W, 3] with labels int64 [n]."""
-
-    images: Tensor
-    labels: Tensor
-    preprocess: Preprocess
-
-    def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
-        """See `Source.batch`."""
-        images = self.images[rows]
-        if draw is not None:
-            images = augmentation.augment(images, augment, draw)
-        return Batch(rows, self.preprocess(images), self.labels[rows])
-
-    def to(self, device: str | torch.device) -> Images:
-        """See `Source.to`."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+SHOWN = 64
+"""Rows that are looked at before work starts, of data that are read as they are needed."""
+D = TypeVar("D", bound="Data")
 
 
 @dataclass(frozen=True)
@@ -88,12 +48,59 @@ class Scaling:
         return scaled.sub_(mean).div_(std)
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images (uint8, [n, H, W] or [n, H, W, 3]) and labels (int64 [n]) in three splits.
+class Data(ABC):
+    """A data set: `train` is trained on, `held_out` is used for choosing, `test` is read at the end.
 
-    `train` is what is trained on, `held_out` is cut from the end of the training images and used for choosing, `test`
-    is read at the end. A split may be empty, `train` may not.
+    Labels are the numbers of the parent's outputs, from 0; `class_names`: of all N, where they have names. A split may
+    be empty, `train` may not.
+    """
+
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...] | None
+    train_labels: Tensor
+    held_out_labels: Tensor
+    test_labels: Tensor
+
+    @abstractmethod
+    def part(self, name: str) -> Source:
+        """Return "train", "held_out" or "test" as a source of batches; raise ValueError where it is empty."""
+
+    @abstractmethod
+    def only(self: D, classes: Iterable[int]) -> D:
+        """Return the data set with the training images of `classes` alone."""
+
+    @abstractmethod
+    def to(self: D, device: str | torch.device) -> D:
+        """Return the data set with all that it holds on `device`."""
+
+    @abstractmethod
+    def check_inputs(self) -> None:
+        """Raise where there is something that networks cannot take."""
+
+    @abstractmethod
+    def sha256(self) -> str:
+        """Return the SHA-256 over what it holds, as recorded with every result."""
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """The classes that have training images."""
+        return tuple(self.train_labels.unique().tolist())
+
+    def _inside(self, classes: Iterable[int]) -> Tensor:
+        """Return which training images are of some classes: bool [n]; ValueError where none is."""
+        asked = checks.subset(classes, range(self.num_classes))
+        inside = torch.isin(self.train_labels, torch.tensor(asked, device=self.train_labels.device))
+        if not bool(inside.any()):
+            raise ValueError(f"classes: there are no training images of {asked}")
+        return inside
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset(Data):
+    """Images (uint8, [n, H, W] or [n, H, W, C]) and labels (int64 [n]) in three splits, see `Data`.
+
+    `augment`: a function that changes one input, as the network takes it, at random; in training alone.
     """
 
     name: str
@@ -105,14 +112,16 @@ class Dataset:
     test_labels: Tensor
     num_classes: int
     preprocess: Preprocess = field(default_factory=Scaling)
+    class_names: tuple[str, ...] | None = None
+    augment: Augment | None = None
 
     def inputs(self, images: Tensor) -> Tensor:
         """Return what networks take: float32 [B, C, H, W], scaled and normalised, of uint8 `images`."""
         return self.preprocess(images)
 
     def part(self, name: str) -> Source:
-        """Return "train", "held_out" or "test" as a source of batches; raise ValueError where it is empty."""
-        return Images(*self.split(name), self.preprocess)
+        """See `Data.part`."""
+        return Images(*self.split(name), self.preprocess, self.augment)
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Return images and labels of "train", "held_out" or "test"; raise ValueError where it is empty."""
@@ -123,11 +132,8 @@ class Dataset:
         return images, labels
 
     def only(self, classes: Iterable[int]) -> Dataset:
-        """Return the data set with the training images of `classes` alone."""
-        asked = checks.subset(classes, range(self.num_classes))
-        inside = torch.isin(self.train_labels, torch.tensor(asked, device=self.train_labels.device))
-        if not bool(inside.any()):
-            raise ValueError(f"classes: there are no training images of {asked}")
+        """See `Data.only`."""
+        inside = self._inside(classes)
         return replace(self, train_images=self.train_images[inside], train_labels=self.train_labels[inside])
 
     def to(self, device: str | torch.device) -> Dataset:
@@ -154,6 +160,393 @@ class Dataset:
                 digest.update(name.encode())
                 digest.update(value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Data):
+    """Three sources of any kind, see `Data`."""
+
+    name: str
+    train: Source
+    held_out: Source | None
+    test: Source | None
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def train_labels(self) -> Tensor:  # type: ignore[override]
+        """Labels of what is trained on: int64 [n]."""
+        return self.train.labels
+
+    @property
+    def held_out_labels(self) -> Tensor:  # type: ignore[override]
+        """Labels of what is held out."""
+        return self.train.labels[:0] if self.held_out is None else self.held_out.labels
+
+    @property
+    def test_labels(self) -> Tensor:  # type: ignore[override]
+        """Labels of the test images."""
+        return self.train.labels[:0] if self.test is None else self.test.labels
+
+    def part(self, name: str) -> Source:
+        """See `Data.part`."""
+        checks.choice("split", name, SPLITS)
+        source: Source | None = getattr(self, name)
+        if source is None:
+            raise ValueError(f"split: data set {self.name!r} has no {name} images")
+        return source
+
+    def only(self, classes: Iterable[int]) -> Samples:
+        """See `Data.only`."""
+        return replace(self, train=self.train.take(self._inside(classes).nonzero()[:, 0]))
+
+    def to(self, device: str | torch.device) -> Samples:
+        """See `Data.to`."""
+        moved = {name: source.to(device) for name in SPLITS if (source := getattr(self, name)) is not None}
+        return replace(self, **moved)
+
+    def check_inputs(self) -> None:
+        """See `Data.check_inputs`; of some rows."""
+        rows = torch.arange(min(SHOWN, len(self.train_labels)), device=self.train_labels.device)
+        for values in flat(self.train.batch(rows).inputs):
+            checks.finite("inputs", values)
+
+    def sha256(self) -> str:
+        """See `Data.sha256`."""
+        return sources.sha256([self.train, self.held_out, self.test])
+
+
+Given = tuple[Any, Any]
+"""Inputs and labels of a part."""
+
+
+def images(
+    x: Any,
+    y: Any,
+    *,
+    test: Given | None = None,
+    held_out: Given | int = 0,
+    preprocess: Preprocess | None = None,
+    augment: Augment | None = None,
+    classes: Sequence[Any] | None = None,
+    num_classes: int | None = None,
+    empty: bool = False,
+    name: str = "images",
+) -> Dataset:
+    """Return a data set of images in memory.
+
+    `x`: uint8 [n, H, W], [n, H, W, C] or [n, C, H, W] (an array, a tensor, or a list of PIL images or arrays of one
+    size). `y`: labels [n]: whole numbers, texts or truth values, see `modlib.labels.Numbering.of` for `classes` and
+    `num_classes`. `test`: images and labels; `held_out`: the same, or how many are cut from the end of the training
+    images. `preprocess` turns uint8 images [B, H, W] or [B, H, W, C] into the float inputs of the network; default:
+    pixel / 255, [B, C, H, W]. `augment` changes one such input at random, in training alone. `empty`: whether classes
+    without training images may be; they get no module. Raises TypeError or ValueError for anything else.
+    """
+    parts, numbering = _parts(x, y, test, held_out, _uint8, classes, num_classes, empty)
+    (own, own_labels), (held, held_labels), (last, last_labels) = parts
+    for which, part in (("held_out", held), ("test", last)):
+        if part.shape[1:] != own.shape[1:]:
+            raise ValueError(f"{which}: images of {tuple(part.shape[1:])}, those of training {tuple(own.shape[1:])}")
+    return Dataset(
+        name,
+        own,
+        own_labels,
+        held,
+        held_labels,
+        last,
+        last_labels,
+        num_classes=len(numbering.values),
+        preprocess=preprocess or Scaling(),
+        class_names=numbering.names,
+        augment=augment,
+    )
+
+
+def tensors(
+    x: Any,
+    y: Any,
+    *,
+    test: Given | None = None,
+    held_out: Given | int = 0,
+    augment: Augment | None = None,
+    classes: Sequence[Any] | None = None,
+    num_classes: int | None = None,
+    empty: bool = False,
+    name: str = "tensors",
+) -> Samples:
+    """Return a data set of what the parent takes: a tensor, array or data frame [n, ...], or a dict or tuple of them.
+
+    Floating-point numbers reach the parent in its precision, whole numbers (token ids) as they are. A dict is handed
+    over by name, a tuple by position. The other arguments are those of `images`; `augment` takes one row of `x`. Raises
+    TypeError for what is no numbers (a data frame's columns of texts by name), ValueError for NaN or infinity.
+    """
+    parts, numbering = _parts(x, y, test, held_out, _numbers, classes, num_classes, empty)
+    train, other, last = (Tensors(inputs, labels, augment) if len(labels) else None for inputs, labels in parts)
+    assert train is not None
+    return Samples(name, train, other, last, len(numbering.values), numbering.names)
+
+
+def dataset(
+    train: Any,
+    labels: Any = None,
+    *,
+    test: Any = None,
+    held_out: Any = 0,
+    unpack: Callable[[Any], tuple[Any, Any]] | None = None,
+    collate: Callable[[list[Any]], Any] = default_collate,
+    augment: Augment | None = None,
+    workers: int = 0,
+    classes: Sequence[Any] | None = None,
+    num_classes: int | None = None,
+    empty: bool = False,
+    name: str = "dataset",
+) -> Samples:
+    """Return a data set over map-style datasets of torch (ImageFolder for one), whose items are read as needed.
+
+    An item is a pair of an input and a label; `unpack` makes one of anything else. `labels` [n], else those that the
+    dataset lists as `targets` or `labels`, else every item is read once for its label. `test`, `held_out`: datasets of
+    the same kind, for `held_out` also how many items are cut, evenly spread. Names of classes are those of `classes`,
+    else the dataset's own (`dataset.classes`). `collate`: a list of inputs -> inputs. `workers`: threads that read.
+
+    A transform of the dataset acts whenever an item is read, at test time too: what is random belongs into `augment`,
+    see `images`. Raises TypeError for a DataLoader or an iterable dataset, ValueError for a dataset that is empty or
+    lies about its length, and where items are no pairs or differ in shape from one reading to the next.
+    """
+    checks.whole("workers", workers, 0)
+    own = [str(c) for c in train.classes] if classes is None and _named(train) else None
+    given = {"train": train, "test": test} | ({} if isinstance(held_out, int) else {"held_out": held_out})
+    for which, items in given.items():
+        if items is not None:
+            _check_items(which, items, unpack, collate)
+    found = {
+        which: _labels_of(which, items, labels if which == "train" else None, unpack)
+        for which, items in given.items()
+        if items is not None
+    }
+    if own is not None and num_classes is None:
+        num_classes = len(own)
+    numbering = Numbering.of(found["train"], classes=classes, num_classes=num_classes)
+    names = tuple(own) if own is not None and len(own) == len(numbering.values) else numbering.names
+    made: dict[str, Source] = {
+        which: Rows(
+            given[which],
+            torch.arange(len(values)),
+            numbering.numbers(which, values),
+            unpack or tuple,
+            collate,
+            augment,
+            workers,
+        )
+        for which, values in found.items()
+    }
+    if isinstance(held_out, int) and held_out:
+        made["train"], made["held_out"] = _spread(made["train"], held_out)
+    _check_present(made["train"].labels, numbering, empty)
+    return Samples(name, made["train"], made.get("held_out"), made.get("test"), len(numbering.values), names)
+
+
+def _named(items: Any) -> bool:
+    return isinstance(getattr(items, "classes", None), list | tuple)
+
+
+def _spread(source: Source, count: int) -> tuple[Source, Source]:
+    """Return a source without `count` rows, evenly spread, and these: folders are sorted by class."""
+    n = len(source.labels)
+    _check_cut(count, n)
+    cut = torch.linspace(0, n - 1, count).round().long()
+    left = torch.ones(n, dtype=torch.bool)
+    left[cut] = False
+    return source.take(left.nonzero()[:, 0]), source.take(cut)
+
+
+def _check_cut(held_out: int, n: int) -> None:
+    checks.whole("held_out", held_out, 0)
+    if held_out >= n:
+        raise ValueError(f"held_out must be below the number of training images, {n}, got {held_out}")
+
+
+def _check_items(which: str, items: Any, unpack: Any, collate: Callable[[list[Any]], Any]) -> None:
+    """Raise unless `items` is a map-style dataset of pairs whose inputs have one shape."""
+    if isinstance(items, DataLoader):
+        raise TypeError(f"{which}: a DataLoader gives batches in an order of its own; hand over its .dataset")
+    if isinstance(items, IterableDataset) or not (hasattr(items, "__getitem__") and hasattr(items, "__len__")):
+        raise TypeError(f"{which} must be a map-style dataset (len and items by number), got {type(items).__name__}")
+    if len(items) == 0:
+        raise ValueError(f"{which}: the dataset is empty")
+    try:
+        read = [items[i] for i in (0, 0, len(items) - 1)]
+    except Exception as error:  # it is the user's code: it may raise anything
+        raise ValueError(f"{which}: its length is {len(items)}, but item 0 or the last fails: {error!r}") from error
+    if unpack is None and not all(isinstance(item, tuple | list) and len(item) == 2 for item in read):
+        raise ValueError(
+            f"{which}: its items must be pairs of an input and a label, got {type(read[0]).__name__}; "
+            "pass unpack=, a function that makes such a pair of an item"
+        )
+    inputs = [(unpack or tuple)(item)[0] for item in read]
+    try:
+        one, again, _ = (collate([i]) for i in inputs)
+        collate([inputs[0], inputs[2]])
+    except Exception as error:  # it is the user's code: it may raise anything
+        raise ValueError(
+            f"{which}: items cannot be put into one batch; make them tensors of one shape (a transform such as "
+            f"ToTensor and Resize), or pass collate=: {error}"
+        ) from error
+    shapes = [[tuple(t.shape) for t in flat(values)] for values in (one, again)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{which}: item 0 changes its shape from one reading to the next, {shapes[0]} and {shapes[1]}")
+    if any(not torch.equal(a, b) for a, b in zip(flat(one), flat(again), strict=True)):
+        warnings.warn(
+            f"{which}: item 0 changes from one reading to the next: a random transform acts at test time, too; "
+            "move it to augment=",
+            stacklevel=3,
+        )
+
+
+def _labels_of(which: str, items: Any, labels: Any, unpack: Any) -> Any:
+    """Return the labels of a dataset: given, listed by it, or read item by item."""
+    listed = labels
+    for attribute in ("targets", "labels") if unpack is None else ():
+        listed = getattr(items, attribute, None) if listed is None else listed
+    if listed is None:
+        listed = [(unpack or tuple)(items[i])[1] for i in range(len(items))]
+        listed = [value.item() if isinstance(value, Tensor | np.generic) else value for value in listed]
+    if len(listed) != len(items):
+        raise ValueError(f"{which}: {len(listed)} labels for {len(items)} items")
+    return listed
+
+
+def _parts(
+    x: Any,
+    y: Any,
+    test: Given | None,
+    held_out: Given | int,
+    made: Callable[[str, Any], Any],
+    classes: Sequence[Any] | None,
+    num_classes: int | None,
+    empty: bool,
+) -> tuple[list[tuple[Any, Tensor]], Numbering]:
+    """Return inputs and labels of the training, held-out and test part, and the numbering of the classes."""
+    inputs, numbering = made("x", x), Numbering.of(y, classes=classes, num_classes=num_classes)
+    labels = numbering.numbers("y", y)
+    _check_count("y", inputs, labels)
+    cut = 0
+    if isinstance(held_out, int):
+        _check_cut(held_out, len(labels))
+        cut = held_out
+    parts = [(_first(inputs, len(labels) - cut), labels[: len(labels) - cut])]
+    _check_present(parts[0][1], numbering, empty)
+    parts.append((_last(inputs, cut), labels[len(labels) - cut :]))
+    if not isinstance(held_out, int):
+        parts[1] = _given("held_out", held_out, made, numbering)
+    parts.append((_last(inputs, 0), labels[:0]) if test is None else _given("test", test, made, numbering))
+    return parts, numbering
+
+
+def _first(inputs: Any, count: int) -> Any:
+    return each_tensor(inputs, lambda values: values[:count])
+
+
+def _last(inputs: Any, count: int) -> Any:
+    return each_tensor(inputs, lambda values: values[len(values) - count :])
+
+
+def _given(which: str, part: Given, made: Callable[[str, Any], Any], numbering: Numbering) -> tuple[Any, Tensor]:
+    if not isinstance(part, tuple | list) or len(part) != 2:
+        raise TypeError(f"{which} must be a pair, inputs and labels, got {type(part).__name__}")
+    inputs, labels = made(which, part[0]), numbering.numbers(f"{which} labels", part[1])
+    _check_count(f"{which} labels", inputs, labels)
+    return inputs, labels
+
+
+def _check_count(name: str, inputs: Any, labels: Tensor) -> None:
+    if number_of_rows(inputs) != len(labels):
+        raise ValueError(f"{name}: {len(labels)} for {number_of_rows(inputs)} images")
+
+
+def _check_present(labels: Tensor, numbering: Numbering, empty: bool) -> None:
+    missing = sorted(set(range(len(numbering.values))) - set(labels.unique().tolist()))
+    if missing and not empty:
+        shown = [numbering.names[m] if numbering.names else m for m in missing]
+        raise ValueError(
+            f"classes: {len(missing)} have no training images, {shown[:6]}; pass empty=True to go on without modules "
+            "for them"
+        )
+
+
+def _uint8(name: str, values: Any) -> Tensor:
+    """Return images as uint8 [n, H, W] or [n, H, W, C]."""
+    if isinstance(values, list | tuple):
+        values = _stacked(name, values)
+    found = _tensor(name, values)
+    if found.dtype != torch.uint8:
+        raise TypeError(
+            f"{name} must be uint8 images, got {found.dtype}; what is ready for the network goes into data.tensors"
+        )
+    if found.ndim == 4 and found.shape[3] > 4 and found.shape[1] <= 4:
+        found = found.permute(0, 2, 3, 1).contiguous()
+    if found.ndim == 4 and found.shape[3] == 1:
+        found = found[..., 0]
+    if found.ndim not in (3, 4) or (found.ndim == 4 and found.shape[3] > 4) or not len(found):
+        raise ValueError(
+            f"{name} must be [n, H, W], [n, H, W, C] or [n, C, H, W] with n of at least 1 and C of at most 4, got "
+            f"{tuple(found.shape)}"
+        )
+    return found
+
+
+def _stacked(name: str, values: Sequence[Any]) -> np.ndarray:
+    """Return a list of PIL images or arrays as one array; palettes become colours."""
+    if not len(values):
+        raise ValueError(f"{name}: empty; there must be one image at least")
+    arrays = []
+    for image in values:
+        if hasattr(image, "convert") and image.mode not in ("L", "RGB", "RGBA"):
+            image = image.convert("L" if image.mode in ("1", "I", "F") else "RGB")
+        arrays.append(np.asarray(image))
+    for i, array in enumerate(arrays):
+        if array.shape != arrays[0].shape:
+            raise ValueError(
+                f"{name}: images differ in size, {arrays[0].shape} at 0 and {array.shape} at {i}; resize them to one "
+                "size, or use modlib.data.dataset with a transform that does"
+            )
+    return np.stack(arrays)
+
+
+def _numbers(name: str, values: Any) -> Any:
+    """Return what a parent takes as tensors: one, or a dict or tuple of them with as many rows each."""
+    if isinstance(values, Mapping):
+        found: Any = {str(key): _numbers(f"{name}[{key!r}]", part) for key, part in values.items()}
+    elif isinstance(values, tuple):
+        found = tuple(_numbers(f"{name}[{i}]", part) for i, part in enumerate(values))
+    else:
+        return _number_tensor(name, values)
+    counts = {len(tensor) for tensor in flat(found)}
+    if len(counts) != 1:
+        raise ValueError(f"{name}: its parts must have as many rows each, one at least; they have {sorted(counts)}")
+    return found
+
+
+def _number_tensor(name: str, values: Any) -> Tensor:
+    if hasattr(values, "columns") and hasattr(values, "dtypes"):  # a data frame; pandas is not needed for it
+        texts = [str(c) for c, kind in values.dtypes.items() if getattr(kind, "kind", "O") not in "iufb"]
+        if texts:
+            raise TypeError(f"{name}: columns must be numbers, these are not: {texts[:6]}")
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    found = _tensor(name, values)
+    if found.ndim < 1 or not len(found):
+        raise ValueError(f"{name} must be [n, ...] with n of at least 1, got {tuple(found.shape)}")
+    if found.is_complex():
+        raise TypeError(f"{name} must be real or whole numbers, got {found.dtype}")
+    checks.finite(name, found)
+    return found.float() if found.dtype == torch.float64 else found
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array or a tensor of numbers: {error}") from error
 
 
 def from_arrays(

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from modlib import checks, masking
-from modlib.data import Dataset
+from modlib.data import Data
 from modlib.engines.start import NORMALISATIONS
 from modlib.parent import NotPicked, copied, each_tensor, functional_call
 from modlib.precision import undisturbed
 
 
-def check_parent(parent: nn.Module, data: Dataset, policy: masking.Policy) -> None:
+def check_parent(parent: nn.Module, data: Data, policy: masking.Policy) -> None:
     """Raise unless `parent` can be copied and maps the inputs of `data` to one finite logit for every class."""
     if isinstance(parent, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise TypeError(f"parent: a {type(parent).__name__} wraps a network; hand over the network, its .module")
@@ -65,7 +65,7 @@ def _not_called(original: nn.Module) -> Iterator[None]:
         hook.remove()
 
 
-def unmasked_lines(parent: nn.Module, data: Dataset, policy: masking.Policy = masking.default_policy) -> list[str]:
+def unmasked_lines(parent: nn.Module, data: Data, policy: masking.Policy = masking.default_policy) -> list[str]:
     """Return what a decomposition of `parent` leaves out, a line for each kind: none where every weight is masked.
 
     Weights that no module can leave edges out of, because the policy does not mask them, or because they are in a
@@ -159,7 +159,7 @@ def _shortened(names: Iterable[str], shown: int = 4) -> str:
     return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _some_inputs(parent: nn.Module, data: Dataset, policy: masking.Policy) -> Any:
+def _some_inputs(parent: nn.Module, data: Data, policy: masking.Policy) -> Any:
     """Return the first rows, two where there are two, as the parent takes them."""
     some = next(iter(masking.maskable_parameters(parent, policy).values()))
     source = data.part("train")

@@ -20,7 +20,7 @@ from torch.nn.functional import linear
 from tqdm import tqdm
 
 from modlib import masking
-from modlib.data import Dataset
+from modlib.data import Data
 from modlib.engines import checkpoints, start
 from modlib.engines.selection import TopK
 from modlib.objective import objective
@@ -35,7 +35,7 @@ Batch = TypeVar("Batch")
 def train(
     run: Run,
     classes: Sequence[int],
-    data: Dataset,
+    data: Data,
     device: torch.device,
     epochs: range,
     checkpoint: Path | None = None,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import checks, extras
-from modlib.data import Dataset, Scaling
+from modlib.data import Data, Dataset, Scaling
 from modlib.decomposers.channels import COSTS, ChannelSaliency, restricted_accuracy
 from modlib.deploy import export, measure
 from modlib.deploy.exporting import outputs, target_of
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "--data", required=True, metavar="DATA",
         help="a .npz with x (uint8 images [n, H, W, C] or [n, C, H, W], which are divided by 255; or floats as the "
         "network takes them), y (labels [n]) and, if you like, names; a fifth of its rows is held out. Or "
-        "module:function that returns a modlib.data.Dataset, or one and the names of its classes",
+        "module:function that returns data (see modlib.data), or one and the names of its classes",
     )  # fmt: skip
     own.add_argument("--classes", required=True, help="names or numbers, with commas between them")
     budget = own.add_mutually_exclusive_group(required=True)
@@ -76,7 +76,7 @@ class Order:
     """What is asked for, checked; `settings` are those of `Channels.recompose`."""
 
     parent: nn.Module
-    data: Dataset
+    data: Data
     names: tuple[str, ...] | None
     subset: tuple[int, ...]
     settings: dict[str, Any]
@@ -137,7 +137,7 @@ def ship(order: Order) -> None:
     )
 
 
-def accuracies(parent: nn.Module, small: nn.Module, data: Dataset, subset: Sequence[int]) -> str:
+def accuracies(parent: nn.Module, small: nn.Module, data: Data, subset: Sequence[int]) -> str:
     """Return in a line the accuracy of both on the subset's images: held-out ones, else test, else training ones."""
     wanted = torch.tensor(subset)
     for split in ("held_out", "test", "train"):
@@ -153,13 +153,13 @@ def accuracies(parent: nn.Module, small: nn.Module, data: Dataset, subset: Seque
     )
 
 
-def prepared(data: Dataset) -> str:
+def prepared(data: Data) -> str:
     """Return in words how the inputs of a data set are made."""
-    how = data.preprocess
+    how = data.preprocess if isinstance(data, Dataset) else None
     if isinstance(how, Scaling):
         mean, std = list(how.mean), list(how.std)
         return f"float32 [B, C, H, W]: pixel / 255, then (x - mean) / std by channel; mean {mean}, std {std}"
-    if how is as_given:
+    if how is None or how is as_given:
         return f"float32, as in the data {data.name!r}"
     return f"as {getattr(how, '__qualname__', None) or repr(how)} makes them"
 
@@ -192,14 +192,14 @@ def _parent(spec: str) -> nn.Module:
     return frozen(found.cpu())
 
 
-def _data(spec: str, parent: nn.Module, seed: int) -> tuple[Dataset, tuple[str, ...] | None]:
+def _data(spec: str, parent: nn.Module, seed: int) -> tuple[Data, tuple[str, ...] | None]:
     """Return the data set and the names of its classes, if there are any."""
     if spec.endswith(".npz"):
         return _of_file(spec, parent, seed)
     found = _called(spec, "--data")
     data, names = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-    if not isinstance(data, Dataset):
-        raise TypeError(f"--data: {spec} must return a modlib.data.Dataset, got {type(data).__name__}")
+    if not isinstance(data, Data):
+        raise TypeError(f"--data: {spec} must return data of modlib.data, got {type(data).__name__}")
     return data.to("cpu"), _names(names, data.num_classes)
 
 
@@ -212,7 +212,7 @@ def _names(names: Any, count: int) -> tuple[str, ...] | None:
     return found
 
 
-def _of_file(path: str, parent: nn.Module, seed: int) -> tuple[Dataset, tuple[str, ...] | None]:
+def _of_file(path: str, parent: nn.Module, seed: int) -> tuple[Data, tuple[str, ...] | None]:
     """Return the data set in a `.npz`; rows are shuffled, a share of them is held out."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"--data: there is no file {path!r}")
@@ -256,7 +256,7 @@ def _labels(y: np.ndarray, count: int) -> Tensor:
     return torch.from_numpy(y.astype(np.int64))
 
 
-def _width(parent: nn.Module, data: Dataset) -> int:
+def _width(parent: nn.Module, data: Data) -> int:
     """Return how many logits the parent gives for two images; 0 where it fails, which is said later, and better."""
     try:
         return outputs(parent, data.part("train").batch(torch.arange(2)).inputs)[0].shape[1]

@@ -60,7 +60,7 @@ def no_work(monkeypatch):
         ("images_per_epoch", 61, ValueError, "images_per_epoch: 61, there are 60 training images"),
         ("classes", [True], TypeError, "classes must be a whole number, got True"),
         ("classes", 5, TypeError, "classes: must be a list"),
-        ("data", "mnist", TypeError, "data must be a modlib Dataset, got str"),
+        ("data", "mnist", TypeError, "data must be one of modlib's, got str"),
     ],
 )
 def test_arguments_of_cotrain(argument, value, error, match, parent, decompose):

@@ -166,7 +166,7 @@ def refused(capsys, monkeypatch, *arguments, **changes):
         ({"file": "none.npz"}, "--data: there is no file 'none.npz'"),
         ({"file": "bad.npz"}, "--data: 'bad.npz' cannot be read"),
         ({"file": "x.npz"}, "--data: 'x.npz' must hold x and y, got ['x']"),
-        ({"file": "mine_to_ship:three"}, "must return a modlib.data.Dataset, got int"),
+        ({"file": "mine_to_ship:three"}, "must return data of modlib.data, got int"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(changes, said, there, capsys, monkeypatch):

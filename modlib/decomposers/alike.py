@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import shared_mask
-from modlib.data import Dataset
+from modlib.data import Data
 from modlib.engines import start
 from modlib.objective import balancing_weights, class_frequency, objective
 from modlib.precision import at_once
@@ -17,14 +17,14 @@ from modlib.recipes import Recipe
 
 
 @torch.no_grad()
-def outputs(network: nn.Module, data: Dataset) -> Tensor:
+def outputs(network: nn.Module, data: Data) -> Tensor:
     """Return the outputs of a network on all training images."""
     every, shape = torch.arange(len(data.train_labels)), inputs_at(network, data, torch.arange(1)).shape[1:]
     size = at_once(network, shape, shape[1:].numel() if len(shape) > 2 else shape.numel())
     return torch.cat([network(inputs_at(network, data, at)) for at in every.split(size)])
 
 
-def inputs_at(network: nn.Module, data: Dataset, at: Tensor) -> Tensor:
+def inputs_at(network: nn.Module, data: Data, at: Tensor) -> Tensor:
     """Return the inputs of the training rows `at`, in the type and on the device of a network's parameters."""
     some = next(network.parameters())
     return data.part("train").batch(at).inputs.to(some.device, some.dtype)
@@ -34,7 +34,7 @@ def train_alike(
     log_odds: Callable[[Tensor], Tensor],
     parameters: list[nn.Parameter],
     grafts: list[nn.Parameter],
-    data: Dataset,
+    data: Data,
     classes: Sequence[int],
     recipe: Recipe,
     seed: int,

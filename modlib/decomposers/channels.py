@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from modlib import checks, masking
 from modlib.cotraining import resolve_device
-from modlib.data import Dataset
+from modlib.data import Data
 from modlib.deploy import measuring, saliency, slicing
 from modlib.deploy import repair as repairing
 from modlib.deploy.distilling import distil
@@ -66,7 +66,7 @@ class ChannelSaliency:
     def decompose(
         self,
         parent: nn.Module,
-        data: Dataset,
+        data: Data,
         *,
         seed: int,
         classes: Iterable[int] | None = None,
@@ -109,7 +109,7 @@ class Channels:
         self,
         subset: Iterable[int],
         *,
-        data: Dataset,
+        data: Data,
         keep: float | None = None,
         within: float | None = None,
         of: str = "multiply_adds",
@@ -190,7 +190,7 @@ class Channels:
         return small, {**by_layer, self._last: torch.tensor(subset)}
 
     def _smallest(
-        self, made: Callable[[float], nn.Module], subset: Sequence[int], data: Dataset, within: float
+        self, made: Callable[[float], nn.Module], subset: Sequence[int], data: Data, within: float
     ) -> nn.Module:
         """Return the smallest network that loses at most `within` points on held-out images, by halving `KEEPS`."""
         allowed = restricted_accuracy(self.parent, data, subset, "held_out", subset) - within / 100
@@ -219,13 +219,13 @@ class Channels:
 
 @torch.no_grad()
 def restricted_accuracy(
-    network: nn.Module, data: Dataset, subset: Sequence[int], split: str, picked: Sequence[int] | None = None
+    network: nn.Module, data: Data, subset: Sequence[int], split: str, picked: Sequence[int] | None = None
 ) -> float:
     """Return the share of a split's images of `subset` that a network tells right among these classes, in [0, 1].
 
     `network`: gives one logit for each class of `subset`, in that order; or for all classes, `picked` are then taken.
     """
-    _, labels = data.split(split)
+    labels = data.part(split).labels
     mine = torch.isin(labels, torch.tensor(list(subset), device=labels.device))
     if not bool(mine.any()):
         raise ValueError(f"subset: there are no {split} images of {list(subset)}")
@@ -287,7 +287,7 @@ def _within(
     return best
 
 
-def _images(data: Dataset, classes: Sequence[int], count: int, seed: int, network: nn.Module) -> Any:
+def _images(data: Data, classes: Sequence[int], count: int, seed: int, network: nn.Module) -> Any:
     """Return up to `count` training images of some classes, drawn by `seed`, as a network takes them."""
     rows = torch.isin(data.train_labels, torch.tensor(list(classes), device=data.train_labels.device)).nonzero()[:, 0]
     if not len(rows):
@@ -296,7 +296,7 @@ def _images(data: Dataset, classes: Sequence[int], count: int, seed: int, networ
     return _as_inputs(data, "train", rows[drawn.to(rows.device)], network)
 
 
-def _as_inputs(data: Dataset, split: str, rows: Tensor, network: nn.Module) -> Any:
+def _as_inputs(data: Data, split: str, rows: Tensor, network: nn.Module) -> Any:
     """Return rows of a split where a network is, in its precision."""
     some = next(network.parameters())
     inputs = data.part(split).batch(rows).inputs

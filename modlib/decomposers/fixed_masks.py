@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import checks, cotraining, masking, shared_mask
-from modlib.data import Dataset
+from modlib.data import Data
 from modlib.decomposers.alike import outputs, train_alike
 from modlib.engines import start
 from modlib.masking import MaskSet
@@ -36,7 +36,7 @@ class FixedMasks:
     def decompose(
         self,
         parent: nn.Module,
-        data: Dataset,
+        data: Data,
         *,
         seed: int,
         classes: Iterable[int] | None = None,
@@ -71,7 +71,7 @@ def fixed_masks(
 def grafted(
     parent: nn.Module,
     masks: MaskSet,
-    data: Dataset,
+    data: Data,
     recipe: Recipe,
     seed: int,
     train: bool = True,

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from modlib.data import Dataset
+from modlib.data import Data
 
 
 class Decomposition(Protocol):
@@ -41,7 +41,7 @@ class Decomposer(Protocol):
     def decompose(
         self,
         parent: nn.Module,
-        data: Dataset,
+        data: Data,
         *,
         seed: int,
         classes: Iterable[int] | None = None,

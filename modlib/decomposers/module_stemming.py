@@ -10,7 +10,7 @@ from torch import nn
 
 from modlib import checks, masking
 from modlib.cotraining import cotrain_population
-from modlib.data import Dataset
+from modlib.data import Data
 from modlib.modules import Modules
 from modlib.recipes import Recipe, Run
 
@@ -26,7 +26,7 @@ class ModuleStemming:
     def decompose(
         self,
         parent: nn.Module,
-        data: Dataset,
+        data: Data,
         *,
         seed: int,
         classes: Iterable[int] | None = None,

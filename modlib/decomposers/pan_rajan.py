@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from modlib import checks
-from modlib.data import Dataset, Preprocess
+from modlib.data import Data, Dataset
 from modlib.engines.vectorised import fully_connected_layers
 from modlib.library import whole_or_not
 from modlib.masking import MaskSet
+from modlib.sources import Preprocess
 
 Layers = list[tuple[Tensor, Tensor]]
 """The weight [in, out] and the bias [out] of every layer, the output layer last."""
@@ -46,14 +47,15 @@ class PanRajan:
     def decompose(
         self,
         parent: nn.Module,
-        data: Dataset,
+        data: Data,
         *,
         seed: int = 0,
         classes: Iterable[int] | None = None,
         device: str | torch.device = "auto",
     ) -> RuleModules:
         """See `modlib.decomposers.Decomposer`. Nothing is drawn, and nothing moved: `seed` and `device` do nothing."""
-        made = decompose(layers_of(parent), data.train_images, data.train_labels, self.method, data.inputs)
+        given = _of_images(data)
+        made = decompose(layers_of(parent), given.train_images, given.train_labels, self.method, given.inputs)
         return RuleModules(tuple(made), tuple(range(len(made)))).select(classes)
 
 
@@ -64,14 +66,15 @@ class WithoutIdleNeurons:
     def decompose(
         self,
         parent: nn.Module,
-        data: Dataset,
+        data: Data,
         *,
         seed: int = 0,
         classes: Iterable[int] | None = None,
         device: str | torch.device = "auto",
     ) -> RuleModules:
         """See `modlib.decomposers.Decomposer`."""
-        made = without_idle_neurons(layers_of(parent), data.train_images, data.inputs)
+        given = _of_images(data)
+        made = without_idle_neurons(layers_of(parent), given.train_images, given.inputs)
         return RuleModules(tuple(made), tuple(range(len(made)))).select(classes)
 
 
@@ -383,3 +386,10 @@ def _inputs(preprocess: Preprocess, images: Tensor, network: Layers) -> Tensor:
             f"preprocess: must give [{len(images)}, {network[0][0].shape[0]}] inputs, got {tuple(inputs.shape)}"
         )
     return inputs
+
+
+def _of_images(data: Data) -> Dataset:
+    """Return data that are uint8 images, which this method scales its own way; TypeError for others."""
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data must be uint8 images (modlib.data.images), got {type(data).__name__}")
+    return data

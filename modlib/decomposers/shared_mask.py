@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from modlib import checks, cotraining, masking, shared_mask
-from modlib.data import Dataset
+from modlib.data import Data
 from modlib.modules import Modules
 from modlib.parent import frozen_copy
 from modlib.parent_checks import check_parent
@@ -33,7 +33,7 @@ class SharedMask:
     def decompose(
         self,
         parent: nn.Module,
-        data: Dataset,
+        data: Data,
         *,
         seed: int,
         classes: Iterable[int] | None = None,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modlib import checks, masking
-from modlib.data import Dataset
+from modlib.data import Data
 from modlib.engines.graphed import GraphedEngine
 from modlib.engines.modulewise import ModulewiseEngine
 from modlib.engines.sequential import SequentialEngine
@@ -49,11 +49,9 @@ class Engine(Protocol):
         """Go on from what `state` returned."""
 
 
-def make_engine(
-    name: str, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device
-) -> Engine:
+def make_engine(name: str, runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device) -> Engine:
     """Return the engine `name` for `runs`, see `engine_class`."""
-    return engine_class(name, runs, classes, device)(runs, classes, data, device)
+    return engine_class(name, runs, classes, data, device)(runs, classes, data, device)
 
 
 def check_engine(name: str, device: torch.device) -> None:
@@ -64,7 +62,7 @@ def check_engine(name: str, device: torch.device) -> None:
 
 
 def engine_class(
-    name: str, runs: Sequence[Run], classes: tuple[int, ...], device: torch.device
+    name: str, runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device
 ) -> Callable[..., Engine]:
     """Return the engine `name` means for `runs`; "auto": the vectorised one where it can, else `modulewise`.
 
@@ -78,7 +76,7 @@ def engine_class(
         raise ValueError(f"engine: {name!r} runs in one process, there are {processes}; use 'modulewise' or 'auto'")
     if processes > len(classes):
         raise ValueError(f"classes: {len(classes)} modules for {processes} processes; each needs one at least")
-    fits = all(_is_vectorisable(run) for run in runs)
+    fits = all(_is_vectorisable(run) for run in runs) and not data.part("train").augmented
     if name == "vectorised" and not fits:
         raise ValueError(
             "engine: 'vectorised' needs a fully connected parent (a Sequential of Flatten, Linear, ReLU, Dropout and "

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import masking, objective
-from modlib.data import Batch, Dataset
+from modlib.data import Data
 from modlib.engines import start
 from modlib.engines.sharding import Shard
 from modlib.engines.update import make_update, nesterov_step
@@ -30,6 +30,7 @@ from modlib.modules import Modules
 from modlib.parent import Reweighted
 from modlib.precision import autocast
 from modlib.recipes import Run
+from modlib.sources import Batch
 
 Member = dict[str, Tensor]
 """A module that waits in host memory: what `Slot.tensors` names."""
@@ -51,7 +52,7 @@ class Table:
 class ModulewiseEngine(start.Started):
     """See the module's docstring; the interface is `modlib.engines.Engine`."""
 
-    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
+    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device) -> None:
         super().__init__(runs, classes, data, device)
         self.shard = Shard.here()
         self.own: list[int] = self.shard.share(range(len(classes)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import grafting, masking, objective, stemming
-from modlib.data import Batch, Dataset
+from modlib.data import Data
 from modlib.engines import start
 from modlib.engines.selection import TopK
 from modlib.masking import MaskSet
@@ -21,6 +21,7 @@ from modlib.modules import Modules
 from modlib.parent import functional_call
 from modlib.precision import autocast
 from modlib.recipes import Run
+from modlib.sources import Batch
 
 
 class _Module:
@@ -50,7 +51,7 @@ class _Module:
 class SequentialEngine(start.Started):
     """See the module's docstring; the interface is `modlib.engines.Engine`."""
 
-    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
+    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device) -> None:
         super().__init__(runs, classes, data, device)
         self.members = [
             [_Module(run, c, parent, weights, data.num_classes, device) for c in classes]

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from modlib import grafting, masking, objective, stemming
-from modlib.data import Batch, Dataset
+from modlib.data import Data
 from modlib.parent import each_tensor, functional_call
 from modlib.parent import frozen_copy as parent_copy
 from modlib.recipes import Recipe, Run
 from modlib.seeds import generator
+from modlib.sources import Batch
 
 NORMALISATIONS = nn.modules.batchnorm._NormBase
 """Batch and instance normalisation: the layers that keep running statistics."""
@@ -24,7 +25,7 @@ NORMALISATIONS = nn.modules.batchnorm._NormBase
 class Started:
     """What every engine holds: its runs, the training images on its device, and frozen copies of the parents."""
 
-    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
+    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device) -> None:
         self.runs, self.classes, self.data, self.device = runs, classes, data, device
         self.recipe = runs[0].recipe
         self.source = data.part("train").to(device)
@@ -72,7 +73,8 @@ class Started:
 
     def augmentation(self, r: int, epoch: int) -> torch.Generator | None:
         """Return the generator of an epoch's augmentation of run `r`: all modules see the same images."""
-        return None if self.recipe.augment == "none" else generator(self.runs[r].seed, "augmentation", epoch)
+        changed = self.recipe.augment != "none" or self.source.augmented
+        return generator(self.runs[r].seed, "augmentation", epoch) if changed else None
 
     def batches(self, order: Tensor) -> list[Tensor]:
         """Return the batches of an epoch; a last one of a single image is left out where it would need statistics."""

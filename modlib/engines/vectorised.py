@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import masking, objective
-from modlib.data import Dataset
+from modlib.data import Data
 from modlib.engines import start
 from modlib.engines.update import Update, make_update, nesterov_step
 from modlib.masking import MaskSet
@@ -57,7 +57,7 @@ def _in_order(part: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]
 class VectorisedEngine(start.Started):
     """See the module's docstring; the interface is `modlib.engines.Engine`."""
 
-    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Dataset, device: torch.device) -> None:
+    def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device) -> None:
         super().__init__(runs, classes, data, device)
         layers = [fully_connected_layers(parent) or [] for parent in self.parents]
         self.names = [f"{name}.weight" if name else "weight" for name, _ in layers[0]]

@@ -1,0 +1,118 @@
+"""Labels as users have them: numbers from 0 or not, texts, truth values, with or without gaps; and classes by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modlib import checks
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Which label is which output of the parent: `values`, by output; `names`, where they are other than 0 to N - 1."""
+
+    values: tuple[Any, ...]
+    names: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, labels: Any, *, classes: Sequence[Any] | None = None, num_classes: int | None = None) -> Numbering:
+        """Return the numbering of training labels.
+
+        `classes`: the labels in the order of the parent's outputs. `num_classes`: labels are the numbers of the outputs
+        themselves, from 0. With neither: texts, truth values and numbers with gaps, or from 1, are numbered in
+        ascending order, which a warning says of numbers. ValueError for both, or for values that fit neither.
+        """
+        found = as_array("labels", labels)
+        there = sorted(set(found.tolist()))
+        if classes is not None and num_classes is not None:
+            raise ValueError("classes, num_classes: give one of both")
+        if classes is not None:
+            values = tuple(_plain(c) for c in classes)
+            if len(set(values)) != len(values) or len(values) < 2:
+                raise ValueError(f"classes must be two or more different labels, got {list(classes)!r}")
+            return cls(values, tuple(str(v) for v in values))
+        numbers = all(isinstance(v, int) and not isinstance(v, bool) for v in there)
+        if num_classes is not None:
+            checks.whole("num_classes", num_classes, 2)
+            if not numbers or there[0] < 0 or there[-1] >= num_classes:
+                raise ValueError(
+                    f"labels must be whole numbers from 0 to {num_classes - 1} (num_classes), got {_shown(there)}"
+                )
+            return cls(tuple(range(num_classes)), None)
+        if len(there) < 2:
+            raise ValueError(f"labels: all are {there[0]!r}; a classifier has two classes at least, see classes=")
+        if numbers and there == list(range(len(there))):
+            return cls(tuple(there), None)
+        if numbers:
+            warnings.warn(
+                f"labels: {_shown(there)} are taken as the parent's outputs 0 to {len(there) - 1}, in ascending order; "
+                "pass num_classes= where they are numbers of outputs, classes= for another order",
+                stacklevel=3,
+            )
+        return cls(tuple(there), tuple(str(v) for v in there))
+
+    def numbers(self, name: str, labels: Any) -> Tensor:
+        """Return labels as the numbers of outputs: int64 [n]; ValueError for one that is none of the classes."""
+        found = as_array(name, labels)
+        at = {value: i for i, value in enumerate(self.values)}
+        unknown = sorted({v for v in found.tolist() if v not in at}, key=str)
+        if unknown:
+            raise ValueError(f"{name}: {_shown(unknown)} are none of the classes {_shown(self.values)}")
+        return torch.tensor([at[v] for v in found.tolist()], dtype=torch.int64)
+
+
+def as_array(name: str, labels: Any) -> np.ndarray:
+    """Return labels [n] as whole numbers, truth values or texts; TypeError or ValueError for anything else."""
+    if labels is None:
+        raise TypeError(f"{name}: missing; every training image needs its class")
+    if isinstance(labels, list | tuple):  # which NumPy would turn into texts where one of them is
+        labels = np.array(labels, dtype=object)
+    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"{name} must be [n], one label for each image, got shape {values.shape}")
+    if values.dtype.kind == "O":
+        missing = [i for i, v in enumerate(values.tolist()) if v is None or v != v]
+        if missing:
+            raise ValueError(f"{name}: missing (None or NaN) at row {missing[0]} and {len(missing) - 1} more")
+        kinds = sorted({type(v).__name__ for v in values.tolist()})
+        if "str" in kinds and len(kinds) > 1:
+            raise TypeError(f"{name} must be of one type, got {kinds}")
+        values = np.asarray(values.tolist())
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all() or (values != values.round()).any():
+            raise ValueError(f"{name} must be whole numbers, texts or truth values, got numbers such as {values[0]}")
+        values = values.astype(np.int64)
+    if values.dtype.kind not in "iubUS":
+        raise TypeError(f"{name} must be whole numbers, texts or truth values, got {values.dtype}")
+    return values
+
+
+def numbered(classes: Iterable[Any], names: Sequence[str] | None) -> list[int]:
+    """Return classes, given by number or by name, as numbers; ValueError for a name that is not there."""
+    asked = [classes] if isinstance(classes, str) else list(classes)
+    found = []
+    for c in asked:
+        if not isinstance(c, str):
+            found.append(c)
+        elif names is None or c not in names:
+            known = "they have no names" if names is None else f"they are {_shown(names)}"
+            raise ValueError(f"classes: there is no {c!r}; {known}")
+        else:
+            found.append(names.index(c))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic | Tensor) else value
+
+
+def _shown(values: Sequence[Any], most: int = 6) -> str:
+    first = ", ".join(repr(v) for v in list(values)[:most])
+    return f"[{first}{', ...' if len(values) > most else ''}]"

@@ -1,0 +1,238 @@
+"""Sources: one part of a data set, as training and measuring see it: batches of rows by numbers, which are stable.
+
+The table of the vote and the passes of one module after another mean the same image by the same number. What an image
+is, and how an input is made of it, is known here alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from modlib import augmentation
+from modlib.parent import each_tensor, number_of_rows, rows_of
+
+Preprocess = Callable[[Tensor], Tensor]
+"""uint8 images [B, ...] -> the float inputs of a network [B, ...]."""
+Augment = Callable[[Any], Any]
+"""One input, as the parent takes it but without its batch dimension -> the same, changed at random."""
+HASHED = 64
+"""Rows of a source that is read lazily that stand for all in its hash."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a source: their numbers (int64 [B]), inputs as the parent takes them, and labels (int64 [B])."""
+
+    rows: Tensor
+    inputs: Any
+    labels: Tensor
+
+
+class Source(Protocol):
+    """One part of a data set: n rows with labels, and batches of them."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of every row: int64 [n]."""
+
+    @property
+    def augmented(self) -> bool:
+        """Whether it changes training images at random by a function of its own."""
+
+    def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
+        """Return the rows of these numbers (int64 [B]), in training augmented with the draws of `draw`.
+
+        By the source's own function, where it has one, and by `augment` (see `modlib.augmentation`), which takes uint8
+        images alone. Inputs and labels are where the source is. Inputs are a tensor, or whatever
+        `modlib.parent.functional_call` hands to a parent; what is not floating-point in them reaches it as it is.
+        """
+
+    def to(self, device: str | torch.device) -> Source:
+        """Return the source with all that it holds on `device`."""
+
+    def take(self, rows: Tensor) -> Source:
+        """Return the source of these rows alone, numbered anew."""
+
+    def update(self, digest: Any) -> None:
+        """Add what it holds to a hash."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A source of uint8 images [n, H, W] or [n, H, W, C] with labels int64 [n]."""
+
+    images: Tensor
+    labels: Tensor
+    preprocess: Preprocess
+    augment: Augment | None = None
+
+    @property
+    def augmented(self) -> bool:
+        """See `Source.augmented`."""
+        return self.augment is not None
+
+    def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
+        """See `Source.batch`."""
+        images = self.images[rows]
+        if draw is not None:
+            images = augmentation.augment(images, augment, draw)
+        return Batch(rows, _changed(self.preprocess(images), self.augment, draw), self.labels[rows])
+
+    def to(self, device: str | torch.device) -> Images:
+        """See `Source.to`."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def take(self, rows: Tensor) -> Images:
+        """See `Source.take`."""
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
+
+    def update(self, digest: Any) -> None:
+        """See `Source.update`."""
+        _hash(digest, self.images, self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """A source of tensors [n, ...], alone or in a dict or tuple, with labels int64 [n]: what the parent takes."""
+
+    inputs: Any
+    labels: Tensor
+    augment: Augment | None = None
+
+    @property
+    def augmented(self) -> bool:
+        """See `Source.augmented`."""
+        return self.augment is not None
+
+    def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
+        """See `Source.batch`."""
+        _refuse(augment)
+        return Batch(rows, _changed(rows_of(self.inputs, rows), self.augment, draw), self.labels[rows])
+
+    def to(self, device: str | torch.device) -> Tensors:
+        """See `Source.to`."""
+        return replace(self, inputs=each_tensor(self.inputs, lambda v: v.to(device)), labels=self.labels.to(device))
+
+    def take(self, rows: Tensor) -> Tensors:
+        """See `Source.take`."""
+        return replace(self, inputs=rows_of(self.inputs, rows), labels=self.labels[rows])
+
+    def update(self, digest: Any) -> None:
+        """See `Source.update`."""
+        _hash(digest, *flat(self.inputs), self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A source that reads the items of a map-style dataset when they are asked for; labels int64 [n] are known.
+
+    `numbers` [n]: which items. `unpack`: an item -> (input, label). `collate`: a list of inputs -> inputs. `workers`:
+    threads that read the items of a batch.
+    """
+
+    items: Any
+    numbers: Tensor
+    labels: Tensor
+    unpack: Callable[[Any], tuple[Any, Any]]
+    collate: Callable[[list[Any]], Any] = default_collate
+    augment: Augment | None = None
+    workers: int = 0
+    device: str | torch.device = "cpu"
+
+    @property
+    def augmented(self) -> bool:
+        """See `Source.augmented`."""
+        return self.augment is not None
+
+    def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
+        """See `Source.batch`."""
+        _refuse(augment)
+        read = self._read(self.numbers[rows.to(self.numbers.device)].tolist())
+        inputs = each_tensor(self.collate(read), lambda v: v.to(self.device))
+        return Batch(rows, _changed(inputs, self.augment, draw), self.labels[rows])
+
+    def _read(self, numbers: Sequence[int]) -> list[Any]:
+        def read(number: int) -> Any:
+            return self.unpack(self.items[number])[0]
+
+        if not self.workers:
+            return [read(number) for number in numbers]
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(read, numbers))
+
+    def to(self, device: str | torch.device) -> Rows:
+        """See `Source.to`."""
+        return replace(self, labels=self.labels.to(device), device=device)
+
+    def take(self, rows: Tensor) -> Rows:
+        """See `Source.take`."""
+        return replace(self, numbers=self.numbers[rows.to(self.numbers.device)], labels=self.labels[rows])
+
+    def update(self, digest: Any) -> None:
+        """See `Source.update`; of the inputs `HASHED`, evenly spread: reading all of them may take hours."""
+        some = torch.linspace(0, len(self.labels) - 1, min(HASHED, len(self.labels))).long()
+        inputs = self.batch(some.to(self.labels.device)).inputs
+        _hash(digest, self.numbers, self.labels, *flat(inputs))
+
+
+def flat(inputs: Any) -> list[Tensor]:
+    """Return the tensors in inputs, alone or in tuples, lists and dicts."""
+    found: list[Tensor] = []
+
+    def keep(values: Tensor) -> Tensor:
+        found.append(values)
+        return values
+
+    each_tensor(inputs, keep)
+    return found
+
+
+def _refuse(augment: str) -> None:
+    if augment != "none":
+        raise ValueError(
+            f"augment: {augment!r} changes uint8 images; data of this kind take a function, augment= there"
+        )
+
+
+def _changed(inputs: Any, augment: Augment | None, draw: torch.Generator | None) -> Any:
+    """Return inputs, in training (where there are draws) each changed by `augment`, if there is one."""
+    if augment is None or draw is None:
+        return inputs
+    seed = int(torch.randint(2**62, (1,), generator=draw, device=draw.device))
+    with _seeded(seed):
+        changed = [augment(rows_of(inputs, torch.tensor(i))) for i in range(number_of_rows(inputs))]
+    return default_collate(changed)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Within it, torch's own draws follow `seed`; afterwards they go on as if nothing had been."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _hash(digest: Any, *tensors: Tensor) -> None:
+    for values in tensors:
+        whole = values.detach().cpu().contiguous()
+        digest.update(f"{whole.dtype} {tuple(whole.shape)}".encode())
+        digest.update(whole.reshape(-1).view(torch.uint8).numpy().tobytes() if whole.numel() else b"")
+
+
+def sha256(sources: Sequence[Source | None]) -> str:
+    """Return the SHA-256 over all that some sources hold."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(b"part")
+        if source is not None:
+            source.update(digest)
+    return digest.hexdigest()

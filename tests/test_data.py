@@ -1,0 +1,273 @@
+"""Data of one's own: images, tensors, data frames and datasets of torch, with labels of any kind; bad ones refused."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+import modlib
+from modlib import data as own
+from modlib.labels import Numbering, numbered
+
+RNG = np.random.default_rng(0)
+COLOURS = RNG.integers(0, 255, (9, 5, 6, 3), dtype=np.uint8)
+LABELS = [0, 1, 2] * 3
+FAST = {"epochs": 1, "k": 0.5, "alpha": 1.0, "batch_size": 4, "device": "cpu", "seed": 0}
+
+
+class Items(Dataset):
+    """Images by number, as a user's own dataset gives them."""
+
+    def __init__(self, change=lambda x: x, length: int = 9, label: str = "pair") -> None:
+        self.change, self.length, self.label = change, length, label
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int):
+        if i >= 9:
+            raise IndexError(i)
+        x = self.change(torch.from_numpy(COLOURS[i]).permute(2, 0, 1).float() / 255)
+        return {"pair": (x, LABELS[i]), "dict": {"image": x, "class": LABELS[i]}, "alone": x}[self.label]
+
+
+def test_images_in_every_layout_are_the_same_inputs():
+    first, last = torch.from_numpy(COLOURS), torch.from_numpy(COLOURS).permute(0, 3, 1, 2)
+    pictures = [Image.fromarray(c) for c in COLOURS]
+    inputs = [own.images(x, LABELS).part("train").batch(torch.arange(9)).inputs for x in (first, last, pictures)]
+    assert inputs[0].shape == (9, 3, 5, 6)
+    assert all(torch.equal(x, inputs[0]) for x in inputs)
+    grey = [own.images(x, LABELS) for x in (COLOURS[..., 0], COLOURS[..., :1], COLOURS[:, None, :, :, 0])]
+    assert {g.train_images.shape for g in grey} == {(9, 5, 6)}
+    palette = [Image.fromarray(c).convert("P") for c in COLOURS]
+    assert own.images(palette, LABELS).train_images.shape == (9, 5, 6, 3)
+
+
+def test_parts_are_given_or_cut():
+    cut = own.images(COLOURS, LABELS, held_out=3, test=(COLOURS[:2], [2, 1]))
+    assert [len(cut.part(s).labels) for s in own.SPLITS] == [6, 3, 2]
+    given = own.images(COLOURS, LABELS, held_out=(COLOURS[:1], [1]))
+    assert given.held_out_labels.tolist() == [1]
+    with pytest.raises(ValueError, match="no test images"):
+        given.part("test")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "numbers"),
+    [
+        ([0, 1, 1], None, [0, 1, 1]),
+        (np.array(["dog", "cat", "dog"]), ("cat", "dog"), [1, 0, 1]),
+        (pd.Series(["dog", "cat", "dog"]), ("cat", "dog"), [1, 0, 1]),
+        ([True, False, True], ("False", "True"), [1, 0, 1]),
+        (torch.tensor([1.0, 0.0, 1.0]), None, [1, 0, 1]),
+    ],
+    ids=["from 0", "texts", "series", "truth values", "whole floats"],
+)
+def test_labels_of_any_kind_are_numbered(labels, names, numbers):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        numbering = Numbering.of(labels)
+    assert numbering.names == names
+    assert numbering.numbers("y", labels).tolist() == numbers
+
+
+def test_numbers_that_are_not_from_0_are_numbered_with_a_warning_or_as_asked():
+    with pytest.warns(UserWarning, match=r"labels: \[1, 2, 5\] are taken as the parent's outputs 0 to 2"):
+        gaps = Numbering.of([5, 1, 2])
+    assert gaps.names == ("1", "2", "5")
+    assert Numbering.of([5, 1, 2], num_classes=6).values == (0, 1, 2, 3, 4, 5)
+    assert Numbering.of(["b", "a"], classes=["b", "a", "c"]).numbers("y", ["a", "b"]).tolist() == [1, 0]
+    assert numbered(["cat", 0], ("dog", "cat")) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "error", "said"),
+    [
+        (None, {}, TypeError, "y: missing|labels: missing"),
+        ([0, 1, None], {}, ValueError, r"missing \(None or NaN\) at row 2"),
+        ([0.5, 1.0], {}, ValueError, "labels must be whole numbers, texts or truth values"),
+        ([0, "a"], {}, TypeError, r"labels must be of one type, got \['int', 'str'\]"),
+        ([0, 7], {"num_classes": 5}, ValueError, r"from 0 to 4 \(num_classes\), got \[0, 7\]"),
+        (["a", "b"], {"num_classes": 2}, ValueError, r"got \['a', 'b'\]"),
+        ([0, 1], {"num_classes": 2, "classes": [0, 1]}, ValueError, "give one of both"),
+        ([3, 3], {}, ValueError, "all are 3"),
+        ([[0], [1]], {}, ValueError, r"got shape \(2, 1\)"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(labels, options, error, said):
+    with pytest.raises(error, match=said):
+        Numbering.of(labels, **options)
+
+
+def test_a_label_that_is_no_class_is_refused():
+    with pytest.raises(ValueError, match=r"test labels: \['fox'\] are none of the classes \['cat', 'dog'\]"):
+        own.images(COLOURS[:4], ["cat", "dog"] * 2, test=(COLOURS[:1], ["fox"]))
+
+
+def test_an_empty_class_is_an_error_or_gets_no_module():
+    with pytest.raises(ValueError, match=r"classes: 1 have no training images, \['fox'\]; pass empty=True"):
+        own.images(COLOURS, ["cat", "dog", "cat"] * 3, classes=["cat", "dog", "fox"])
+    data = own.images(COLOURS, ["cat", "dog", "cat"] * 3, classes=["cat", "dog", "fox"], empty=True)
+    parent = nn.Sequential(nn.Flatten(), nn.Linear(90, 8), nn.ReLU(), nn.Linear(8, 3))
+    with pytest.warns(UserWarning, match=r"classes \[2\] have no training images, and get no modules"):
+        modules = modlib.cotrain(parent, data, **FAST)
+    assert modules.classes == (0, 1)
+    assert modules.metadata["class_names"] == ["cat", "dog", "fox"]
+    with pytest.raises(ValueError, match=r"classes: \[2\] have no training images"):
+        modlib.cotrain(parent, data, classes=[0, 2], **FAST)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "said"),
+    [
+        (
+            [np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8)],
+            ValueError,
+            r"\(2, 2\) at 0 and \(2, 3\) at 1; resize",
+        ),
+        (np.zeros((2, 4, 4)), TypeError, "x must be uint8 images, got torch.float64; what is ready"),
+        (np.zeros((2, 4), np.uint8), ValueError, r"\[n, H, W\], \[n, H, W, C\] or"),
+        (np.zeros((0, 4, 4), np.uint8), ValueError, "n of at least 1"),
+        ([], ValueError, "x: empty"),
+        (["a.png", "b.png"], TypeError, "x must be an array or a tensor of numbers"),
+        (np.zeros((3, 4, 4), np.uint8), ValueError, "y: 2 for 3 images"),
+    ],
+)
+def test_images_that_cannot_be_are_refused(x, error, said):
+    with pytest.raises(error, match=said):
+        own.images(x, [0, 1])
+
+
+class TwoInputs(nn.Module):
+    """Token ids and floats, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(11, 6), nn.Linear(8, 3)
+
+    def forward(self, ids: Tensor, floats: Tensor) -> Tensor:
+        assert ids.dtype == torch.int64
+        return self.out(torch.cat([self.table(ids).mean(1), floats], 1))
+
+
+def test_ids_and_floats_in_a_dict_reach_the_parent_uncast():
+    x = {"ids": torch.randint(0, 11, (9, 4)), "floats": np.random.default_rng(1).normal(size=(9, 2))}
+    data = own.tensors(x, LABELS, held_out=3)
+    assert data.part("held_out").batch(torch.arange(2)).inputs["floats"].dtype == torch.float32
+    for given in (data, own.tensors(tuple(x.values()), LABELS)):
+        with pytest.warns(UserWarning, match=r"1 weights are not masked .* table.weight"):
+            assert modlib.cotrain(TwoInputs(), given, **FAST, precision="bfloat16").classes == (0, 1, 2)
+
+
+def test_a_data_frame_is_a_table_of_numbers():
+    frame = pd.DataFrame({"a": np.arange(9.0), "b": np.arange(9), "c": [True, False, True] * 3})
+    data = own.tensors(frame.astype(float), pd.Series(["x", "y", "z"] * 3))
+    assert data.part("train").batch(torch.tensor([1])).inputs.tolist() == [[1.0, 1.0, 0.0]]
+    with pytest.raises(TypeError, match=r"x: columns must be numbers, these are not: \['name'\]"):
+        own.tensors(frame.assign(name="a"), LABELS)
+    with pytest.raises(ValueError, match="x: 1 of 27 values are NaN"):
+        own.tensors(frame.astype(float).replace({"a": {3.0: np.nan}}), LABELS)
+    with pytest.raises(ValueError, match=r"as many rows each, one at least; they have \[8, 9\]"):
+        own.tensors((np.zeros((9, 1)), np.zeros((8, 1))), LABELS)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataset_is_read_as_it_is_needed(workers):
+    data = own.dataset(Items(), held_out=3, workers=workers)
+    assert (data.train_labels.tolist(), data.held_out_labels.tolist()) == ([1, 2, 0, 2, 0, 1], [0, 1, 2])
+    batch = data.part("train").batch(torch.tensor([5, 0]))
+    wanted = torch.from_numpy(COLOURS[[7, 1]]).permute(0, 3, 1, 2).float() / 255
+    assert torch.equal(batch.inputs, wanted)
+    assert batch.labels.tolist() == [1, 1]
+    same = own.dataset(Items(label="dict"), unpack=lambda item: (item["image"], item["class"]), held_out=3)
+    assert same.sha256() == data.sha256() != own.dataset(Items()).sha256()
+    parent = nn.Sequential(nn.Flatten(), nn.Linear(90, 8), nn.ReLU(), nn.Linear(8, 3))
+    assert modlib.cotrain(parent, data, **FAST).classes == (0, 1, 2)
+    assert data.only([1]).train_labels.tolist() == [1, 1]
+
+
+def test_a_folder_of_images_has_its_names(tmp_path):
+    for i, image in enumerate(COLOURS):
+        folder = tmp_path / ("cat", "dog", "fox")[i % 3]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    resized = v2.Compose([v2.ToImage(), v2.Resize((8, 8)), v2.ToDtype(torch.float32, scale=True)])
+    data = own.dataset(ImageFolder(tmp_path, transform=resized))
+    assert data.class_names == ("cat", "dog", "fox")
+    assert data.part("train").batch(torch.arange(3)).inputs.shape == (3, 3, 8, 8)
+    with pytest.raises(ValueError, match="train: items cannot be put into one batch; make them tensors"):
+        own.dataset(ImageFolder(tmp_path))
+
+
+def test_augmentation_acts_in_training_alone_and_follows_the_seed():
+    data = own.dataset(Items(), augment=v2.RandomHorizontalFlip(0.5))
+    source, rows = data.part("train"), torch.arange(9)
+    plain = source.batch(rows).inputs
+    assert torch.equal(plain, own.dataset(Items()).part("train").batch(rows).inputs)
+    drawn = [source.batch(rows, draw=torch.Generator().manual_seed(s)).inputs for s in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    flipped = [torch.equal(a, b.flip(2)) for a, b in zip(drawn[0], plain, strict=True)]
+    assert 0 < sum(flipped) < 9, "every image has a draw of its own"
+    assert not torch.equal(drawn[0], drawn[2])
+    parent = nn.Sequential(nn.Flatten(), nn.Linear(90, 8), nn.ReLU(), nn.Linear(8, 3))
+    changed = [
+        modlib.cotrain(parent, own.images(COLOURS, LABELS, augment=a), **FAST).grafting_weight
+        for a in (None, torch.zeros_like)
+    ]
+    assert not torch.equal(*changed)
+    with pytest.raises(ValueError, match=r"engine: 'vectorised' needs .* no augmentation"):
+        modlib.cotrain(parent, own.images(COLOURS, LABELS, augment=torch.zeros_like), engine="vectorised", **FAST)
+
+
+def cropped(x: Tensor) -> Tensor:
+    """To another size every time."""
+    cropped.calls = getattr(cropped, "calls", 0) + 1
+    return x[:, : cropped.calls % 4 + 1]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "error", "said"),
+    [
+        (DataLoader(Items()), {}, TypeError, "train: a DataLoader gives batches in an order of its own; hand over its"),
+        (Stream(), {}, TypeError, "train must be a map-style dataset"),
+        (Items(length=0), {}, ValueError, "train: the dataset is empty"),
+        (Items(length=12), {}, ValueError, "train: its length is 12, but item 0 or the last fails"),
+        (Items(label="alone"), {}, ValueError, "train: its items must be pairs of an input and a label, got Tensor"),
+        (Items(label="dict"), {}, ValueError, "got dict; pass unpack="),
+        (
+            Items(lambda x: x[:, : int(torch.randint(1, 10**9, ())) % 5 + 1]),
+            {},
+            ValueError,
+            "one batch|changes its shape",
+        ),
+        (Items(), {"labels": [0, 1]}, ValueError, "train: 2 labels for 9 items"),
+        (Items(), {"held_out": 9}, ValueError, "held_out must be below the number of training images, 9, got 9"),
+    ],
+)
+def test_datasets_that_cannot_be_are_refused(items, options, error, said):
+    with pytest.raises(error, match=said):
+        own.dataset(items, **options)
+
+
+def test_a_random_transform_that_would_act_at_test_time_is_warned_of():
+    with pytest.warns(UserWarning, match="item 0 changes from one reading to the next: a random transform"):
+        own.dataset(Items(lambda x: x + torch.rand(())))
+
+
+def test_tensor_datasets_are_taken():
+    data = own.dataset(TensorDataset(torch.rand(6, 4), torch.tensor([0, 1, 2] * 2)))
+    assert data.num_classes == 3
