@@ -11,6 +11,7 @@ from typing import Any
 
 from modlib import cotraining, data, library, masking, metrics, recomposing
 from modlib.cotraining import cotrain
+from modlib.examination import check
 from modlib.masking import MaskSet
 from modlib.modules import Modules, load, load_subset
 from modlib.recomposing import Recomposed
@@ -25,6 +26,7 @@ __all__ = [
     "MaskSet",
     "Modules",
     "Recomposed",
+    "check",
     "cotrain",
     "cotraining",
     "data",

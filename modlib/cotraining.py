@@ -27,7 +27,7 @@ from modlib.engines.sharding import Shard
 from modlib.engines.start import epoch_order as epoch_order
 from modlib.modules import Modules
 from modlib.parent import parent_hash, picked, with_logits
-from modlib.parent_checks import check_parent, unmasked_lines
+from modlib.parent_checks import check_data, check_parent, unmasked_lines
 from modlib.precision import undisturbed
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 
@@ -393,10 +393,7 @@ def _check_population(runs: Sequence[Run], data: Data) -> tuple[int, ...]:
     """Check everything that can be checked before work starts; return the classes of the modules."""
     if not runs:
         raise ValueError("runs: empty; a population needs at least one run")
-    if not isinstance(data, Data):
-        raise TypeError(
-            f"data must be one of modlib's, got {type(data).__name__}; see modlib.data.images, .tensors and .dataset"
-        )
+    check_data(data)
     first = runs[0]
     known = range(data.num_classes)
     classes = tuple(checks.subset(data.present if first.classes is None else first.classes, known))

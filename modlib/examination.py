@@ -1,0 +1,216 @@
+"""Whether a parent and data go together: counts, the parent's accuracy by class, and what looks wrong, in words."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modlib import masking
+from modlib.data import SPLITS, Data
+from modlib.parent import called, each_tensor, frozen_copy, with_logits
+from modlib.parent_checks import check_data, check_parent
+from modlib.precision import undisturbed
+from modlib.seeds import generator
+
+IMAGES = 1000
+"""Images that the parent is asked about."""
+BATCH = 100
+FEW = 20
+"""Training images of a class below which a module learns little."""
+STRONG = 10.0
+"""The largest class over the smallest one, from which on an imbalance is called strong."""
+FAR = 5.0
+"""Standard deviations of a channel between what the first normalisation sees and what it saw in training."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What `check` found.
+
+    `counts`: images of every class, by split. `recalls`: of the parent, by class, in [0, 1]; NaN where none was asked
+    about. `accuracy`: on all `asked` images of `split`. `outputs`: the least and the largest logit. `masked`: the share
+    of the parameters that modules mask. `lines`: what looks wrong, a line each.
+    """
+
+    class_names: tuple[str, ...] | None
+    counts: dict[str, tuple[int, ...]]
+    split: str
+    asked: int
+    accuracy: float
+    recalls: tuple[float, ...]
+    outputs: tuple[float, float]
+    masked: float
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        cells = [list(HEADERS), *self._cells()]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(HEADERS))]
+        table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+        return "\n".join([*table, self._summary(), *(f"! {line}" for line in self.lines)])
+
+    def _repr_html_(self) -> str:
+        def row(cells: Sequence[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = "".join(row(cells, "td") for cells in self._cells())
+        below = "".join(f"<p>{html.escape(line)}</p>" for line in (self._summary(), *self.lines))
+        return f"<table><thead>{row(HEADERS, 'th')}</thead><tbody>{body}</tbody></table>{below}"
+
+    def _cells(self) -> Iterator[list[str]]:
+        for c, recall in enumerate(self.recalls):
+            name = str(c) if self.class_names is None else f"{c} {self.class_names[c]}"
+            yield [name, *(str(self.counts[s][c]) for s in SPLITS), "-" if recall != recall else f"{recall:.1%}"]
+
+    def _summary(self) -> str:
+        low, high = self.outputs
+        return (
+            f"parent: {self.accuracy:.1%} of {self.asked} {self.split} images; logits {low:.3g} to {high:.3g}; "
+            f"{self.masked:.1%} of its parameters are masked"
+        )
+
+
+HEADERS = ("class", "train", "held out", "test", "parent's recall")
+
+
+def check(
+    parent: nn.Module,
+    data: Data,
+    *,
+    policy: masking.Policy = masking.default_policy,
+    logits: Callable[[Any], Tensor] | None = None,
+) -> Examined:
+    """Return what a decomposition of `parent` on `data` starts from, and what looks wrong.
+
+    The parent is asked about up to `IMAGES` test images, else held-out, else training images. Arguments and errors as
+    in `cotrain`, which checks the same and warns of every line. Nothing is changed, and nothing trained.
+    """
+    check_data(data)
+    network = parent if logits is None else with_logits(parent, logits)
+    check_parent(network, data, policy)
+    split = next(s for s in ("test", "held_out", "train") if len(getattr(data, f"{s}_labels")))
+    with undisturbed(), torch.no_grad():
+        copy = frozen_copy(network)
+        outputs, labels, unusual = _asked(copy, data, split)
+        everything = sum(p.numel() for p in copy.parameters())
+        masked = sum(w.numel() for w in masking.maskable_parameters(copy, policy).values()) / everything
+    counts = {s: _counts(getattr(data, f"{s}_labels"), data.num_classes) for s in SPLITS}
+    confusion = torch.zeros(data.num_classes, data.num_classes, dtype=torch.float64)
+    confusion.index_put_((labels, outputs.argmax(1)), torch.ones(len(labels), dtype=torch.float64), accumulate=True)
+    lines = [
+        *_about_classes(counts["train"], data.class_names),
+        *_about_outputs(outputs),
+        *_about_accuracy(confusion),
+        *unusual,
+    ]
+    return Examined(
+        data.class_names,
+        counts,
+        split,
+        len(labels),
+        float(confusion.trace() / confusion.sum()),
+        tuple((confusion.diagonal() / confusion.sum(1)).tolist()),
+        (float(outputs.min()), float(outputs.max())),
+        masked,
+        tuple(lines),
+    )
+
+
+def warn(parent: nn.Module, data: Data, policy: masking.Policy, stacklevel: int) -> None:
+    """Warn of every line of `check`."""
+    for line in check(parent, data, policy=policy).lines:
+        warnings.warn(f"check: {line}", stacklevel=stacklevel + 1)
+
+
+def _counts(labels: Tensor, num_classes: int) -> tuple[int, ...]:
+    return tuple(torch.bincount(labels.cpu(), minlength=num_classes).tolist())
+
+
+def _asked(network: nn.Module, data: Data, split: str) -> tuple[Tensor, Tensor, list[str]]:
+    """Return logits [n, N], labels [n], and what the first normalisation finds unusual."""
+    source, some = data.part(split), next(network.parameters())
+    drawn = torch.randperm(len(source.labels), generator=generator(0, "check"))[:IMAGES].to(source.labels.device)
+    seen: list[tuple[Tensor, Tensor]] = []
+    norm = next((m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+
+    def listen(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        others = [d for d in range(given[0].ndim) if d != 1]
+        seen.append((given[0].mean(others), given[0].square().mean(others)))
+
+    hook = None if norm is None or norm.running_mean is None else norm.register_forward_pre_hook(listen)
+    found = []
+    for rows in drawn.split(BATCH):
+        inputs = each_tensor(
+            source.batch(rows).inputs, lambda v: v.to(some.device, some.dtype if v.is_floating_point() else None)
+        )
+        found.append(called(network, inputs).float().cpu())
+    if hook is not None:
+        hook.remove()
+    unusual = _about_inputs(norm, seen) if norm is not None and seen else []
+    return torch.cat(found), source.labels[drawn].cpu(), unusual
+
+
+def _about_inputs(norm: Any, seen: Sequence[tuple[Tensor, Tensor]]) -> list[str]:
+    mean, square = (torch.stack(values).mean(0) for values in zip(*seen, strict=True))
+    deviation = (norm.running_var + norm.eps).sqrt()
+    off = float(((mean - norm.running_mean).abs() / deviation).median())
+    spread = float(((square - mean.square()).clamp(min=0).sqrt() / deviation).median())
+    if off <= FAR and 1 / FAR <= spread <= FAR:
+        return []
+    return [
+        f"inputs: the first batch normalisation sees channels {off:.1f} standard deviations off, and {spread:.2g} "
+        "times as wide, as in the parent's training; is the preprocessing the parent's own?"
+    ]
+
+
+def _about_classes(counts: Sequence[int], names: Sequence[str] | None) -> list[str]:
+    def called_(classes: Sequence[int]) -> str:
+        shown = ", ".join(str(c) if names is None else names[c] for c in classes[:6])
+        return shown + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
+
+    there = [c for c, n in enumerate(counts) if n]
+    lines = []
+    if len(there) == 1:
+        lines.append(f"data: all training images are of class {called_(there)}: a module needs images of others, too")
+    empty, few = ([c for c, n in enumerate(counts) if low <= n < high] for low, high in ((0, 1), (1, FEW)))
+    if empty:
+        lines.append(f"data: no training images of {called_(empty)}")
+    if few:
+        lines.append(f"data: fewer than {FEW} training images of {called_(few)}")
+    some = [counts[c] for c in there]
+    if max(some) >= STRONG * min(some):
+        lines.append(
+            f"data: the largest class has {max(some) / min(some):.0f} times the images of the smallest; balanced=True "
+            "lets both sides of a module weigh the same"
+        )
+    return lines
+
+
+def _about_outputs(outputs: Tensor) -> list[str]:
+    sums = outputs.sum(1)
+    if bool((outputs >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
+        return ["parent: its outputs sum to one, as after a softmax; hand over the network without it, or logits="]
+    return []
+
+
+def _about_accuracy(confusion: Tensor) -> list[str]:
+    """Return a line where the parent does little better than chance, and one where classes are in another order."""
+    asked, lines = float(confusion.sum()), []
+    right, chance = float(confusion.trace()) / asked, float(confusion.sum(1).max()) / asked
+    error = (chance * (1 - chance) / asked) ** 0.5
+    if chance < 1 and right <= chance + max(3 * error, 0.1 * (1 - chance)):
+        lines.append(f"parent: near chance, {right:.1%} right where the most frequent class alone gives {chance:.1%}")
+    best = confusion.argmax(1)
+    moved = {c: int(best[c]) for c in (confusion.sum(1) > 0).nonzero()[:, 0].tolist()}
+    hits = float(sum(confusion[c, to] for c, to in moved.items())) / asked
+    if len(set(moved.values())) == len(moved) and hits > right + 0.1:
+        steps = {(to - c) % len(confusion) for c, to in moved.items()}
+        how = f"shifted by {steps.pop()}" if len(steps) == 1 else "in another order"
+        pairs = ", ".join(f"{c} is its output {to}" for c, to in moved.items() if c != to)
+        lines.append(f"labels: look {how} ({pairs}): {hits:.1%} would be right; pass classes= in the parent's order")
+    return lines

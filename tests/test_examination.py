@@ -1,0 +1,134 @@
+"""`modlib.check`: each line is there where something is wrong, and no line where nothing is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import modlib
+from modlib import data as own
+
+N = 240
+LABELS = np.arange(N) % 3
+
+
+def bright(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Images whose bright row is their class."""
+    images = np.random.default_rng(seed).integers(0, 128, (len(labels), 4, 4), dtype=np.uint8)
+    images[np.arange(len(labels)), labels] += 127
+    return images
+
+
+class Reader(nn.Module):
+    """Reads the class off the brightest row, through a batch normalisation."""
+
+    def __init__(self, last: nn.Module | None = None, order=(0, 1, 2)) -> None:
+        super().__init__()
+        self.norm, self.out, self.last = nn.BatchNorm2d(1, affine=False), nn.Linear(4, 3, bias=False), last
+        self.order = list(order)
+        self.out.weight.data = torch.eye(4)[:3] * 4
+        self.norm.running_mean.fill_(0.37)
+        self.norm.running_var.fill_(0.1)
+
+    def forward(self, x):
+        logits = self.out(self.norm(x).mean((1, 3)))[:, self.order]
+        return logits if self.last is None else self.last(logits)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return own.images(bright(LABELS), LABELS, test=(bright(LABELS, 1), LABELS))
+
+
+def test_nothing_is_said_where_nothing_is_wrong(data):
+    found = modlib.check(Reader().eval(), data)
+    assert found.lines == ()
+    assert (found.accuracy, found.recalls, found.asked, found.split) == (1.0, (1.0, 1.0, 1.0), N, "test")
+    assert found.counts == {"train": (80, 80, 80), "held_out": (0, 0, 0), "test": (80, 80, 80)}
+    assert found.masked == 1.0
+    assert "parent: 100.0% of 240 test images" in str(found)
+    assert str(found).splitlines()[1].split() == ["0", "80", "0", "80", "100.0%"]
+
+
+def untrained() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize(
+    ("parent", "changed", "said"),
+    [
+        (untrained(), {}, ["parent: near chance"]),
+        (Reader(nn.Softmax(1)), {}, ["parent: its outputs sum to one, as after a softmax"]),
+        (
+            Reader(order=(1, 2, 0)),
+            {},
+            ["parent: near chance, 0.0% right", "labels: look shifted by 2 (0 is its output 2"],
+        ),
+        (Reader(order=(1, 0, 2)), {}, ["parent: near chance, 33.3%", "labels: look in another order (0 is its outp"]),
+        (
+            Reader(),
+            {"preprocess": lambda x: x[:, None].float()},
+            ["inputs: the first batch normalisation sees channels"],
+        ),
+    ],
+    ids=["untrained", "softmax", "shifted", "two exchanged", "not scaled"],
+)
+def test_what_is_wrong_with_a_parent_is_said_in_a_line(parent, changed, said):
+    given = own.images(bright(LABELS), LABELS, test=(bright(LABELS, 1), LABELS), **changed)
+    lines = modlib.check(parent.eval(), given).lines
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
+def test_labels_in_another_order_are_told_from_a_bad_parent():
+    order = np.array([1, 0, 3, 2])
+    images = bright(np.arange(N) % 4)
+    parent = Reader()
+    parent.out = nn.Linear(4, 4, bias=False)
+    parent.out.weight.data, parent.order = torch.eye(4) * 4, [0, 1, 2, 3]
+    lines = modlib.check(parent.eval(), own.images(images, order[np.arange(N) % 4])).lines
+    assert lines[1].startswith("labels: look in another order (0 is its output 1, 1 is its output 0")
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        (
+            np.zeros(30, int),
+            {"num_classes": 3, "empty": True},
+            ["data: all training images are of class 0", "data: no"],
+        ),
+        (
+            np.repeat([0, 1, 2], [200, 100, 19]),
+            {},
+            ["data: fewer than 20 training images of 2", "data: the largest class"],
+        ),
+        (
+            np.repeat(["a", "b", "c"], [200, 100, 19]),
+            {},
+            ["data: fewer than 20 training images of c", "data: the larg"],
+        ),
+        (np.repeat([0, 2], 30), {"num_classes": 3, "empty": True}, ["data: no training images of 1"]),
+        (np.repeat([0, 1, 2], [199, 20, 20]), {}, []),
+    ],
+)
+def test_what_is_wrong_with_classes_is_said_in_a_line(labels, options, said):
+    numbers = np.unique(labels, return_inverse=True)[1] if labels.dtype.kind == "U" else labels
+    lines = modlib.check(Reader().eval(), own.images(bright(numbers), labels, **options)).lines
+    assert [a[: len(b)] for a, b in zip(lines, said, strict=True)] == said
+
+
+def test_names_stand_in_the_table_escaped():
+    names = np.array(["<cat>", "dog", "fox"])[LABELS]
+    found = modlib.check(Reader().eval(), own.images(bright(LABELS), names))
+    assert "0 <cat>" in str(found)
+    assert "<td>0 &lt;cat&gt;</td>" in found._repr_html_()
+
+
+def test_cotrain_warns_of_what_check_finds(data):
+    with pytest.warns(UserWarning, match="check: parent: near chance"):
+        modlib.cotrain(untrained(), data, epochs=1, k=0.5, alpha=1.0, seed=0, device="cpu")
