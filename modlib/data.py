@@ -543,6 +543,8 @@ def _number_tensor(name: str, values: Any) -> Tensor:
 
 
 def _tensor(name: str, values: Any) -> Tensor:
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()  # torch shares memory, and warns where nobody may write to it
     try:
         return torch.as_tensor(values, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:

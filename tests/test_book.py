@@ -62,12 +62,17 @@ def output(path: Path) -> str:
     return "".join(o.text for c in cells if c.cell_type == "code" for o in c.outputs)
 
 
-def test_the_worked_example_of_the_own_network_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_worked_examples_of_the_own_network_page_run(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "book" / "own_network.md").read_text()
-    example = re.search(r"<!-- tested -->\s+```python\n(.*?)```", text, re.DOTALL)
-    assert example
-    exec(compile(example[1], "own_network.md", "exec"), {"__name__": "example"})
-    assert "remaining parameters" in capsys.readouterr().out
+    examples = re.findall(r"<!-- tested -->\s+```python\n(.*?)```", text, re.DOTALL)
+    printed = []
+    for example in examples:
+        exec(compile(example, "own_network.md", "exec"), {"__name__": "example"})
+        printed.append(capsys.readouterr().out)
+    assert len(printed) == text.count("<!-- tested -->") == 2
+    assert "remaining parameters" in printed[0]
+    assert "virginica" in printed[1]
+    assert "!" not in printed[1], "nothing looks wrong"
 
 
 def test_published_quick_and_reference_runs_go_to_their_own_places(

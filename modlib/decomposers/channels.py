@@ -23,6 +23,7 @@ from modlib.deploy import measuring, saliency, slicing
 from modlib.deploy import repair as repairing
 from modlib.deploy.distilling import distil
 from modlib.deploy.saliency import Ranking
+from modlib.labels import numbered
 from modlib.parent import called, each_tensor, frozen_copy, in_parts, rows_of
 from modlib.parent_checks import check_parent
 from modlib.seeds import generator
@@ -107,7 +108,7 @@ class Channels:
 
     def recompose(
         self,
-        subset: Iterable[int],
+        subset: Iterable[int | str],
         *,
         data: Data,
         keep: float | None = None,
@@ -124,6 +125,8 @@ class Channels:
     ) -> nn.Module:
         """Return a plain network for `subset`: inputs [B, ...] -> logits [B, len(subset)], in that order.
 
+        Classes by number, or by name where `data` has names.
+
         Of `keep` and `within` one is given. `keep`: the share of the parent's cost that may be left, in (0, 1]; `of`
         "multiply_adds" (for one image) or "parameters"; the last layer, which is cut to the subset, counts. `within`:
         points (1/100) of accuracy on the held-out images of the subset that may be lost against the parent restricted
@@ -138,7 +141,7 @@ class Channels:
         budget is shared out among the layers, one of `RULES`; `ranking`, in which order channels are kept, one of
         `RANKINGS`; `known`, the classes that are known while channels are chosen and repaired: default, the subset.
         """
-        chosen = checks.subset(subset, self.classes)
+        chosen = checks.subset(numbered(subset, data.class_names), self.classes)
         _check(keep, within, of, rule, ranking)
         if repair is not None:
             checks.choice("repair", repair, repairing.KINDS)
