@@ -24,6 +24,9 @@ BY_CLASS = "by_class"
 PICKED = "logits"
 """The entry of the metadata that is a fact of the parent, not of a run: how its logits are found."""
 
+RUNS_LISTED = 3
+"""Runs that are printed at most."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Modules:
@@ -150,7 +153,9 @@ class Modules:
             grafting_weight=other.grafting_weight.to(self.grafting_weight.device),
             grafting_bias=other.grafting_bias.to(self.grafting_bias.device),
             statistics={n: s.to(self.statistics[n].device) for n, s in other.statistics.items()},
-            scores=other.scores,
+            scores=None
+            if self.scores is None or other.scores is None
+            else {n: s.to(self.scores[n].device) for n, s in other.scores.items()},
             metadata=_recorded(runs),
         )
 
@@ -260,8 +265,9 @@ def _made(provenance: Mapping[int, Mapping[str, Any]]) -> str:
     different = dict.fromkeys(made.values())
     if len(different) == 1:
         return next(iter(different))
-    each = ((words, [c for c, own in made.items() if own == words]) for words in different)
-    return "; ".join(f"{shortened(classes)}: {words}" for words, classes in each)
+    each = [f"{shortened(c for c in made if made[c] == words)}: {words}" for words in list(different)[:RUNS_LISTED]]
+    more = len(different) - len(each)
+    return "; ".join(each) + (f"; and {more} more" if more else "")
 
 
 def _settings(run: Mapping[str, Any]) -> str:

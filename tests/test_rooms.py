@@ -151,7 +151,8 @@ data = modlib.data.from_arrays(images, labels, held_out=12)
 parent = training.train(parents.fc(1, 16, 6, 3), data, seed=0, epochs=1)
 for engine in ("vectorised", "modulewise", "sequential"):
     modules = modlib.cotrain(parent, data, k=0.3, alpha=1.0, epochs=1, seed=0, engine=engine)
-pair = modules.recompose([0, 2])
+pair = modules.recompose([0, 2]).calibrated(data)
+assert len(str(modules.report(data, "held_out")).splitlines()) > 5
 print(sorted(set(pair.predict(data.inputs(images)).tolist()) | {0, 2}), type(modules).__name__)
 """
 
