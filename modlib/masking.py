@@ -187,7 +187,7 @@ def straight_through(mask: Tensor, values: Tensor) -> Tensor:
     return mask + (values - values.detach())
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class MaskSet:
     """The supermasks of all modules of one parent.
 

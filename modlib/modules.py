@@ -28,7 +28,7 @@ RUNS_LISTED = 3
 """Runs that are printed at most."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Modules:
     """One module per class over one frozen parent.
 

@@ -117,7 +117,8 @@ class Recomposed(nn.Module):
 
         `data`: a data set (see `modlib.data`), of whose `split` the images of this network's classes are taken; or
         inputs [B, ...], all of these classes. The threshold is the largest winning log-odds that this share of them
-        reaches. Take images that nothing was trained on, and not those that you test on.
+        reaches: what the winner itself says tells more than its lead, which is large on many an image that all modules
+        refuse. Take images that nothing was trained on, and not those that you test on.
 
         Raises TypeError where `data` is neither, ValueError for `keep` outside (0, 1] and where there is no such image.
         """
