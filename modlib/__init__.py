@@ -9,12 +9,13 @@ parents; `study`, its experiments.
 from importlib import import_module
 from typing import Any
 
-from modlib import cotraining, data, library, masking, metrics, recomposing
+from modlib import cotraining, data, library, masking, metrics, recomposing, reporting
 from modlib.cotraining import cotrain
 from modlib.examination import check
 from modlib.masking import MaskSet
 from modlib.modules import Modules, load, load_subset
 from modlib.recomposing import Recomposed
+from modlib.reporting import Report
 
 __version__ = "0.2.0"
 
@@ -26,6 +27,7 @@ __all__ = [
     "MaskSet",
     "Modules",
     "Recomposed",
+    "Report",
     "check",
     "cotrain",
     "cotraining",
@@ -36,6 +38,7 @@ __all__ = [
     "masking",
     "metrics",
     "recomposing",
+    "reporting",
 ]
 
 

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from modlib import checks, masking, shared_mask
-from modlib.data import Data
+from modlib.data import Data, check_data
 from modlib.engines import Engine, checkpoints, engine_class, make_engine
 from modlib.engines.sharding import Shard
 from modlib.engines.start import epoch_order as epoch_order
 from modlib.modules import Modules
 from modlib.parent import parent_hash, picked, with_logits
-from modlib.parent_checks import check_data, check_parent, unmasked_lines
+from modlib.parent_checks import check_parent, unmasked_lines
 from modlib.precision import undisturbed
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 

@@ -622,3 +622,11 @@ def _labels(name: str, values: Any) -> Tensor:
     if len(labels) and int(labels.min()) < 0:
         raise ValueError(f"{name} must be at least 0, got {int(labels.min())}")
     return labels.to(torch.int64)
+
+
+def check_data(data: object) -> None:
+    """Raise TypeError for what is no data set."""
+    if not isinstance(data, Data):
+        raise TypeError(
+            f"data must be one of modlib's, got {type(data).__name__}; see modlib.data.images, .tensors and .dataset"
+        )

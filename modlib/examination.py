@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from modlib import masking
-from modlib.data import SPLITS, Data
+from modlib.data import SPLITS, Data, check_data
 from modlib.parent import called, each_tensor, frozen_copy, with_logits
-from modlib.parent_checks import check_data, check_parent
+from modlib.parent_checks import check_parent
 from modlib.precision import undisturbed
 from modlib.seeds import generator
 

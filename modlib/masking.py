@@ -31,6 +31,8 @@ COUNTED = 1 << 20
 COUNTED_TOGETHER = 16
 """Up to so many modules, edges are counted once by which modules keep them: 2**16 counts for any subset."""
 
+LISTED = 10
+"""Classes, and layers, that are printed at most, where there are more."""
 
 PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 """The projections of `nn.MultiheadAttention`, which it holds itself instead of in linear layers."""
@@ -209,6 +211,12 @@ class MaskSet:
                     f"masks[{name!r}]: must be [{len(self.classes)} modules, *weight shape], got {tuple(mask.shape)}"
                 )
 
+    def __repr__(self) -> str:
+        """A line, without the masks themselves."""
+        layers = ", ".join(f"{name} {list(mask.shape[1:])}" for name, mask in list(self.masks.items())[:LISTED])
+        more = f" and {len(self.masks) - LISTED} more" if len(self.masks) > LISTED else ""
+        return f"MaskSet of {len(self.classes)} classes ({shortened(self.classes)}) over {layers}{more}"
+
     def rows(self, subset: Iterable[int]) -> list[int]:
         """Return the positions of the modules of `subset`, in its order. Raises ValueError for what is not there."""
         return [self.classes.index(c) for c in checks.subset(subset, self.classes)]
@@ -284,6 +292,13 @@ class MaskSet:
         common = self.common()
         own = common.diagonal()
         return (own[:, None] + own[None, :] - common) / sum(mask[0].numel() for mask in self.masks.values())
+
+
+def shortened(classes: Iterable[int]) -> str:
+    """Return classes as they are printed: where there are many, the first ones and the last."""
+    asked = list(classes)
+    shown = [*asked[:LISTED], "…", asked[-1]] if len(asked) > LISTED + 2 else asked
+    return ", ".join(map(str, shown))
 
 
 def mean_over_pairs(matrix: Tensor) -> float:

@@ -16,14 +16,6 @@ from modlib.parent import NotPicked, copied, each_tensor, functional_call
 from modlib.precision import undisturbed
 
 
-def check_data(data: object) -> None:
-    """Raise TypeError for what is no data set."""
-    if not isinstance(data, Data):
-        raise TypeError(
-            f"data must be one of modlib's, got {type(data).__name__}; see modlib.data.images, .tensors and .dataset"
-        )
-
-
 def check_parent(parent: nn.Module, data: Data, policy: masking.Policy) -> None:
     """Raise unless `parent` can be copied and maps the inputs of `data` to one finite logit for every class."""
     if isinstance(parent, nn.DataParallel | nn.parallel.DistributedDataParallel):

@@ -61,6 +61,12 @@ def at_once(model: nn.Module, shape: torch.Size, pixels: int) -> int:
     return max(1, min(AT_ONCE, NUMBERS_AT_ONCE // max(1, shape.numel())))
 
 
+def rows_at_once(model: nn.Module, inputs: Tensor) -> int:
+    """Return how many of `inputs` [B, ...] a network classifies at once, see `at_once`."""
+    pixels = inputs.shape[2:].numel() if inputs.ndim > 3 else inputs.shape[1:].numel()
+    return at_once(model, inputs.shape[1:], pixels)
+
+
 def laid_out(model: nn.Module, inputs: Tensor, precision: str) -> Tensor:
     """Return `inputs` as they lie fastest: images of a convolutional network in bfloat16 with the channels last."""
     if precision == "bfloat16" and inputs.ndim == 4 and convolutional(model):

@@ -8,14 +8,23 @@ the network (`modlib.passes`). All passes of a chain of linear layers are one ne
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from modlib import baking, checks, stacking
+from modlib.data import Data, check_data
+from modlib.masking import shortened
 from modlib.passes import Decomposed, Passes, distinct_passes
+from modlib.precision import rows_at_once
+from modlib.sources import batches
 from modlib.stacking import Stacked
+
+NONE = -1
+"""What a network answers that takes an image for none of its classes."""
 
 
 class Recomposed(nn.Module):
@@ -28,6 +37,11 @@ class Recomposed(nn.Module):
     """
 
     classes: Tensor
+    threshold: float | None = None
+    """The log-odds that the winner must reach with `predict(..., reject=True)`; None before `calibrated`.
+
+    A plain attribute: copies and pickles keep it, the state dict of tensors does not have it.
+    """
 
     def __init__(self, modules: Decomposed, subset: Iterable[int]) -> None:
         super().__init__()
@@ -65,13 +79,71 @@ class Recomposed(nn.Module):
         """Return the confidence of each module, sigmoid(d): [B, len(subset)]."""
         return self.log_odds(inputs).sigmoid()
 
-    @torch.no_grad()
-    def predict(self, inputs: Tensor) -> Tensor:
-        """Return the class that wins the vote, one of the asked ones: int64 [B].
+    def extra_repr(self) -> str:
+        """Return what torch prints in front of the layers."""
+        return (
+            f"classes {shortened(self.classes.tolist())}; {self.remaining:.1%} of the maskable weights; "
+            f"passes: {self.passes}; threshold: {self.threshold}"
+        )
 
-        The vote takes log-odds, whose order is that of the confidences but which do not saturate at 1.
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, reject: float | bool | None = None) -> Tensor:
+        """Return the class that wins the vote, one of the asked ones, or -1 for none of them: int64 [B].
+
+        `reject`: the confidence, in (0, 1), that a module must reach for an answer; True for the threshold that
+        `calibrated` has found; None or False (default) to answer always. ValueError for another number, and for True
+        without a threshold. The vote takes log-odds, whose order is that of the confidences but which do not saturate.
         """
-        return self.classes[self.log_odds(inputs).argmax(1)]
+        least = self._least(reject)
+        winning = self.log_odds(inputs).max(1)
+        return self.classes[winning.indices].where(winning.values >= least, NONE)
+
+    def _least(self, reject: float | bool | None) -> float:
+        """Return the log-odds that `reject` asks of the winner."""
+        if reject is None or reject is False:
+            return -math.inf
+        if reject is True:
+            if self.threshold is None:
+                raise ValueError(
+                    "reject: True needs a threshold; take the network that calibrated(data) returns, or a number"
+                )
+            return self.threshold
+        checks.real("reject", reject)
+        if not 0 < reject < 1:
+            raise ValueError(f"reject must be a confidence in (0, 1), True or False, got {reject}")
+        return math.log(reject) - math.log1p(-reject)
+
+    def calibrated(self, data: Data | Tensor, split: str = "held_out", keep: float = 0.95) -> Recomposed:
+        """Return a copy that, with `predict(..., reject=True)`, answers for a share `keep` of images of its classes.
+
+        `data`: a data set (see `modlib.data`), of whose `split` the images of this network's classes are taken; or
+        inputs [B, ...], all of these classes. The threshold is the largest winning log-odds that this share of them
+        reaches: what the winner itself says tells more than its lead, which is large on many an image that all modules
+        refuse. Take images that nothing was trained on, and not those that you test on.
+
+        Raises TypeError where `data` is neither, ValueError for `keep` outside (0, 1] and where there is no such image.
+        """
+        checks.share("keep", keep)
+        scores = self._winning(data, split).sort(descending=True).values
+        kept = max(1, math.ceil(keep * len(scores) - 1e-9))  # 0.55 * 100 is a little more than 55
+        twin = copy.deepcopy(self)
+        twin.threshold = float(scores[kept - 1])
+        return twin
+
+    @torch.no_grad()
+    def _winning(self, data: Data | Tensor, split: str) -> Tensor:
+        """Return the log-odds of the winner, [n], of inputs or of the images of its classes in a data set."""
+        if isinstance(data, Tensor):
+            parts = iter(data.split(rows_at_once(self.voters, data)) if data.ndim > 1 else [data])
+        else:
+            check_data(data)
+            source = data.part(split)
+            rows = torch.isin(source.labels, self.classes.to(source.labels.device)).nonzero()[:, 0]
+            if not len(rows):
+                raise ValueError(f"data: no image of the classes {self.classes.tolist()} in its part {split!r}")
+            size = rows_at_once(self.voters, source.batch(rows[:1]).inputs)
+            parts = (batch.inputs for batch in batches(source, rows, size))
+        return torch.cat([self.log_odds(part).amax(1) for part in parts])
 
     def baked(self) -> nn.Module:
         """Return a network without `modlib` in it: inputs [B, ...] -> confidences, as `forward`; see `modlib.baking`.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from modlib import augmentation
+from modlib import augmentation, checks
 from modlib.parent import each_tensor, number_of_rows, rows_of
 
 Preprocess = Callable[[Tensor], Tensor]
@@ -182,6 +182,14 @@ class Rows:
         some = torch.linspace(0, len(self.labels) - 1, min(HASHED, len(self.labels))).long()
         inputs = self.batch(some.to(self.labels.device)).inputs
         _hash(digest, self.numbers, self.labels, *flat(inputs))
+
+
+def batches(source: Source, rows: Tensor, size: int) -> Iterator[Batch]:
+    """Yield the rows of these numbers (int64 [n]), so many at once; TypeError where inputs are no tensor."""
+    for some in rows.split(size):
+        batch = source.batch(some)
+        checks.tensor("inputs", batch.inputs)
+        yield batch
 
 
 def flat(inputs: Any) -> list[Tensor]:

@@ -24,12 +24,12 @@ FLOORS = {
     "entry": 7,
 }
 """Who may import whom: a file imports from its own floor or below."""
-FACADE = ("cotraining", "shared_mask", "parent_checks", "__init__", "moved", "datasets", "parents", "training")
+MOVED = ("datasets", "parents", "training")
+"""Old names of what lies in `zoo` now; they import it when they are asked for something."""
+FACADE = ("cotraining", "shared_mask", "parent_checks", "examination", "__init__", "moved", *MOVED)
 """Flat files that stand above the engines: where Algorithm 1 meets them, the names that users see, and old ones."""
 ENTRY = ("__main__", "ship")
 """What the command line runs: nothing imports it. `ship` needs decomposers and deploy, and is no part of the study."""
-MOVED = ("datasets", "parents", "training")
-"""Old names of what lies in `zoo` now; they import it when they are asked for something."""
 
 
 def module_name(path: Path) -> str:
@@ -151,7 +151,8 @@ data = modlib.data.from_arrays(images, labels, held_out=12)
 parent = training.train(parents.fc(1, 16, 6, 3), data, seed=0, epochs=1)
 for engine in ("vectorised", "modulewise", "sequential"):
     modules = modlib.cotrain(parent, data, k=0.3, alpha=1.0, epochs=1, seed=0, engine=engine)
-pair = modules.recompose([0, 2])
+pair = modules.recompose([0, 2]).calibrated(data)
+assert len(str(modules.report(data, "held_out")).splitlines()) > 5
 print(sorted(set(pair.predict(data.inputs(images)).tolist()) | {0, 2}), type(modules).__name__)
 """
 
