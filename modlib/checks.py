@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ def choice(name: str, value: str, allowed: Collection[str]) -> None:
         raise ValueError(f"{name} must be one of {sorted(allowed)}, got {value!r}")
 
 
-def listed(classes: Iterable[int], name: str) -> list[int]:
+def listed(classes: Iterable[Any], name: str) -> list[Any]:
     """Return `classes` as a list; raise TypeError for a single class."""
     if isinstance(classes, (int, str)) or not isinstance(classes, Iterable):
         raise TypeError(f"{name}: must be a list of classes, got {classes!r}")
@@ -95,3 +96,17 @@ def tensor(name: str, values: object) -> None:
     """Raise TypeError unless `values` is a tensor."""
     if not isinstance(values, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
+
+
+def inputs(values: Any) -> None:
+    """Raise unless `values` are a network's inputs: a batch [B, ...], or a dict or tuple of them; finite."""
+    parts = list(values.values()) if isinstance(values, Mapping) else values if isinstance(values, tuple) else [values]
+    for part in parts:
+        tensor("inputs", part)
+        if part.ndim < 1 or part.shape[0] == 0 or (part.ndim < 2 and len(parts) == 1):
+            raise ValueError(f"inputs must be a batch [B, ...] of at least one, got shape {tuple(part.shape)}")
+        if part.is_complex() or part.dtype in (torch.bool, torch.uint8):
+            raise TypeError(f"inputs must be floating-point numbers or ids, got {part.dtype}; see Dataset.inputs")
+        finite("inputs", part)
+    if not parts or len({len(part) for part in parts}) != 1:
+        raise ValueError(f"inputs must have as many rows each, got {[len(part) for part in parts]}")

@@ -94,11 +94,10 @@ def as_array(name: str, labels: Any) -> np.ndarray:
     return values
 
 
-def numbered(classes: Iterable[Any], names: Sequence[str] | None) -> list[int]:
+def numbered(classes: Iterable[int | str], names: Sequence[str] | None) -> list[int]:
     """Return classes, given by number or by name, as numbers; ValueError for a name that is not there."""
-    asked = [classes] if isinstance(classes, str) else list(classes)
     found = []
-    for c in asked:
+    for c in checks.listed(classes, "classes"):
         if not isinstance(c, str):
             found.append(c)
         elif names is None or c not in names:

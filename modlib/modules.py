@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from modlib import checks, library, subsets
 from modlib.data import Data
+from modlib.labels import numbered
 from modlib.masking import MaskSet, shortened
-from modlib.parent import parent_hash
+from modlib.parent import each_tensor, in_parts, number_of_rows, parent_hash
 from modlib.passes import distinct_passes
 from modlib.precision import autocast, laid_out, rows_at_once
 from modlib.recomposing import Recomposed
 from modlib.reporting import Report, report
+from modlib.sources import flat
 
 BY_CLASS = "by_class"
 """Where the metadata of modules that different runs have made hold each one's own: class, as a string -> metadata."""
@@ -191,24 +193,31 @@ class Modules:
             raise ValueError(f"other: there are modules for {repeated} here already; replace(c, other) swaps one")
         return self.join(adopted, self.classes + other.classes)
 
-    def recompose(self, subset: Iterable[int]) -> Recomposed:
-        """Return a network for the classes of `subset`, in that order; see `modlib.recomposing.Recomposed`."""
-        return Recomposed(self, subset)
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of all classes of the parent, where the data had names."""
+        names = self.metadata.get("class_names")
+        return None if names is None else tuple(names)
 
-    def log_odds(self, inputs: Tensor, batch_size: int | None = None, precision: str = "float32") -> Tensor:
+    def recompose(self, subset: Iterable[int | str]) -> Recomposed:
+        """Return a network for the classes of `subset`, by number or name, in that order; see `Recomposed`."""
+        return Recomposed(self, numbered(subset, self.class_names))
+
+    def log_odds(self, inputs: Any, batch_size: int | None = None, precision: str = "float32") -> Tensor:
         """Return every module's log-odds d of `inputs` [B, ...], computed in parts: [B, C], where the inputs are.
 
         The vote of any subset is the largest of its columns, so one call serves all subsets. One module lies on the
         parent's device at a time, so what that takes there does not grow with the number of classes. `batch_size`:
         default, see `modlib.precision.at_once`. `precision`: "float32" or "bfloat16" (autocast).
         """
-        checks.tensor("inputs", inputs)
-        parts = inputs.split(batch_size or rows_at_once(self.parent, inputs))
-        passes = distinct_passes(self)
-        found = torch.empty(len(inputs), len(self.classes), dtype=self.grafting_weight.dtype, device=inputs.device)
+        checks.inputs(inputs)
+        parts = list(in_parts(inputs, batch_size or rows_at_once(self.parent, inputs)))
+        passes, where = distinct_passes(self), flat(inputs)[0].device
+        size = (number_of_rows(inputs), len(self.classes))
+        found = torch.empty(size, dtype=self.grafting_weight.dtype, device=where)
         for p in range(max(passes) + 1):
             columns = [m for m, own in enumerate(passes) if own == p]
-            found[:, columns] = self._log_odds_of(columns, parts, precision)
+            found[:, columns] = self._log_odds_of(columns, parts, precision).to(found)
         return found
 
     def report(self, data: Data, split: str = "test") -> Report:
@@ -222,13 +231,13 @@ class Modules:
         return report(self, data, split)
 
     @torch.no_grad()
-    def _log_odds_of(self, modules: Sequence[int], parts: Sequence[Tensor], precision: str) -> Tensor:
-        """Return the log-odds [B, len(modules)] of modules (by position) that share a pass, where the inputs are."""
+    def _log_odds_of(self, modules: Sequence[int], parts: Sequence[Any], precision: str) -> Tensor:
+        """Return the log-odds [B, len(modules)] of modules (by position) that share a pass, where the network is."""
         together = self.recompose([self.classes[m] for m in modules])
         device = together.classes.device
         with autocast(device, precision):
-            odds = [together.log_odds(laid_out(self.parent, part.to(device), precision)) for part in parts]
-        return torch.cat([part.to(parts[0].device, self.grafting_weight.dtype) for part in odds])
+            moved = (each_tensor(part, lambda v: v.to(device)) for part in parts)
+            return torch.cat([together.log_odds(laid_out(self.parent, part, precision)) for part in moved])
 
     def extra_parameters(self) -> dict[str, int]:
         """Return what a module holds beside its masked weights: numbers of the grafting layer and of statistics."""

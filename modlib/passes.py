@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from modlib import grafting
 from modlib.library import Parts
-from modlib.parent import frozen_copy, functional_call
+from modlib.parent import called, frozen_copy, functional_call
 from modlib.precision import unrounded
 from modlib.stacking import unrolled
 
@@ -57,7 +58,15 @@ class Passes(nn.Module):
         """A tensor of the type and on the device of the inputs."""
         return self.networks[0].get_parameter(self._like)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Any) -> Tensor:
+        if not isinstance(inputs, Tensor):  # by name or position, to the network as a whole
+            call = (
+                partial(functional_call, replaced={}, inputs=inputs)
+                if self._written
+                else partial(called, inputs=inputs)
+            )
+            logits = [call(network) for network in self.networks]
+            return torch.stack([self._grafted(logits[p], m) for m, p in enumerate(self.pass_of)], dim=1)
         chains = [unrolled(network) for network in self.networks]
         inputs = self._called(chains[0][: self.shared], inputs)
         logits = []

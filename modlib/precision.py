@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,14 +62,20 @@ def at_once(model: nn.Module, shape: torch.Size, pixels: int) -> int:
     return max(1, min(AT_ONCE, NUMBERS_AT_ONCE // max(1, shape.numel())))
 
 
-def rows_at_once(model: nn.Module, inputs: Tensor) -> int:
-    """Return how many of `inputs` [B, ...] a network classifies at once, see `at_once`."""
+ROWS = 256
+"""Rows of dicts and tuples that a network classifies at once."""
+
+
+def rows_at_once(model: nn.Module, inputs: Any) -> int:
+    """Return how many of `inputs` [B, ...] a network classifies at once, see `at_once`; of dicts and tuples `ROWS`."""
+    if not isinstance(inputs, Tensor):
+        return ROWS
     pixels = inputs.shape[2:].numel() if inputs.ndim > 3 else inputs.shape[1:].numel()
     return at_once(model, inputs.shape[1:], pixels)
 
 
-def laid_out(model: nn.Module, inputs: Tensor, precision: str) -> Tensor:
+def laid_out(model: nn.Module, inputs: Any, precision: str) -> Any:
     """Return `inputs` as they lie fastest: images of a convolutional network in bfloat16 with the channels last."""
-    if precision == "bfloat16" and inputs.ndim == 4 and convolutional(model):
+    if precision == "bfloat16" and isinstance(inputs, Tensor) and inputs.ndim == 4 and convolutional(model):
         return inputs.contiguous(memory_format=torch.channels_last)
     return inputs

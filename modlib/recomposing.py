@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from modlib import baking, checks, stacking
 from modlib.data import Data, check_data
 from modlib.masking import shortened
+from modlib.parent import each_tensor
 from modlib.passes import Decomposed, Passes, distinct_passes
 from modlib.precision import rows_at_once
-from modlib.sources import batches
+from modlib.sources import batches, flat
 from modlib.stacking import Stacked
 
 NONE = -1
@@ -50,24 +52,33 @@ class Recomposed(nn.Module):
         """Share of the parent's maskable weights in the union, in [0, 1]."""
         self.voters = _stacked(chosen) or Passes(chosen)
         self.passes = max(distinct_passes(chosen)) + 1
+        recorded = modules.metadata.get("class_names")
+        self.class_names = None if recorded is None else tuple(recorded)
+        """Names of all classes of the parent, or None."""
         self.register_buffer("classes", torch.tensor(chosen.classes, device=self.voters.like.device))
 
-    def log_odds(self, inputs: Tensor) -> Tensor:
+    def log_odds(self, inputs: Any) -> Tensor:
         """Return each module's log-odds d, the logit of "this class" minus that of "another": [B, len(subset)]."""
         if not torch.compiler.is_compiling():  # a check of values cannot be exported
-            self._check(inputs)
-        return self._voted(inputs.to(self.voters.like))
+            checks.inputs(inputs)
+        return self._voted(each_tensor(inputs, self._brought))
 
-    def _voted(self, inputs: Tensor) -> Tensor:
+    def _brought(self, values: Tensor) -> Tensor:
+        """Return inputs where the network is, floating-point ones in its precision."""
+        like = self.voters.like
+        return values.to(like) if values.is_floating_point() else values.to(like.device)
+
+    def _voted(self, inputs: Any) -> Tensor:
         try:
             found: Tensor = self.voters(inputs)
             return found
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            if not inputs.is_contiguous():  # a network that views its feature maps takes no channels-last images
-                return self._voted(inputs.contiguous())
-            raise ValueError(f"inputs: the network fails on shape {tuple(inputs.shape)}: {error}") from error
+            if not all(part.is_contiguous() for part in flat(inputs)):  # a network that views its feature maps
+                return self._voted(each_tensor(inputs, Tensor.contiguous))  # takes no channels-last images
+            shapes = ", ".join(str(tuple(part.shape)) for part in flat(inputs))
+            raise ValueError(f"inputs: the network fails on shape {shapes}: {error}") from error
 
     def train(self, mode: bool = True) -> Recomposed:
         """Set the mode; the network within stays in eval mode, because nothing in it is trained."""
@@ -75,7 +86,7 @@ class Recomposed(nn.Module):
         self.voters.eval()
         return self
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Any) -> Tensor:
         """Return the confidence of each module, sigmoid(d): [B, len(subset)]."""
         return self.log_odds(inputs).sigmoid()
 
@@ -86,9 +97,17 @@ class Recomposed(nn.Module):
             f"passes: {self.passes}; threshold: {self.threshold}"
         )
 
+    @overload
+    def predict(self, inputs: Any, reject: float | bool | None = None, names: Literal[False] = False) -> Tensor: ...
+    @overload
+    def predict(self, inputs: Any, reject: float | bool | None = None, *, names: Literal[True]) -> list[str | None]: ...
     @torch.no_grad()
-    def predict(self, inputs: Tensor, reject: float | bool | None = None) -> Tensor:
+    def predict(
+        self, inputs: Any, reject: float | bool | None = None, names: bool = False
+    ) -> Tensor | list[str | None]:
         """Return the class that wins the vote, one of the asked ones, or -1 for none of them: int64 [B].
+
+        `names`: their names instead, None for none of them, where the data that were decomposed had names.
 
         `reject`: the confidence, in (0, 1), that a module must reach for an answer; True for the threshold that
         `calibrated` has found; None or False (default) to answer always. ValueError for another number, and for True
@@ -96,7 +115,12 @@ class Recomposed(nn.Module):
         """
         least = self._least(reject)
         winning = self.log_odds(inputs).max(1)
-        return self.classes[winning.indices].where(winning.values >= least, NONE)
+        found = self.classes[winning.indices].where(winning.values >= least, NONE)
+        if not names:
+            return found
+        if self.class_names is None:
+            raise ValueError("names: the data had no names for these classes")
+        return [None if c == NONE else self.class_names[c] for c in found.tolist()]
 
     def _least(self, reject: float | bool | None) -> float:
         """Return the log-odds that `reject` asks of the winner."""
@@ -152,15 +176,6 @@ class Recomposed(nn.Module):
         memory with this one. Raises ValueError where a function `logits` cannot be found by its name when it is loaded.
         """
         return baking.baked(self.voters, self.classes)
-
-    @staticmethod
-    def _check(inputs: Tensor) -> None:
-        checks.tensor("inputs", inputs)
-        if not inputs.is_floating_point():
-            raise TypeError(f"inputs must be floating-point numbers, got {inputs.dtype}; see Dataset.inputs")
-        if inputs.ndim < 2 or inputs.shape[0] == 0:
-            raise ValueError(f"inputs must be a batch [B, ...] of at least one, got shape {tuple(inputs.shape)}")
-        checks.finite("inputs", inputs)
 
 
 @torch.no_grad()

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from modlib.data import Data, check_data
-from modlib.parent import Reweighted
+from modlib.parent import Reweighted, each_tensor, in_parts
 from modlib.passes import Decomposed
 from modlib.precision import rows_at_once
-from modlib.sources import batches
+from modlib.sources import batches, flat
 
 BEHIND = 0.03
 """A vote that is further behind the parent than this gets a warning."""
@@ -27,7 +27,7 @@ class Reported(Decomposed, Protocol):
 
     @property
     def passes(self) -> int: ...
-    def log_odds(self, inputs: Tensor) -> Tensor: ...
+    def log_odds(self, inputs: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -175,12 +175,16 @@ def _answers(modules: Reported, data: Data, split: str) -> tuple[Tensor, Tensor,
     if not bool(torch.isin(labels.cpu(), torch.tensor(modules.classes, device="cpu")).any()):
         raise ValueError(f"data: no image of the classes {list(modules.classes)} in its part {split!r}")
     rows = torch.arange(len(labels), device=labels.device)
-    size = max(1, NUMBERS // next(batches(source, rows[:1], 1)).inputs.numel())
+    size = max(1, NUMBERS // sum(part.numel() for part in flat(source.batch(rows[:1]).inputs)))
     like = modules.parent.get_parameter(next(iter(modules.masks.masks)))
     parent, found = Reweighted(modules.parent), []  # so called, a parent that writes to its buffers stays as it is
+
+    def brought(values: Tensor) -> Tensor:
+        return (values.to(like) if values.is_floating_point() else values.to(like.device)).contiguous()
+
     for batch in batches(source, rows, size):
-        parts = batch.inputs.split(rows_at_once(modules.parent, batch.inputs))
-        logits = torch.cat([parent({}, part.to(like).contiguous()).cpu() for part in parts])
+        parts = in_parts(batch.inputs, rows_at_once(modules.parent, batch.inputs))
+        logits = torch.cat([parent({}, each_tensor(part, brought)).cpu() for part in parts])
         found.append((modules.log_odds(batch.inputs).cpu(), logits, batch.labels.cpu()))
     log_odds, logits, labels = (torch.cat(values) for values in zip(*found, strict=True))
     return log_odds, logits, labels

@@ -187,7 +187,7 @@ def test_subsets_from_an_iterator(modules):
     [
         (lambda x: x * NAN, ValueError, "inputs: 288 of 288 values are NaN or infinite"),
         (lambda x: x.index_fill(0, torch.tensor(3), INF), ValueError, "inputs: 16 of 288 values"),
-        (lambda x: (x * 255).byte(), TypeError, r"floating-point numbers, got torch.uint8; see Dataset.inputs"),
+        (lambda x: (x * 255).byte(), TypeError, r"floating-point numbers or ids, got torch.uint8; see Dataset.inputs"),
         (lambda x: x[:, :, :3], ValueError, r"inputs: the network fails on shape \(18, 1, 3, 4\)"),
         (lambda x: x[:0], ValueError, r"inputs must be a batch .* got shape \(0, 1, 4, 4\)"),
         (lambda x: x[0, 0, 0], ValueError, r"inputs must be a batch .* got shape \(4,\)"),

@@ -163,9 +163,19 @@ def test_ids_and_floats_in_a_dict_reach_the_parent_uncast():
     x = {"ids": torch.randint(0, 11, (9, 4)), "floats": np.random.default_rng(1).normal(size=(9, 2))}
     data = own.tensors(x, LABELS, held_out=3)
     assert data.part("held_out").batch(torch.arange(2)).inputs["floats"].dtype == torch.float32
+    parent, found = TwoInputs(), []
     for given in (data, own.tensors(tuple(x.values()), LABELS)):
         with pytest.warns(UserWarning, match=r"1 weights are not masked .* table.weight"):
-            assert modlib.cotrain(TwoInputs(), given, **FAST, precision="bfloat16").classes == (0, 1, 2)
+            modules = modlib.cotrain(parent, given, **FAST, precision="bfloat16")
+        inputs = given.part("train").batch(torch.arange(6)).inputs
+        pair = modules.recompose([2, 0])
+        assert set(pair.predict(inputs).tolist()) <= {0, 2}
+        torch.testing.assert_close(pair.log_odds(inputs), modules.log_odds(inputs, batch_size=4)[:, [2, 0]])
+        assert len(modules.report(given, "train").rows) == 3
+        found.append(TwoInputs.forward(parent, **inputs) if isinstance(inputs, dict) else parent(*inputs))
+    torch.testing.assert_close(*found)
+    with pytest.raises(ValueError, match=r"inputs must have as many rows each, got \[6, 5\]"):
+        pair.predict((inputs[0], inputs[1][:5]))
 
 
 def test_a_data_frame_is_a_table_of_numbers():
@@ -193,6 +203,27 @@ def test_a_dataset_is_read_as_it_is_needed(workers):
     parent = nn.Sequential(nn.Flatten(), nn.Linear(90, 8), nn.ReLU(), nn.Linear(8, 3))
     assert modlib.cotrain(parent, data, **FAST).classes == (0, 1, 2)
     assert data.only([1]).train_labels.tolist() == [1, 1]
+
+
+def test_names_are_taken_and_given_wherever_classes_are(tmp_path):
+    names = np.array(["cat", "dog", "fox"])[LABELS]
+    data = own.images(COLOURS, names)
+    parent = nn.Sequential(nn.Flatten(), nn.Linear(90, 8), nn.ReLU(), nn.Linear(8, 3))
+    modules = modlib.cotrain(parent, data, **FAST)
+    modules.save(tmp_path / "pets.safetensors")
+    for known in (modules, modlib.load(tmp_path / "pets.safetensors", parent), modules.select([0, 2])):
+        pair = known.recompose(["fox", "cat"])
+        assert pair.classes.tolist() == [2, 0]
+        inputs = data.part("train").batch(torch.arange(9)).inputs
+        assert pair.predict(inputs, names=True) == [data.class_names[c] for c in pair.predict(inputs).tolist()]
+        assert set(pair.predict(inputs, reject=0.999999, names=True)) <= {None, "cat", "fox"}
+    with pytest.raises(ValueError, match=r"classes: there is no 'cow'; they are \['cat', 'dog', 'fox'\]"):
+        modules.recompose(["cow"])
+    nameless = modlib.cotrain(parent, own.images(COLOURS, LABELS), **FAST)
+    with pytest.raises(ValueError, match="classes: there is no 'cat'; they have no names"):
+        nameless.recompose(["cat"])
+    with pytest.raises(ValueError, match="names: the data had no names"):
+        nameless.recompose([0]).predict(inputs, names=True)
 
 
 def test_a_folder_of_images_has_its_names(tmp_path):
