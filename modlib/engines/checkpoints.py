@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from modlib import checksums
 from modlib.engines.sharding import Shard
 
 if TYPE_CHECKING:
@@ -47,15 +48,20 @@ class Pace:
 
 
 def write(path: Path, identity: str, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint of what `identity` names, whole or not at all."""
+    """Write a checkpoint of what `identity` names, its checksum behind it, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     torch.save({"identity": identity, **state}, part)
+    checksums.append(part)
     part.replace(path)
 
 
 def read(path: Path, identity: str) -> dict[str, Any]:
     """Return the state in a checkpoint; raise ValueError where it is damaged, or of something else."""
+    if not checksums.fits(path):
+        raise ValueError(
+            f"checkpoint: {path} is damaged: its content does not match its checksum; remove it to start anew"
+        )
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = saved["identity"]
