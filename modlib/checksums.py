@@ -38,7 +38,7 @@ def of_content(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> st
     for name in sorted(tensors):
         values = tensors[name]
         digest.update(json.dumps([name, str(values.dtype), list(values.shape)]).encode())
-        digest.update(in_bytes(values))
+        digest.update(in_bytes(values).data)
     return digest.hexdigest()
 
 
@@ -59,4 +59,4 @@ def fits(path: Path) -> bool:
         return True
     whole = np.memmap(path, mode="r")  # gigabytes, of which no copy is made
     tail = whole[-TAIL:].tobytes()
-    return not tail.startswith(MARK) or hashlib.sha256(whole[:-TAIL]).hexdigest().encode() == tail[len(MARK) :]
+    return not tail.startswith(MARK) or hashlib.sha256(whole[:-TAIL].data).hexdigest().encode() == tail[len(MARK) :]

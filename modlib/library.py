@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from modlib import checksums
 from modlib.masking import MaskSet
-from modlib.parent import copied, frozen, parent_hash, picked, with_logits
+from modlib.parent import copied, former_hash, frozen, parent_hash, picked, unwrapped, with_logits
 
 VERSION, UNCHECKED = "2", "1"
 """The version of files that are written, of every format, and the one before, which has no checksum."""
@@ -107,7 +107,8 @@ def read(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
         raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
     tensors, header = opened(path, "modlib")
     classes, shapes, recorded = parsed(path, header, FIELDS)
-    if header["parent"] != parent_hash(parent):
+    parent = unwrapped(parent)
+    if header["parent"] != parent_hash(parent) and header["parent"] != former_hash(parent):
         raise ValueError(
             f"parent: {path} belongs to a parent with hash {header['parent'][:12]}…, "
             f"this one has {parent_hash(parent)[:12]}…; modules fit the parent they were taken from only"
@@ -217,7 +218,7 @@ def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             header = stored.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"path: {path} is damaged or not a safetensors file: {error}") from error
-    # whatever the version: where damage made a 1 of it, the checksum is still there; where its name was hit, the version
+    # of any version: where damage made a 1 of it, the checksum is still there; where that lost its name, the version is
     written = header.get(checksums.FIELD)
     if written is None and header.get("version") == VERSION:
         raise ValueError(f"path: {path} is damaged: its header has no {checksums.FIELD}, its checksum")

@@ -14,9 +14,10 @@ n its number of weights in C order, u how many of them are in the union of the s
 
 A zlib stream is a tensor uint8 of its bytes. Floating-point values are written in float16 where that loses nothing (2
 bytes a weight). Metadata (strings): `format` ("modlib subset"), `version` ("2"), `parent` (its hash, see
-`modlib.parent.parent_hash`), `sha256` (of all of this, see `modlib.checksums`; version "1" has none), and as JSON `classes` (list), `shapes` (layer -> weight shape), `metadata`, `dtypes`
-(tensor -> its type, of weights and of all that is written in float16 instead) and `architecture` (the layers of a
-parent that is a plain `nn.Sequential` of flatten, linear, ReLU and dropout: name, kind, arguments; else null).
+`modlib.parent.parent_hash`), `sha256` (of all of this, see `modlib.checksums`; version "1" has none), and as JSON
+`classes` (list), `shapes` (layer -> weight shape), `metadata`, `dtypes` (tensor -> its type, of weights and of all that
+is written in float16 instead) and `architecture` (the layers of a parent that is a plain `nn.Sequential` of flatten,
+linear, ReLU and dropout: name, kind, arguments; else null).
 """
 
 from __future__ import annotations

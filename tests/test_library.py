@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import modlib
 from modlib import library, subsets
-from modlib.parent import parent_hash
+from modlib.parent import former_hash, parent_hash
 
 
 @pytest.fixture
@@ -68,7 +68,20 @@ def test_what_the_hash_of_a_parent_covers(conv_parent):
         other = copy.deepcopy(conv_parent)
         other.state_dict()[name].view(-1)[-1:].add_(1)
         seen.add(parent_hash(other))
-    assert len(seen) == 2 + len(conv_parent.state_dict())
+        assert (parent_hash(other) == first) == name.endswith("num_batches_tracked")
+    assert len(seen) == 2 + len(conv_parent.state_dict()) - 2
+
+
+def test_files_with_the_former_hash_of_a_parent_are_read(conv_modules, conv_parent, tmp_path):
+    tensors, facts = saved(conv_modules, tmp_path / "m")
+    library.whole_or_not(tmp_path / "m", tensors, facts | {"parent": former_hash(conv_parent)})
+    assert former_hash(conv_parent) != parent_hash(conv_parent)
+    assert modlib.load(tmp_path / "m", conv_parent).classes == (2, 0)
+    conv_parent[1].num_batches_tracked += 1
+    with pytest.raises(ValueError, match=r"parent: .* belongs to a parent with hash"):
+        modlib.load(tmp_path / "m", conv_parent)
+    conv_modules.save(tmp_path / "m")
+    assert modlib.load(tmp_path / "m", conv_parent).classes == (2, 0)
 
 
 def test_files_that_are_refused(modules, parent, tmp_path):
