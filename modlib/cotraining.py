@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from modlib import checks, masking, shared_mask
+from modlib import checks, examination, masking, shared_mask
 from modlib.data import Data, check_data
 from modlib.engines import Engine, checkpoints, engine_class, make_engine
 from modlib.engines.sharding import Shard
@@ -30,6 +30,7 @@ from modlib.parent import parent_hash, picked, with_logits
 from modlib.parent_checks import check_parent, unmasked_lines
 from modlib.precision import undisturbed
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
+from modlib.sources import flat
 
 VERSION = 1
 """Version of the algorithm: raised when the same recipe and seed give other results (a golden test watches)."""
@@ -74,6 +75,7 @@ def cotrain(
     engine: str = "auto",
     device: str | torch.device = "auto",
     callback: Callable[[int, Modules], None] | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Modules:
     """Decompose a trained classifier into one module per class (Algorithm 1).
 
@@ -118,6 +120,9 @@ def cotrain(
             `modlib.engines`.
         device: "auto" (a GPU where there is one), or a torch device.
         callback: called after every epoch with its number (from 1) and the modules so far.
+        checkpoint: a file written after epochs, also where the run is interrupted (Ctrl-C): the same call goes on from
+            it, to the same modules, with the constant schedule also for more `epochs`. It stays: remove it when the
+            modules are saved. Not with `method="base"`.
 
     Returns:
         The modules, on `device` (of "modulewise" and "graphed" the masks in host memory), with recipe and seed in their
@@ -125,10 +130,12 @@ def cotrain(
 
     Raises:
         ValueError: before any work, for an argument out of its range, a parent without maskable layer or whose output
-            is not N logits, and inputs that are not finite.
+            is not N logits, inputs that are not finite, and a checkpoint that is damaged, of another run or of more
+            epochs.
         TypeError: before any work, for an argument of another type.
         FloatingPointError: where the scores diverge.
         WorkerLost: under `torchrun`, where another process has ended.
+        KeyboardInterrupt: where it is interrupted; a warning says what is saved.
     """
     recipe = Recipe(
         k=k,
@@ -163,7 +170,23 @@ def cotrain(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of an epoch and modules, got {callback!r}")
     each = None if callback is None else lambda _, epoch, modules: callback(epoch, modules)
-    return cotrain_population([run], data, engine=engine, device=device, callback=each)[0]
+    checkpoint = _path(checkpoint)
+    try:
+        modules = _decomposed([run], data, engine, device, each, checkpoint, examined=True)[0]
+    except KeyboardInterrupt:
+        warnings.warn(_interrupted(checkpoint), stacklevel=2)
+        raise
+    examination.warn_if_behind(modules, data, stacklevel=2)
+    return modules
+
+
+def _interrupted(checkpoint: Path | None) -> str:
+    """Return what is left of a run that has been interrupted."""
+    if checkpoint is None:
+        return "cotrain: interrupted, and nothing of it is kept; with checkpoint=, a file, the same call would go on"
+    if not checkpoints.there(checkpoint):
+        return f"cotrain: interrupted before its first epoch was done; nothing is in {checkpoint} yet"
+    return f"cotrain: interrupted; what is done is in {checkpoint}, from which the same call goes on"
 
 
 def cotrain_population(
@@ -173,27 +196,43 @@ def cotrain_population(
     engine: str = "auto",
     device: str | torch.device = "auto",
     callback: Callback | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
 ) -> list[Modules]:
     """Decompose several parents of one architecture side by side; return the modules of each run, in order.
 
     The runs may differ in parent, k, alpha, share_init and seed; everything else in their recipes must agree.
-    `checkpoint`: a file written after epochs (see `modlib.engines.checkpoints.Pace`), and one beside it for the shared
-    epochs of each run; where they are there, the population goes on from them, to the same result. They stay: remove
-    them (`modlib.engines.checkpoints.remove`) when what comes out is written. Otherwise as `cotrain`.
+    `checkpoint`: a file written after epochs (see `modlib.engines.checkpoints.Keeper`), and one beside it for the
+    shared epochs of each run; where they are there, the population goes on from them, to the same result; where the
+    schedule is constant, also for more epochs. They stay: remove them (`modlib.engines.checkpoints.remove`) when what
+    comes out is written. Otherwise as `cotrain`, but that nothing is said of how parents and data go together.
     """
+    return _decomposed(runs, data, engine, device, callback, _path(checkpoint), examined=False)
+
+
+def _decomposed(
+    runs: Sequence[Run],
+    data: Data,
+    engine: str,
+    device: str | torch.device,
+    callback: Callback | None,
+    checkpoint: Path | None,
+    examined: bool,
+) -> list[Modules]:
+    """See `cotrain_population`; `examined`: whether what looks wrong is warned of, see `modlib.check`."""
     device = resolve_device(device)
     with undisturbed():
         classes = _check_population(runs, data)
         _check_writing(runs[0].recipe, callback, checkpoint)
         for line in unmasked_lines(runs[0].parent, data, runs[0].policy):
             warnings.warn(line, stacklevel=3)
+        if examined:
+            examination.warn(runs[0].parent, data, runs[0].policy, stacklevel=3)
         if runs[0].recipe.method == "base":
             return _cotrain_from_base(runs, data, classes, engine, device, callback)
         chosen = engine_class(engine, runs, classes, data, device)
         saved = _Saved(checkpoint, _agreed_identity(runs, data, chosen.__name__, checkpoint))
         if runs[0].recipe.shared_epochs:
-            checkpoints.check(saved.path, saved.identity)
+            checkpoints.check(saved.path, saved.identity, runs[0].recipe.epochs)
             runs = _started_from_one_mask(runs, classes, data, device, saved)
         return _train(chosen(runs, classes, data, device), runs, data, callback, saved, stemming_from=1)
 
@@ -269,23 +308,33 @@ def _train(
     `stemming_from`: the first epoch (from 0) with stemming; None is never.
     """
     epochs, pulled = runs[0].recipe.epochs, any(run.recipe.alpha > 0 for run in runs)
-    pace = checkpoints.Pace()
-    start = checkpoints.resume(engine, saved.identity, saved.path)
-    latest = engine.average()
-    for epoch in tqdm(range(start, epochs), "co-training", initial=start, total=epochs, unit="epoch", disable=None):
-        average = None
-        if pulled and stemming_from is not None and epoch >= stemming_from:
-            average = target or latest
-        orders = torch.stack([epoch_order(len(data.train_labels), run.seed, epoch) for run in runs])
-        engine.train_epoch(orders[:, : runs[0].recipe.images_per_epoch], epoch, average)
-        latest = engine.average()
-        check_finite(latest, epoch)
+
+    def tell(epoch: int) -> None:
         if callback is not None:
             for i, modules in enumerate(_described(engine, runs, data.class_names)):
-                callback(i, epoch + 1, modules)
-        if saved.path is not None and (pace.is_due() or epoch + 1 == epochs):
-            with pace.writing():
-                checkpoints.save(engine, saved.identity, saved.path, epoch + 1)
+                callback(i, epoch, modules)
+
+    keeper = checkpoints.Keeper(engine, saved.identity, saved.path)
+    start = keeper.start(epochs)
+    try:
+        if not keeper.told:
+            tell(start)
+        latest = engine.average()
+        for epoch in tqdm(range(start, epochs), "co-training", initial=start, total=epochs, unit="epoch", disable=None):
+            average = None
+            if pulled and stemming_from is not None and epoch >= stemming_from:
+                average = target or latest
+            orders = torch.stack([epoch_order(len(data.train_labels), run.seed, epoch) for run in runs])
+            keeper.begin()
+            engine.train_epoch(orders[:, : runs[0].recipe.images_per_epoch], epoch, average)
+            latest = engine.average()
+            check_finite(latest, epoch)
+            keeper.end(epoch + 1)
+            tell(epoch + 1)
+            keeper.keep(epoch + 1, last=epoch + 1 == epochs)
+    except KeyboardInterrupt:
+        keeper.interrupted()
+        raise
     return _described(engine, runs, data.class_names)
 
 
@@ -317,28 +366,46 @@ def _agreed_identity(runs: Sequence[Run], data: Data, engine: str, checkpoint: P
 
 
 def identity(runs: Sequence[Run], data: Data, engine: str) -> str:
-    """Return what a checkpoint must agree in: recipes, seeds, classes, parents, what is masked, data and engine."""
+    """Return what a checkpoint must agree in: recipes, seeds, classes, parents, what is masked, data and engine.
+
+    Where the rates are constant, the number of epochs is no part of it: the first of many are those of few.
+    """
     each = [
-        (asdict(run.recipe), run.seed, run.classes, parent_hash(run.parent), masked, run.start is not None)
+        (_lasting(run.recipe), run.seed, run.classes, parent_hash(run.parent), masked, run.start is not None)
         for run in runs
         for masked in [sorted(masking.maskable_parameters(run.parent, run.policy))]
     ]
     return repr((VERSION, data.sha256(), each, _seen(data), engine))
 
 
+def _lasting(recipe: Recipe) -> dict[str, Any]:
+    """Return what of a recipe every epoch depends on."""
+    return {name: v for name, v in asdict(recipe).items() if name != "epochs" or recipe.schedule != "constant"}
+
+
 def _seen(data: Data) -> tuple[Any, ...]:
-    """Return what a preprocessing makes of two images: their shape, and where it is not random, their mean."""
+    """Return what a preprocessing makes of two images: shapes, and where it is not random, their means."""
     source = data.part("train")
-    one, other = (source.batch(torch.arange(min(2, len(source.labels)))).inputs for _ in range(2))
-    return tuple(one.shape), round(float(one.double().mean()), 2) if torch.equal(one, other) else "random"
+    one, other = (flat(source.batch(torch.arange(min(2, len(source.labels)))).inputs) for _ in range(2))
+    shapes = [tuple(part.shape) for part in one]
+    means = [round(float(part.double().mean()), 2) for part in one]
+    random = any(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    return (
+        (*shapes[0:1], "random" if random else means[0]) if len(one) == 1 else (shapes, "random" if random else means)
+    )
+
+
+def _path(checkpoint: str | Path | None) -> Path | None:
+    """Return where a checkpoint is written; raise TypeError for what is no path."""
+    if checkpoint is not None and not isinstance(checkpoint, str | Path):
+        raise TypeError(f"checkpoint must be a path, a str or a pathlib.Path, got {checkpoint!r}")
+    return None if checkpoint is None else Path(checkpoint)
 
 
 def _check_writing(recipe: Recipe, callback: Callback | None, checkpoint: Path | None) -> None:
     """Raise for a callback that is none, and for a checkpoint that would not be written."""
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of a run's position, an epoch and modules, got {callback!r}")
-    if checkpoint is not None and not isinstance(checkpoint, Path):
-        raise TypeError(f"checkpoint must be a pathlib.Path, got {checkpoint!r}")
     if checkpoint is not None and checkpoint.is_dir():
         raise ValueError(f"checkpoint: {checkpoint} is a folder, name a file")
     if recipe.method == "base" and Shard.here().size > 1:

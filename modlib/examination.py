@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from modlib import masking
 from modlib.data import SPLITS, Data, check_data
+from modlib.modules import Modules
 from modlib.parent import called, each_tensor, frozen_copy, with_logits
 from modlib.parent_checks import check_parent
 from modlib.precision import undisturbed
@@ -21,6 +22,11 @@ from modlib.seeds import generator
 IMAGES = 1000
 """Images that the parent is asked about."""
 BATCH = 100
+BEHIND = 0.05
+"""How far the vote may be behind the parent, beyond chance, before it is said."""
+PASSES = 2000
+"""Images that all modules together pass to find that out, if that are not fewer than `LEAST` each."""
+LEAST = 50
 FEW = 20
 """Training images of a class below which a module learns little."""
 STRONG = 10.0
@@ -125,6 +131,31 @@ def warn(parent: nn.Module, data: Data, policy: masking.Policy, stacklevel: int)
     """Warn of every line of `check`."""
     for line in check(parent, data, policy=policy).lines:
         warnings.warn(f"check: {line}", stacklevel=stacklevel + 1)
+
+
+def warn_if_behind(modules: Modules, data: Data, stacklevel: int) -> None:
+    """Warn where the vote of all modules is far behind their parent, on a few held-out, else training images."""
+    split = "held_out" if len(data.held_out_labels) else "train"
+    source, classes = data.part(split), torch.tensor(modules.classes)
+    mine = torch.isin(source.labels.cpu(), classes).nonzero()[:, 0]
+    count = max(LEAST, PASSES // len(classes))  # every module passes all of them
+    rows = mine[torch.randperm(len(mine), generator=generator(0, "behind"))[:count]].to(source.labels.device)
+    if not len(rows) or len(classes) < 2:
+        return
+    like = modules.grafting_weight
+    inputs = each_tensor(
+        source.batch(rows).inputs, lambda v: v.to(like.device, like.dtype if v.is_floating_point() else None)
+    )
+    with undisturbed(), torch.no_grad():
+        logits = called(frozen_copy(modules.parent), inputs)[:, classes.to(like.device)]
+        found = [values.argmax(1).cpu() for values in (logits, modules.log_odds(inputs))]
+    parent, vote = (float((classes[f] == source.labels[rows].cpu()).double().mean()) for f in found)
+    if parent - vote > BEHIND + 2 * (parent * (1 - parent) / len(rows)) ** 0.5:
+        warnings.warn(
+            f"check: the vote is right on {vote:.1%} of {len(rows)} {split} images, the parent on {parent:.1%}; try "
+            "more epochs, init='magnitude', allocation='lamp' (convolutions), vote=0.9, a larger k, or a smaller alpha",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _counts(labels: Tensor, num_classes: int) -> tuple[int, ...]:

@@ -8,8 +8,9 @@ Tensors (`<layer>` is the parameter's name in the parent, e.g. `1.weight`)::
     grafting/bias       float [C, 2]
     statistics/<buffer> [C, *shape]: running statistics of batch normalisation, each module's own
 
-Metadata (strings): `format` ("modlib"), `version` ("1"), `classes` (JSON list), `shapes` (JSON: layer -> weight
-shape), `parent` (see `parent_hash`), `metadata` (JSON: recipe, seed and what was recorded).
+Metadata (strings): `format` ("modlib"), `version` ("2"), `classes` (JSON list), `shapes` (JSON: layer -> weight
+shape), `parent` (see `parent_hash`), `metadata` (JSON: recipe, seed and what was recorded), `sha256` (of all of this,
+see `modlib.checksums`). Version "1" is the same without `sha256`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from modlib import checksums
 from modlib.masking import MaskSet
-from modlib.parent import copied, frozen, parent_hash, picked, with_logits
+from modlib.parent import copied, former_hash, frozen, parent_hash, picked, unwrapped, with_logits
 
-VERSION = "1"
+VERSION, UNCHECKED = "2", "1"
+"""The version of files that are written, of every format, and the one before, which has no checksum."""
 FIELDS = ("format", "version", "classes", "shapes", "parent", "metadata")
-"""What the header of a file holds."""
+"""What the header of a file holds, beside its checksum."""
 TEXTS = ("format", "version", "parent")
 """Those of them that are not JSON."""
 
@@ -73,7 +76,6 @@ def save(modules: Parts, path: str | Path) -> None:
     tensors |= {f"statistics/{name}": values.cpu().contiguous() for name, values in modules.statistics.items()}
     metadata = {
         "format": "modlib",
-        "version": VERSION,
         "classes": json.dumps(modules.masks.classes),
         "shapes": json.dumps({name: list(mask.shape[1:]) for name, mask in modules.masks.masks.items()}),
         "parent": parent_hash(modules.parent),
@@ -83,7 +85,9 @@ def save(modules: Parts, path: str | Path) -> None:
 
 
 def whole_or_not(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file; where that fails, what was there before is left as it was."""
+    """Write a safetensors file with version and checksum; where that fails, what was there before is left as it was."""
+    metadata = metadata | {"version": VERSION}
+    metadata |= {checksums.FIELD: checksums.of_content(tensors, metadata)}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
@@ -101,9 +105,10 @@ def read(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
     path = Path(path)
     if not isinstance(parent, nn.Module):
         raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
-    tensors, header = opened(path, "modlib", VERSION)
+    tensors, header = opened(path, "modlib")
     classes, shapes, recorded = parsed(path, header, FIELDS)
-    if header["parent"] != parent_hash(parent):
+    parent = unwrapped(parent)
+    if header["parent"] != parent_hash(parent) and header["parent"] != former_hash(parent):
         raise ValueError(
             f"parent: {path} belongs to a parent with hash {header['parent'][:12]}…, "
             f"this one has {parent_hash(parent)[:12]}…; modules fit the parent they were taken from only"
@@ -184,26 +189,39 @@ def check_shapes(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str,
         raise ValueError(f"path: {path} has {wrong[0]} {there} where its header and the {asking} ask for {asked}")
 
 
-def opened(path: Path, kind: str, version: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def opened(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the header of a file of format `kind`.
 
     Raises FileNotFoundError where there is none, ValueError where it is damaged, or of another format or version.
     """
     if not path.exists():
         raise FileNotFoundError(f"path: no file {path}")
-    tensors, header = _read(path)
-    if header.get("format") != kind or header.get("version") != version:
-        raise ValueError(
-            f"path: {path} has format {header.get('format')!r} version {header.get('version')!r}; "
-            f"this package reads {kind!r} version {version!r}"
-        )
+    tensors, header = unpacked(path)
+    check_format(path, header, kind)
     return tensors, header
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def check_format(path: Path, header: Mapping[str, str], kind: str) -> None:
+    """Raise ValueError unless a header is of format `kind`, in a version that is read."""
+    if header.get("format") != kind or header.get("version") not in (VERSION, UNCHECKED):
+        raise ValueError(
+            f"path: {path} has format {header.get('format')!r} version {header.get('version')!r}; "
+            f"this package reads {kind!r} versions {UNCHECKED!r} and {VERSION!r}"
+        )
+
+
+def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the header of a safetensors file; raise ValueError where it is damaged."""
     try:
         with safe_open(path, framework="pt") as stored:
-            names = list(stored.keys())
-            return {name: stored.get_tensor(name) for name in names}, stored.metadata() or {}
+            tensors = {name: stored.get_tensor(name) for name in list(stored.keys())}
+            header = stored.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"path: {path} is damaged or not a safetensors file: {error}") from error
+    # of any version: where damage made a 1 of it, the checksum is still there; where that lost its name, the version is
+    written = header.get(checksums.FIELD)
+    if written is None and header.get("version") == VERSION:
+        raise ValueError(f"path: {path} is damaged: its header has no {checksums.FIELD}, its checksum")
+    if written is not None and written != checksums.of_content(tensors, header):
+        raise ValueError(f"path: {path} is damaged: its content does not match its checksum")
+    return tensors, header

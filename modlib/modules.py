@@ -290,7 +290,7 @@ def load(path: str | Path, parent: nn.Module, logits: Callable[[Any], Tensor] | 
 
     Masks lie in host memory, however many modules there are; all else is on the parent's device.
 
-    Raises FileNotFoundError where there is no file, and ValueError where it is truncated or not of this format or
+    Raises FileNotFoundError where there is no file, and ValueError where it is damaged or not of this format or
     version, where its parts are missing or do not fit each other or the parent, where it belongs to another parent
     (or to this one before it was trained further), and where `logits` is missing.
     """
@@ -306,7 +306,7 @@ def load_subset(
     values are not used, and it stays as it is. A parent that is a plain `nn.Sequential` of flatten, linear, ReLU and
     dropout is described in the file, and needs none. `logits` picks the logits in its output, as in `cotrain`.
 
-    Raises FileNotFoundError where there is no file, and ValueError where it is truncated or not of this format or
+    Raises FileNotFoundError where there is no file, and ValueError where it is damaged or not of this format or
     version, where its parts are missing or do not fit each other or the network, and where `network` or `logits` is
     missing.
     """

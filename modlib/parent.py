@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modlib.checksums import in_bytes
 from modlib.masking import check_not_lazy
+
+COUNTS = "num_batches_tracked"
+"""The buffer of a batch normalisation that counts the batches it has seen."""
 
 
 class NotPicked(ValueError):
@@ -57,13 +62,38 @@ def without_picking(network: nn.Module) -> nn.Module:
     return network
 
 
+def unwrapped(parent: nn.Module) -> nn.Module:
+    """Return the network that `torch.compile`, DataParallel or DistributedDataParallel wraps; others as they are.
+
+    Each of them puts a prefix in front of the names of its parameters, and would run the network's own forward pass.
+    Raises ValueError where hooks of the wrapper's own would be lost.
+    """
+    while (inner := _in_wrapper(parent)) is not None:
+        if parent._forward_hooks or parent._forward_pre_hooks:
+            raise ValueError(
+                f"parent: the {type(parent).__name__} around the network has hooks; register them on the network in it"
+            )
+        parent = inner
+    return parent
+
+
+def _in_wrapper(network: nn.Module) -> nn.Module | None:
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")  # loaded by torch.compile; to import it takes a second
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return network.module
+    if dynamo is not None and isinstance(network, dynamo.OptimizedModule):
+        return network._orig_mod
+    return None
+
+
 def copied(parent: nn.Module) -> nn.Module:
-    """Return a deep copy of `parent`.
+    """Return a deep copy of `parent`, of what is in it where it is a wrapper, see `unwrapped`.
 
     Raises TypeError where it is no `nn.Module`, or has a compiled program in it; ValueError where it has no copy.
     """
     if not isinstance(parent, nn.Module):
         raise TypeError(f"parent must be an nn.Module, got {type(parent).__name__}")
+    parent = unwrapped(parent)
     check_not_lazy(parent)
     scripted = [name for name, part in parent.named_modules() if isinstance(part, torch.jit.ScriptModule)]
     if scripted:
@@ -186,14 +216,23 @@ def functional_call(network: nn.Module, replaced: Mapping[str, Tensor], inputs: 
 def parent_hash(parent: nn.Module) -> str:
     """Return the SHA-256 of a parent: of every entry of its state_dict in order, its name, dtype, shape and bytes.
 
-    Entries that are no tensors, a user's extra state, are left out: masks choose among numbers.
+    Entries that are no tensors, a user's extra state, are left out: masks choose among numbers. So are the numbers of
+    batches that batch normalisations have seen, on which nothing in eval mode depends, and what wraps the network.
     """
+    return _hash_of({n: v for n, v in unwrapped(parent).state_dict().items() if n.split(".")[-1] != COUNTS})
+
+
+def former_hash(parent: nn.Module) -> str:
+    """Return the hash of a parent as it was in files until 0.2.0: the numbers of batches were a part of it."""
+    return _hash_of(unwrapped(parent).state_dict())
+
+
+def _hash_of(state: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
-    for name, value in parent.state_dict().items():
+    for name, value in state.items():
         if not isinstance(value, Tensor):
             continue
-        dense = value if value.layout == torch.strided else value.to_dense()
-        values = dense.detach().cpu().contiguous()
+        values = value if value.layout == torch.strided else value.to_dense()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes() if values.numel() else b"")
+        digest.update(in_bytes(values).data)
     return digest.hexdigest()

@@ -18,8 +18,6 @@ from modlib.precision import undisturbed
 
 def check_parent(parent: nn.Module, data: Data, policy: masking.Policy) -> None:
     """Raise unless `parent` can be copied and maps the inputs of `data` to one finite logit for every class."""
-    if isinstance(parent, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise TypeError(f"parent: a {type(parent).__name__} wraps a network; hand over the network, its .module")
     original, parent = parent, copied(parent)
     inputs = _some_inputs(parent, data, policy)
     written = {name: weight._version for name, weight in parent.named_parameters()}

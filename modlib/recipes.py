@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from modlib import augmentation, checks, grafting, masking, stemming
+from modlib.parent import unwrapped
 from modlib.precision import PRECISIONS
 
 METHODS = ("average", "base")
@@ -158,6 +159,7 @@ class Start:
 class Run:
     """One decomposition of a population: a trained parent, a recipe, a seed, the classes (default: all).
 
+    `parent`: where it is wrapped, by `torch.compile` for one, the network in it is held, see `modlib.parent.unwrapped`.
     `start`: what the modules start from, where that is not what recipe and seed say.
     """
 
@@ -169,6 +171,7 @@ class Run:
     start: Start | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "parent", unwrapped(self.parent))
         object.__setattr__(self, "seed", _plain(self.seed))
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(map(_plain, checks.listed(self.classes, "classes"))))

@@ -130,6 +130,7 @@ def descend(
     tensors, first, pace = [*parameters, *grafts, *moved], epochs.start, checkpoints.Pace()
     if checkpoint is not None and checkpoint.exists():
         saved = checkpoints.read(checkpoint, identity)
+        checkpoints.check_epochs(checkpoint, saved["epoch"], epochs.stop)
         with torch.no_grad():
             for values, stored in zip(tensors, saved["tensors"], strict=True):
                 values.copy_(stored)

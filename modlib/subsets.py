@@ -13,10 +13,11 @@ n its number of weights in C order, u how many of them are in the union of the s
     statistics/<buffer> [K, *shape]: running statistics of batch normalisation, each module's own
 
 A zlib stream is a tensor uint8 of its bytes. Floating-point values are written in float16 where that loses nothing (2
-bytes a weight). Metadata (strings): `format` ("modlib subset"), `version` ("1"), `parent` (its hash, see
-`modlib.parent.parent_hash`), and as JSON `classes` (list), `shapes` (layer -> weight shape), `metadata`, `dtypes`
-(tensor -> its type, of weights and of all that is written in float16 instead) and `architecture` (the layers of a
-parent that is a plain `nn.Sequential` of flatten, linear, ReLU and dropout: name, kind, arguments; else null).
+bytes a weight). Metadata (strings): `format` ("modlib subset"), `version` ("2"), `parent` (its hash, see
+`modlib.parent.parent_hash`), `sha256` (of all of this, see `modlib.checksums`; version "1" has none), and as JSON
+`classes` (list), `shapes` (layer -> weight shape), `metadata`, `dtypes` (tensor -> its type, of weights and of all that
+is written in float16 instead) and `architecture` (the layers of a parent that is a plain `nn.Sequential` of flatten,
+linear, ReLU and dropout: name, kind, arguments; else null).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from modlib.masking import MaskSet
 from modlib.parent import copied, frozen, parent_hash, picked, with_logits
 from modlib.stacking import hooked
 
-FORMAT, VERSION = "modlib subset", "1"
+FORMAT = "modlib subset"
 FIELDS = (*library.FIELDS, "dtypes", "architecture")
 """What the header of a file holds."""
 
@@ -79,7 +80,7 @@ def save(modules: Parts, path: str | Path) -> None:
         "architecture": _description(modules.parent),
         "metadata": dict(modules.metadata),
     }
-    header = {"format": FORMAT, "version": VERSION, "parent": parent_hash(modules.parent)}
+    header = {"format": FORMAT, "parent": parent_hash(modules.parent)}
     library.whole_or_not(
         Path(path), streams | written, header | {name: json.dumps(value) for name, value in fields.items()}
     )
@@ -97,7 +98,7 @@ def read(
     path = Path(path)
     if network is not None and not isinstance(network, nn.Module):
         raise TypeError(f"network must be an nn.Module, got {type(network).__name__}")
-    tensors, header = library.opened(path, FORMAT, VERSION)
+    tensors, header = library.opened(path, FORMAT)
     classes, shapes, recorded = library.parsed(path, header, FIELDS)
     made = _network(path, header, network)
     if recorded.get("logits") == "picked" and logits is None and not picked(made):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -132,3 +134,21 @@ def test_names_stand_in_the_table_escaped():
 def test_cotrain_warns_of_what_check_finds(data):
     with pytest.warns(UserWarning, match="check: parent: near chance"):
         modlib.cotrain(untrained(), data, epochs=1, k=0.5, alpha=1.0, seed=0, device="cpu")
+
+
+def test_cotrain_says_where_the_vote_is_far_behind(data):
+    parent = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 3))
+    torch.manual_seed(0)
+    optimiser, source = torch.optim.Adam(parent.parameters(), lr=0.02), data.part("train")
+    for _ in range(80):
+        batch = source.batch(torch.arange(N))
+        loss = nn.functional.cross_entropy(parent(batch.inputs), batch.labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    settings = {"k": 0.4, "alpha": 0.0, "seed": 0, "device": "cpu", "batch_size": 16}
+    with pytest.warns(UserWarning, match=r"check: the vote is right on .* of 240 train images, the parent on 100.0%"):
+        modlib.cotrain(parent, data, epochs=1, lr=1e-9, **settings | {"k": 0.1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        modlib.cotrain(parent, data, epochs=30, init="magnitude", **settings)

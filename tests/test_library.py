@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import modlib
 from modlib import library, subsets
-from modlib.parent import parent_hash
+from modlib.parent import former_hash, parent_hash
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_reading_without_this_package(conv_modules, tmp_path):
     tensors = load_file(path)
     with safe_open(path, framework="np") as stored:
         facts = stored.metadata()
-    assert (facts["format"], facts["version"], json.loads(facts["classes"])) == ("modlib", "1", [2, 0])
+    assert (facts["format"], facts["version"], json.loads(facts["classes"])) == ("modlib", "2", [2, 0])
     for name, shape in json.loads(facts["shapes"]).items():
         packed, n = tensors[f"mask/{name}"], int(np.prod(shape))
         assert (packed.dtype, packed.shape) == (np.uint8, (2, -(-n // 8)))
@@ -68,7 +68,20 @@ def test_what_the_hash_of_a_parent_covers(conv_parent):
         other = copy.deepcopy(conv_parent)
         other.state_dict()[name].view(-1)[-1:].add_(1)
         seen.add(parent_hash(other))
-    assert len(seen) == 2 + len(conv_parent.state_dict())
+        assert (parent_hash(other) == first) == name.endswith("num_batches_tracked")
+    assert len(seen) == 2 + len(conv_parent.state_dict()) - 2
+
+
+def test_files_with_the_former_hash_of_a_parent_are_read(conv_modules, conv_parent, tmp_path):
+    tensors, facts = saved(conv_modules, tmp_path / "m")
+    library.whole_or_not(tmp_path / "m", tensors, facts | {"parent": former_hash(conv_parent)})
+    assert former_hash(conv_parent) != parent_hash(conv_parent)
+    assert modlib.load(tmp_path / "m", conv_parent).classes == (2, 0)
+    conv_parent[1].num_batches_tracked += 1
+    with pytest.raises(ValueError, match=r"parent: .* belongs to a parent with hash"):
+        modlib.load(tmp_path / "m", conv_parent)
+    conv_modules.save(tmp_path / "m")
+    assert modlib.load(tmp_path / "m", conv_parent).classes == (2, 0)
 
 
 def test_files_that_are_refused(modules, parent, tmp_path):
@@ -76,9 +89,10 @@ def test_files_that_are_refused(modules, parent, tmp_path):
     modules.save(path)
     with safe_open(path, framework="pt") as stored:
         facts = stored.metadata()
-    for changes in ({"version": "2"}, {"format": "other"}):
+    del facts["sha256"]
+    for changes in ({"version": "3"}, {"format": "other", "version": "1"}):
         save_file({"weight": torch.ones(2)}, tmp_path / "other", facts | changes)
-        with pytest.raises(ValueError, match=r"path: .* has format .* version .*reads 'modlib' version '1'"):
+        with pytest.raises(ValueError, match=r"path: .* has format .* version .*reads 'modlib' versions '1' and '2'"):
             modlib.load(tmp_path / "other", parent)
     torch.save({"weight": torch.ones(2)}, tmp_path / "torch.pt")
     with pytest.raises(ValueError, match=r"path: .*torch\.pt is damaged or not a safetensors file"):
@@ -108,7 +122,7 @@ def saved(modules, path):
 def test_a_header_without_a_field(field, modules, parent, tmp_path):
     tensors, facts = saved(modules, tmp_path / "m")
     del facts[field]
-    save_file(tensors, tmp_path / "m", facts)
+    library.whole_or_not(tmp_path / "m", tensors, facts)
     with pytest.raises(ValueError, match=f"path: .* has no {field} in its header"):
         modlib.load(tmp_path / "m", parent)
 
@@ -132,7 +146,7 @@ def test_a_header_without_a_field(field, modules, parent, tmp_path):
 )
 def test_a_header_that_does_not_fit(field, value, match, modules, parent, tmp_path):
     tensors, facts = saved(modules, tmp_path / "m")
-    save_file(tensors, tmp_path / "m", facts | {field: value})
+    library.whole_or_not(tmp_path / "m", tensors, facts | {field: value})
     with pytest.raises(ValueError, match=f"path: .* has {match}"):
         modlib.load(tmp_path / "m", parent)
 
@@ -153,14 +167,14 @@ def test_a_header_that_does_not_fit(field, value, match, modules, parent, tmp_pa
 def test_tensors_that_do_not_fit(name, value, match, modules, parent, tmp_path):
     tensors, facts = saved(modules, tmp_path / "m")
     others = {other: values for other, values in tensors.items() if other != name}
-    save_file(others if value is None else others | {name: value}, tmp_path / "m", facts)
+    library.whole_or_not(tmp_path / "m", others if value is None else others | {name: value}, facts)
     with pytest.raises(ValueError, match=f"path: .* has {match}"):
         modlib.load(tmp_path / "m", parent)
 
 
 def test_statistics_of_another_shape(conv_modules, conv_parent, tmp_path):
     tensors, facts = saved(conv_modules, tmp_path / "m")
-    save_file(tensors | {"statistics/1.running_mean": torch.ones(2, 5)}, tmp_path / "m", facts)
+    library.whole_or_not(tmp_path / "m", tensors | {"statistics/1.running_mean": torch.ones(2, 5)}, facts)
     with pytest.raises(ValueError, match=r"statistics/1.running_mean \[2, 5\] where .* ask for \[2, 4\]"):
         modlib.load(tmp_path / "m", conv_parent)
 
@@ -235,7 +249,7 @@ def test_reading_a_subset_without_this_package(conv_modules, tmp_path):
     tensors = load_file(path)
     with safe_open(path, framework="np") as stored:
         facts = stored.metadata()
-    assert (facts["format"], facts["version"], json.loads(facts["classes"])) == ("modlib subset", "1", [0])
+    assert (facts["format"], facts["version"], json.loads(facts["classes"])) == ("modlib subset", "2", [0])
     assert json.loads(facts["architecture"]) is None
     state, written, shapes = conv_modules.parent.state_dict(), set(), json.loads(facts["shapes"])
     for name, shape in shapes.items():
@@ -298,11 +312,11 @@ def test_subset_files_that_are_refused(modules, parent, conv_parent, tmp_path):
             modules.save_subset(subset, path)
     assert not path.exists()
     modules.save(path)
-    with pytest.raises(ValueError, match=r"has format 'modlib' version '1'; this package reads 'modlib subset'"):
+    with pytest.raises(ValueError, match=r"has format 'modlib' version '2'; this package reads 'modlib subset'"):
         modlib.load_subset(path)
     modules.save_subset([0, 2], path)
     with pytest.raises(
-        ValueError, match=r"has format 'modlib subset' version '1'; this package reads 'modlib' version"
+        ValueError, match=r"has format 'modlib subset' version '2'; this package reads 'modlib' version"
     ):
         modlib.load(path, parent)
     with pytest.raises(FileNotFoundError, match=r"path: no file .*missing"):
@@ -343,7 +357,7 @@ def test_a_header_of_a_subset_that_does_not_fit(field, value, match, modules, tm
     with safe_open(tmp_path / "s", framework="pt") as stored:
         tensors, facts = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
     facts = {name: text for name, text in (facts | {field: value}).items() if text is not None}
-    save_file(tensors, tmp_path / "s", facts)
+    library.whole_or_not(tmp_path / "s", tensors, facts)
     with pytest.raises(ValueError, match=f"path: .* has {match}"):
         modlib.load_subset(tmp_path / "s")
 
@@ -369,6 +383,6 @@ def test_tensors_of_a_subset_that_do_not_fit(name, change, match, modules, tmp_p
     with safe_open(tmp_path / "s", framework="pt") as stored:
         tensors, facts = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
     tensors[name] = change(tensors.get(name))
-    save_file({n: t.contiguous() for n, t in tensors.items() if t is not None}, tmp_path / "s", facts)
+    library.whole_or_not(tmp_path / "s", {n: t.contiguous() for n, t in tensors.items() if t is not None}, facts)
     with pytest.raises(ValueError, match=f"path: .* has {match}"):
         modlib.load_subset(tmp_path / "s")

@@ -16,6 +16,7 @@ import modlib
 from modlib import masking, metrics
 from modlib.cotraining import Recipe, Run, cotrain_population
 from modlib.engines.vectorised import fully_connected_layers
+from modlib.parent import parent_hash
 from modlib.parent_checks import unmasked_lines
 from modlib.zoo import datasets, parents, training
 
@@ -113,9 +114,53 @@ def test_a_parent_whose_copy_calls_the_original_is_refused_unchanged(decompose):
     assert not nn.modules.module._global_forward_pre_hooks
 
 
-def test_a_wrapper_for_several_devices_is_refused(decompose):
-    with pytest.raises(TypeError, match=r"parent: a DataParallel wraps a network; hand over the network, its \.module"):
-        decompose(nn.DataParallel(Small()))
+WRAPPERS = {
+    "DataParallel": nn.DataParallel,
+    "torch.compile": torch.compile,  # nothing is compiled before its first call
+    "both": lambda net: torch.compile(nn.DataParallel(net)),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_wrapped_parent_counts_as_the_network_in_it(wrap, decompose, data, same, tmp_path):
+    net = Small()
+    plain, wrapped = decompose(net), decompose(wrap(net))
+    assert same(plain, wrapped)
+    assert plain.masks.masks.keys() == wrapped.masks.masks.keys()
+    assert type(wrapped.parent) is Small
+    assert parent_hash(wrap(net)) == parent_hash(net)
+    wrapped.save(tmp_path / "m")
+    inputs = data.inputs(data.test_images)
+    expected = plain.recompose([0, 2]).log_odds(inputs)
+    for parent in (net, wrap(net)):
+        assert torch.equal(modlib.load(tmp_path / "m", parent).recompose([0, 2]).log_odds(inputs), expected)
+    picked = decompose(wrap(net), logits=lambda output: output)
+    assert picked.masks.masks.keys() == plain.masks.masks.keys()
+    one = modlib.decomposers.SharedMask(Recipe(k=0.3, alpha=0.0, epochs=1)).decompose(
+        wrap(net), data, seed=0, device="cpu"
+    )
+    assert one.masks.masks.keys() == plain.masks.masks.keys()
+
+
+def test_a_prefix_of_a_networks_own_is_a_part_of_its_names(decompose):
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = Small()
+
+        def forward(self, inputs):
+            return self.module(inputs)
+
+    net = Holder()
+    assert parent_hash(net) != parent_hash(net.module)
+    assert all(name.startswith("module.") for name in decompose(net).masks.masks)
+
+
+def test_hooks_of_a_wrapper_are_not_lost_in_silence(decompose):
+    wrapped = nn.DataParallel(Small())
+    wrapped.register_forward_hook(lambda layer, inputs, output: -output)
+    with pytest.raises(ValueError, match="parent: the DataParallel around the network has hooks; register them on the"):
+        decompose(wrapped)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is")
@@ -259,8 +304,8 @@ def test_what_cannot_be_written_or_called_is_refused(parent, data, decompose, tm
     base, run = Recipe(k=0.3, alpha=1.0, epochs=1, method="base", base_class=1), Recipe(k=0.3, alpha=1.0, epochs=1)
     with pytest.raises(ValueError, match="checkpoint: method='base' writes none"):
         cotrain_population([Run(parent, base, 0)], data, checkpoint=tmp_path / "run.pt")
-    with pytest.raises(TypeError, match=r"checkpoint must be a pathlib\.Path, got 'run\.pt'"):
-        cotrain_population([Run(parent, run, 0)], data, checkpoint="run.pt")
+    with pytest.raises(TypeError, match=r"checkpoint must be a path, a str or a pathlib\.Path, got 3"):
+        cotrain_population([Run(parent, run, 0)], data, checkpoint=3)
     with pytest.raises(TypeError, match="callback must be a function of a run's position"):
         cotrain_population([Run(parent, run, 0)], data, callback=5)
     with pytest.raises(TypeError, match="callback must be a function of an epoch and modules, got 5"):

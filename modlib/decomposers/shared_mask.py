@@ -48,6 +48,7 @@ class SharedMask:
         chosen = tuple(checks.subset(known if classes is None else classes, known))
         ours = data.only(chosen)
         run = Run(parent, replace(self.recipe, shared_epochs=0), seed, chosen)
+        parent = run.parent  # without what wraps it
         identity = "" if self.checkpoint is None else cotraining.identity([run], ours, "shared mask")
         epochs = range(self.recipe.epochs)
         trained = shared_mask.train(run, chosen, ours, where, epochs, self.checkpoint, identity)

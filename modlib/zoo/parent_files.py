@@ -2,6 +2,9 @@
 
 A parent that is kept in half precision is rounded to it when it is made, not when it is written: what is decomposed,
 what is measured and what is read again are the same numbers.
+
+The header has `format` ("modlib parent"), `version` ("2") and `sha256`, see `modlib.checksums`; that of files written
+before is empty.
 """
 
 from __future__ import annotations
@@ -11,8 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from modlib import library
+
+FORMAT = "modlib parent"
 
 PART = 8 << 20
 """Largest size of a file in bytes, but for a tensor that is larger by itself."""
@@ -38,12 +44,9 @@ def save(parent: nn.Module, path: Path, limit: int = PART) -> None:
     """
     state = {name: _smallest(v.detach().cpu()).contiguous() for name, v in parent.state_dict().items()}
     parts = list(_parts(state, limit))
-    path.parent.mkdir(parents=True, exist_ok=True)
     for i, tensors in enumerate(parts):
         target = path if len(parts) == 1 else path.with_name(f"{path.stem}-{i + 1}of{len(parts)}{path.suffix}")
-        part = target.with_suffix(".part")
-        save_file(tensors, part)
-        part.replace(target)
+        library.whole_or_not(target, tensors, {"format": FORMAT})
 
 
 def _smallest(values: Tensor) -> Tensor:
@@ -53,12 +56,23 @@ def _smallest(values: Tensor) -> Tensor:
 
 
 def load(parent: nn.Module, path: Path) -> bool:
-    """Load the state that `save` wrote to `path` into `parent`; return whether it is there, with all of its parts."""
+    """Load the state that `save` wrote to `path` into `parent`; return whether it is there, with all of its parts.
+
+    Raises ValueError where a file of it is damaged, or of another format.
+    """
     files = [path] if path.exists() else _complete(path)
-    state = {name: values for file in files for name, values in load_file(file).items()}
+    state = {name: values for file in files for name, values in _read(file).items()}
     if state:
         parent.load_state_dict(state)
     return bool(state)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of one file."""
+    tensors, header = library.unpacked(path)
+    if header:
+        library.check_format(path, header, FORMAT)
+    return tensors
 
 
 def _parts(tensors: dict[str, Tensor], limit: int) -> Iterator[dict[str, Tensor]]:
