@@ -84,10 +84,10 @@ class ChannelSaliency:
         if not anatomy.units:
             raise ValueError(f"parent: no channels can be cut: {dict(anatomy.uncut)}")
         each = [
-            saliency.measure(network, anatomy, in_parts(_images(data, [c], self.images, seed, network), BATCH), [c])
+            saliency.taylor(network, anatomy, in_parts(_images(data, [c], self.images, seed, network), BATCH), [c])
             for c in chosen
         ]
-        taylor = {u.root: torch.stack([_relative(m[u.root].taylor) for m in each]) for u in anatomy.units}
+        taylor = {u.root: torch.stack([_relative(m[u.root]) for m in each]) for u in anatomy.units}
         return Channels(network, chosen, anatomy, taylor, example, seed)
 
 
