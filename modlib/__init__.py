@@ -11,7 +11,7 @@ from typing import Any
 
 from modlib import cotraining, data, library, masking, metrics, recomposing, reporting
 from modlib.cotraining import cotrain
-from modlib.examination import check
+from modlib.examination import CheckWarning, check
 from modlib.masking import MaskSet
 from modlib.modules import Modules, load, load_subset
 from modlib.recomposing import Recomposed
@@ -24,6 +24,7 @@ MOVED = ("datasets", "parents", "training")
 """Now in `modlib.zoo`; the old names go on working, and say so."""
 
 __all__ = [
+    "CheckWarning",
     "MaskSet",
     "Modules",
     "Recomposed",

@@ -108,5 +108,5 @@ def inputs(values: Any) -> None:
         if part.is_complex() or part.dtype in (torch.bool, torch.uint8):
             raise TypeError(f"inputs must be floating-point numbers or ids, got {part.dtype}; see Dataset.inputs")
         finite("inputs", part)
-    if not parts or len({len(part) for part in parts}) != 1:
-        raise ValueError(f"inputs must have as many rows each, got {[len(part) for part in parts]}")
+    if not parts or any(part.shape[0] != parts[0].shape[0] for part in parts):
+        raise ValueError(f"inputs must have as many rows each, got {[part.shape[0] for part in parts]}")

@@ -330,7 +330,7 @@ def dataset(
     made: dict[str, Source] = {
         which: Rows(
             given[which],
-            torch.arange(len(values)),
+            torch.arange(len(values), device="cpu"),
             numbering.numbers(which, values),
             unpack or tuple,
             collate,
@@ -353,8 +353,8 @@ def _spread(source: Source, count: int) -> tuple[Source, Source]:
     """Return a source without `count` rows, evenly spread, and these: folders are sorted by class."""
     n = len(source.labels)
     _check_cut(count, n)
-    cut = torch.linspace(0, n - 1, count).round().long()
-    left = torch.ones(n, dtype=torch.bool)
+    cut = torch.linspace(0, n - 1, count, device="cpu").round().long()
+    left = torch.ones(n, dtype=torch.bool, device="cpu")
     left[cut] = False
     return source.take(left.nonzero()[:, 0]), source.take(cut)
 

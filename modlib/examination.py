@@ -19,6 +19,11 @@ from modlib.parent_checks import check_parent
 from modlib.precision import undisturbed
 from modlib.seeds import generator
 
+
+class CheckWarning(UserWarning):
+    """What looks wrong with a parent and data, or with what came out of them; see `check`."""
+
+
 IMAGES = 1000
 """Images that the parent is asked about."""
 BATCH = 100
@@ -84,6 +89,8 @@ class Examined:
 HEADERS = ("class", "train", "held out", "test", "parent's recall")
 
 
+@undisturbed()
+@torch.no_grad()
 def check(
     parent: nn.Module,
     data: Data,
@@ -100,11 +107,10 @@ def check(
     network = parent if logits is None else with_logits(parent, logits)
     check_parent(network, data, policy)
     split = next(s for s in ("test", "held_out", "train") if len(getattr(data, f"{s}_labels")))
-    with undisturbed(), torch.no_grad():
-        copy = frozen_copy(network)
-        outputs, labels, unusual = _asked(copy, data, split)
-        everything = sum(p.numel() for p in copy.parameters())
-        masked = sum(w.numel() for w in masking.maskable_parameters(copy, policy).values()) / everything
+    copy = frozen_copy(network)
+    outputs, labels, unusual = _asked(copy, data, split)
+    everything = sum(p.numel() for p in copy.parameters())
+    masked = sum(w.numel() for w in masking.maskable_parameters(copy, policy).values()) / everything
     counts = {s: _counts(getattr(data, f"{s}_labels"), data.num_classes) for s in SPLITS}
     confusion = torch.zeros(data.num_classes, data.num_classes, dtype=torch.float64)
     confusion.index_put_((labels, outputs.argmax(1)), torch.ones(len(labels), dtype=torch.float64), accumulate=True)
@@ -130,9 +136,11 @@ def check(
 def warn(parent: nn.Module, data: Data, policy: masking.Policy, stacklevel: int) -> None:
     """Warn of every line of `check`."""
     for line in check(parent, data, policy=policy).lines:
-        warnings.warn(f"check: {line}", stacklevel=stacklevel + 1)
+        warnings.warn(f"check: {line}", CheckWarning, stacklevel=stacklevel + 1)
 
 
+@undisturbed()
+@torch.no_grad()
 def warn_if_behind(modules: Modules, data: Data, stacklevel: int) -> None:
     """Warn where the vote of all modules is far behind their parent, on a few held-out, else training images."""
     split = "held_out" if len(data.held_out_labels) else "train"
@@ -142,19 +150,19 @@ def warn_if_behind(modules: Modules, data: Data, stacklevel: int) -> None:
     rows = mine[torch.randperm(len(mine), generator=generator(0, "behind"))[:count]].to(source.labels.device)
     if not len(rows) or len(classes) < 2:
         return
-    like = modules.grafting_weight
+    like = modules.parent.get_parameter(next(iter(modules.masks.masks)))
     inputs = each_tensor(
         source.batch(rows).inputs, lambda v: v.to(like.device, like.dtype if v.is_floating_point() else None)
     )
-    with undisturbed(), torch.no_grad():
-        logits = called(frozen_copy(modules.parent), inputs)[:, classes.to(like.device)]
-        found = [values.argmax(1).cpu() for values in (logits, modules.log_odds(inputs))]
+    logits = called(frozen_copy(modules.parent), inputs)[:, classes.to(like.device)]
+    found = [values.argmax(1).cpu() for values in (logits, modules.log_odds(inputs))]
     parent, vote = (float((classes[f] == source.labels[rows].cpu()).double().mean()) for f in found)
     if parent - vote > BEHIND + 2 * (parent * (1 - parent) / len(rows)) ** 0.5:
         warnings.warn(
             f"check: the vote is right on {vote:.1%} of {len(rows)} {split} images, the parent on {parent:.1%}; try "
             "more epochs, init='magnitude', allocation='lamp' (convolutions), vote=0.9, a larger k, or a smaller alpha",
-            stacklevel=stacklevel + 1,
+            CheckWarning,
+            stacklevel=stacklevel + 2,  # the decorators are frames, too
         )
 
 

@@ -65,7 +65,7 @@ class Numbering:
         unknown = sorted({v for v in found.tolist() if v not in at}, key=str)
         if unknown:
             raise ValueError(f"{name}: {_shown(unknown)} are none of the classes {_shown(self.values)}")
-        return torch.tensor([at[v] for v in found.tolist()], dtype=torch.int64)
+        return torch.tensor([at[v] for v in found.tolist()], dtype=torch.int64, device="cpu")
 
 
 def as_array(name: str, labels: Any) -> np.ndarray:

@@ -35,6 +35,14 @@ def seeded(make):
         return make().double().eval()
 
 
+@pytest.fixture(autouse=True)
+def _unexamined(request, monkeypatch):
+    """Parents of tests are mostly untrained: tests of the mark `examined` alone hear what `cotrain` says of them."""
+    if not request.node.get_closest_marker("examined"):
+        monkeypatch.setattr(modlib.examination, "warn", lambda *_, **__: None)
+        monkeypatch.setattr(modlib.examination, "warn_if_behind", lambda *_, **__: None)
+
+
 @pytest.fixture(scope="session")
 def data():
     """60 training, 12 held-out and 18 test images of 4x4, three classes; the row of its class is bright."""

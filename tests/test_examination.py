@@ -12,6 +12,7 @@ from torch import nn
 import modlib
 from modlib import data as own
 
+pytestmark = pytest.mark.examined
 N = 240
 LABELS = np.arange(N) % 3
 

@@ -168,6 +168,7 @@ def all_the_way(subject: Subject, settings: Settings) -> dict[str, Any]:
     before, modes = parent_hash(net), [part.training for part in net.modules()]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", modlib.CheckWarning)  # weights and images are random
         modules = modlib.cotrain(
             net, data, k=settings.k, alpha=1.0, epochs=1, seed=0, classes=[0, 1], batch_size=4, images_per_epoch=8,
             precision=subject.precision, device=settings.device,
