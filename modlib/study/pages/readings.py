@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -87,11 +87,35 @@ class Paper:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """A reading on another network, with stemming, beside the paper's Table 1."""
+
+    dataset: str
+    model: str
+    scaling: str
+    reduction: str
+    scores: str
+    epochs: int
+    parent_epochs: int
+
+    @property
+    def reading(self) -> Reading:
+        """The reading."""
+        return Reading(self.scaling, self.reduction, self.scores)
+
+    def trials(self, seeds: Sequence[int]) -> list[Trial]:
+        """Return its trials."""
+        made = self.reading.trials(self.model, seeds, self.epochs, self.parent_epochs, self.dataset)
+        return [trial for trial in made if trial.recipe.alpha == 1.0]
+
+
+@dataclass(frozen=True)
 class Found:
     """What every reading's trials gave, beside what the paper prints."""
 
     paper: Paper
     done: dict[Reading, list[Record]]
+    elsewhere: list[tuple[Elsewhere, list[Record]]]
 
     def of(self, reading: Reading, alpha: float) -> pd.DataFrame:
         """Return the last epoch of each trial of a reading, on test images."""
@@ -114,31 +138,41 @@ class Found:
         return sorted(self.done, key=lambda reading: max(self.distances(reading).values()))
 
 
-def run(store: Store, *, dataset: str, model: str, seeds: Sequence[int], epochs: int, parent_epochs: int) -> Found:
-    """Return what all eight readings gave."""
-    return _run(store, datasets.load, dataset, model, seeds, epochs, parent_epochs)
+def run(
+    store: Store,
+    *,
+    dataset: str,
+    model: str,
+    seeds: Sequence[int],
+    epochs: int,
+    parent_epochs: int,
+    elsewhere: Sequence[Mapping[str, Any]],
+) -> Found:
+    """Return what all eight readings gave, and what some gave on other networks."""
+    further = named("elsewhere", elsewhere, Elsewhere)
+
+    def ran(reading: Reading, on: str, trials: list[Trial]) -> list[Record]:
+        data = datasets.load(on, scaling=reading.scaling)
+        return run_trials(trials, data, store, device="cpu", population=len(seeds), keep_modules=False)
+
+    done = {r: ran(r, dataset, r.trials(model, seeds, epochs, parent_epochs, dataset)) for r in READINGS}
+    return Found(Paper.printed(), done, [(e, ran(e.reading, e.dataset, e.trials(seeds))) for e in further])
 
 
 def experiments(
-    *, dataset: str, model: str, seeds: Sequence[int], epochs: int, parent_epochs: int, results: str, **_: Any
+    *,
+    dataset: str,
+    model: str,
+    seeds: Sequence[int],
+    epochs: int,
+    parent_epochs: int,
+    elsewhere: Sequence[Mapping[str, Any]],
+    **_: Any,
 ) -> list[Experiment]:
     """Return the experiments that the page reads, from its parameters."""
     trials = [t for r in READINGS for t in r.trials(model, seeds, epochs, parent_epochs, dataset)]
+    trials += [t for e in named("elsewhere", elsewhere, Elsewhere) for t in e.trials(seeds)]
     return [trial.experiment for trial in trials]
-
-
-def _run(
-    store: Store, load: Any, dataset: str, model: str, seeds: Sequence[int], epochs: int, parent_epochs: int
-) -> Found:
-    data = {scaling: load(dataset, scaling=scaling) for scaling in datasets.SCALINGS}
-    done = {
-        r: run_trials(
-            r.trials(model, seeds, epochs, parent_epochs, dataset), data[r.scaling], store,
-            device="cpu", population=len(seeds), keep_modules=False,
-        )
-        for r in READINGS
-    }  # fmt: skip
-    return Found(Paper.printed(), done)
 
 
 def answer(found: Found) -> Markdown:
@@ -201,3 +235,23 @@ def draw(found: Found) -> Figure:
     ax.set(xlabel="remaining parameters of pairs, α = 0", ylabel="α = 1")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
+
+
+def elsewhere_table(found: Found) -> Markdown:
+    """Return what readings gave on other networks, beside the paper's Table 1."""
+    shown = []
+    for entry, done in found.elsewhere:
+        last = last_epochs(records.frame(done))
+        paper = printed.table1_column(entry.dataset, entry.model).query("method == @printed.STEMMING")
+        shown.append(
+            {
+                "network": f"{entry.dataset} {entry.model}",
+                "reading": entry.reading.words,
+                "index": records.mean_and_spread(last["jaccard_index"], 1.0),
+                "paper's": "-" if paper.empty else f"{paper['jaccard_index'].iloc[0]:.2f}",
+                "vote, %": records.mean_and_spread(last["accuracy"]),
+                "paper's vote, %": "-" if paper.empty else f"{paper['accuracy_percent'].iloc[0]:.2f}",
+                "n": str(len(last)),
+            }
+        )
+    return tables.table(pd.DataFrame(shown), "On other networks, α = 1, last epoch, test images.", "tab-elsewhere")
