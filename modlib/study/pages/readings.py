@@ -13,6 +13,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from modlib.study import figures, printed, records, tables
+from modlib.study.columns import named
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Store
 from modlib.study.trials import Trial, chosen_epochs, last_epochs, module_rows, published_trials, run_trials
