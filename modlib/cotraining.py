@@ -25,6 +25,7 @@ from modlib.data import Data, check_data
 from modlib.engines import Engine, checkpoints, engine_class, make_engine
 from modlib.engines.sharding import Shard
 from modlib.engines.start import epoch_order as epoch_order
+from modlib.labels import numbered
 from modlib.modules import Modules
 from modlib.parent import parent_hash, picked, with_logits
 from modlib.parent_checks import check_parent, unmasked_lines
@@ -50,7 +51,7 @@ def cotrain(
     vote: float = 0.0,
     init: str = "kaiming",
     norm: str = "batch",
-    classes: Iterable[int] | None = None,
+    classes: Iterable[int | str] | None = None,
     batch_size: int = 128,
     lr: float = 0.1,
     grafting_lr: float | None = None,
@@ -165,7 +166,8 @@ def cotrain(
         shared_epochs=shared_epochs,
     )
     parent = parent if logits is None else with_logits(parent, logits)
-    chosen = None if classes is None else tuple(checks.listed(classes, "classes"))
+    check_data(data)
+    chosen = None if classes is None else tuple(numbered(classes, data.class_names))
     run = Run(parent, recipe, seed, chosen, policy)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of an epoch and modules, got {callback!r}")

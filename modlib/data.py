@@ -82,6 +82,10 @@ class Data(ABC):
     def sha256(self) -> str:
         """Return the SHA-256 over what it holds, as recorded with every result."""
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(getattr(self, f'{split}_labels')):,} {split}" for split in SPLITS)
+        return f"{type(self).__name__} {self.name!r}: {self.num_classes} classes; {counts}"
+
     @property
     def present(self) -> tuple[int, ...]:
         """The classes that have training images."""
@@ -96,7 +100,7 @@ class Data(ABC):
         return inside
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset(Data):
     """Images (uint8, [n, H, W] or [n, H, W, C]) and labels (int64 [n]) in three splits, see `Data`.
 
@@ -162,7 +166,7 @@ class Dataset(Data):
         return digest.hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Samples(Data):
     """Three sources of any kind, see `Data`."""
 
@@ -193,7 +197,9 @@ class Samples(Data):
         checks.choice("split", name, SPLITS)
         source: Source | None = getattr(self, name)
         if source is None:
-            raise ValueError(f"split: data set {self.name!r} has no {name} images")
+            raise ValueError(
+                f"split: data set {self.name!r} has no {name} images; see test= and held_out= of its makers"
+            )
         return source
 
     def only(self, classes: Iterable[int]) -> Samples:
@@ -280,6 +286,9 @@ def tensors(
     over by name, a tuple by position. The other arguments are those of `images`; `augment` takes one row of `x`. Raises
     TypeError for what is no numbers (a data frame's columns of texts by name), ValueError for NaN or infinity.
     """
+    for which, part in (("test", test), ("held_out", held_out)):
+        if isinstance(part, tuple | list) and _columns(part[0]) != _columns(x):
+            raise ValueError(f"{which}: its columns {_columns(part[0])} are not those of x, {_columns(x)}")
     parts, numbering = _parts(x, y, test, held_out, _numbers, classes, num_classes, empty)
     train, other, last = (Tensors(inputs, labels, augment) if len(labels) else None for inputs, labels in parts)
     assert train is not None
@@ -313,11 +322,13 @@ def dataset(
     lies about its length, and where items are no pairs or differ in shape from one reading to the next.
     """
     checks.whole("workers", workers, 0)
-    own = [str(c) for c in train.classes] if classes is None and _named(train) else None
+    own = _names_of(train) if classes is None and unpack is None else None
     given = {"train": train, "test": test} | ({} if isinstance(held_out, int) else {"held_out": held_out})
     for which, items in given.items():
         if items is not None:
             _check_items(which, items, unpack, collate)
+            if own is not None and _names_of(items) not in (own, None):
+                raise ValueError(f"{which}: its classes {_names_of(items)} are not those of training, {own}")
     found = {
         which: _labels_of(which, items, labels if which == "train" else None, unpack)
         for which, items in given.items()
@@ -345,8 +356,12 @@ def dataset(
     return Samples(name, made["train"], made.get("held_out"), made.get("test"), len(numbering.values), names)
 
 
-def _named(items: Any) -> bool:
-    return isinstance(getattr(items, "classes", None), list | tuple)
+def _names_of(items: Any) -> list[str] | None:
+    """Return the names of a dataset's classes, or of that which it is a part of (a Subset); None where it has none."""
+    names = getattr(items, "classes", None)
+    if names is None and hasattr(items, "dataset"):
+        return _names_of(items.dataset)
+    return [str(c) for c in names] if isinstance(names, list | tuple) else None
 
 
 def _spread(source: Source, count: int) -> tuple[Source, Source]:
@@ -405,13 +420,24 @@ def _check_items(which: str, items: Any, unpack: Any, collate: Callable[[list[An
 def _labels_of(which: str, items: Any, labels: Any, unpack: Any) -> Any:
     """Return the labels of a dataset: given, listed by it, or read item by item."""
     listed = labels
-    for attribute in ("targets", "labels") if unpack is None else ():
-        listed = getattr(items, attribute, None) if listed is None else listed
+    if unpack is None and getattr(items, "target_transform", None) is None:
+        for attribute in ("targets", "labels"):
+            listed = getattr(items, attribute, None) if listed is None else listed
+
+    def read(i: int) -> Any:
+        value = (unpack or tuple)(items[i])[1]
+        if isinstance(value, Tensor | np.ndarray) and np.prod(value.shape) != 1:
+            raise ValueError(f"{which}: the label of item {i} must be one number or text, got shape {value.shape}")
+        return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) else value
+
     if listed is None:
-        listed = [(unpack or tuple)(items[i])[1] for i in range(len(items))]
-        listed = [value.item() if isinstance(value, Tensor | np.generic) else value for value in listed]
+        return [read(i) for i in range(len(items))]
     if len(listed) != len(items):
         raise ValueError(f"{which}: {len(listed)} labels for {len(items)} items")
+    for i in (0, len(items) // 2, len(items) - 1) if labels is None else ():
+        said, found = (np.asarray(v).item() for v in (listed[i], read(i)))
+        if said != found:
+            raise ValueError(f"{which}: item {i} has the label {found!r}, the dataset lists {said!r}; pass labels=")
     return listed
 
 
@@ -526,11 +552,17 @@ def _numbers(name: str, values: Any) -> Any:
     return found
 
 
+def _columns(values: Any) -> list[str] | None:
+    """Return the columns of a data frame; pandas is not needed for it."""
+    return [str(c) for c in values.columns] if hasattr(values, "columns") and hasattr(values, "dtypes") else None
+
+
 def _number_tensor(name: str, values: Any) -> Tensor:
-    if hasattr(values, "columns") and hasattr(values, "dtypes"):  # a data frame; pandas is not needed for it
+    if _columns(values) is not None:
         texts = [str(c) for c, kind in values.dtypes.items() if getattr(kind, "kind", "O") not in "iufb"]
         if texts:
             raise TypeError(f"{name}: columns must be numbers, these are not: {texts[:6]}")
+        values = values.to_numpy(dtype=np.float32, na_value=np.nan)
     if hasattr(values, "to_numpy"):
         values = values.to_numpy()
     found = _tensor(name, values)
@@ -543,8 +575,8 @@ def _number_tensor(name: str, values: Any) -> Tensor:
 
 
 def _tensor(name: str, values: Any) -> Tensor:
-    if isinstance(values, np.ndarray) and not values.flags.writeable:
-        values = values.copy()  # torch shares memory, and warns where nobody may write to it
+    if isinstance(values, np.ndarray) and (not values.flags.writeable or any(s < 0 for s in values.strides)):
+        values = values.copy()  # torch shares memory; it warns where nobody may write to it, and reads forwards alone
     try:
         return torch.as_tensor(values, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:

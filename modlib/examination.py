@@ -18,6 +18,7 @@ from modlib.parent import called, each_tensor, frozen_copy, with_logits
 from modlib.parent_checks import check_parent
 from modlib.precision import undisturbed
 from modlib.seeds import generator
+from modlib.sources import flat
 
 
 class CheckWarning(UserWarning):
@@ -36,6 +37,8 @@ FEW = 20
 """Training images of a class below which a module learns little."""
 STRONG = 10.0
 """The largest class over the smallest one, from which on an imbalance is called strong."""
+LARGE = 30.0
+"""Inputs of images (three dimensions or more) that reach further look like pixels that nobody has scaled."""
 FAR = 5.0
 """Standard deviations of a channel between what the first normalisation sees and what it saw in training."""
 
@@ -182,15 +185,19 @@ def _asked(network: nn.Module, data: Data, split: str) -> tuple[Tensor, Tensor, 
         seen.append((given[0].mean(others), given[0].square().mean(others)))
 
     hook = None if norm is None or norm.running_mean is None else norm.register_forward_pre_hook(listen)
-    found = []
+    found, largest = [], 0.0
     for rows in drawn.split(BATCH):
         inputs = each_tensor(
             source.batch(rows).inputs, lambda v: v.to(some.device, some.dtype if v.is_floating_point() else None)
         )
+        images = [v for v in flat(inputs) if v.is_floating_point() and v.ndim > 2]
+        largest = max([largest, *(float(v.abs().max()) for v in images)])
         found.append(called(network, inputs).float().cpu())
     if hook is not None:
         hook.remove()
     unusual = _about_inputs(norm, seen) if norm is not None and seen else []
+    if largest > LARGE and not unusual:
+        unusual = [f"inputs: reach {largest:.0f}, as pixels that nobody scaled; is this the parent's preprocessing?"]
     return torch.cat(found), source.labels[drawn].cpu(), unusual
 
 

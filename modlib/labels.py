@@ -25,20 +25,30 @@ class Numbering:
     def of(cls, labels: Any, *, classes: Sequence[Any] | None = None, num_classes: int | None = None) -> Numbering:
         """Return the numbering of training labels.
 
-        `classes`: the labels in the order of the parent's outputs. `num_classes`: labels are the numbers of the outputs
-        themselves, from 0. With neither: texts, truth values and numbers with gaps, or from 1, are numbered in
-        ascending order, which a warning says of numbers. ValueError for both, or for values that fit neither.
+        `classes`: the labels in the order of the parent's outputs; or, where labels are numbers of outputs already,
+        texts that name all outputs. `num_classes`: labels are the numbers of the outputs themselves, from 0. With
+        neither: a pandas categorical has its own order; texts, truth values and numbers with gaps, or from 1, are
+        numbered in ascending order (texts of digits by their number), which a warning says of numbers. ValueError for
+        both, for values that fit neither, and for numbers below 0.
         """
+        if classes is None and num_classes is None:
+            classes = _categories(labels)
         found = as_array("labels", labels)
-        there = sorted(set(found.tolist()))
+        there = sorted(set(found.tolist()), key=_order)
+        numbers = all(isinstance(v, int) and not isinstance(v, bool) for v in there)
+        if numbers and there[0] < 0 and classes is None:
+            raise ValueError(
+                f"labels must be at least 0, got {there[0]}; leave out what has no class, or pass classes="
+            )
         if classes is not None and num_classes is not None:
             raise ValueError("classes, num_classes: give one of both")
         if classes is not None:
             values = tuple(_plain(c) for c in classes)
             if len(set(values)) != len(values) or len(values) < 2:
                 raise ValueError(f"classes must be two or more different labels, got {list(classes)!r}")
+            if numbers and all(isinstance(v, str) for v in values) and there[0] >= 0 and there[-1] < len(values):
+                return cls(tuple(range(len(values))), tuple(values))
             return cls(values, tuple(str(v) for v in values))
-        numbers = all(isinstance(v, int) and not isinstance(v, bool) for v in there)
         if num_classes is not None:
             checks.whole("num_classes", num_classes, 2)
             if not numbers or there[0] < 0 or there[-1] >= num_classes:
@@ -53,7 +63,8 @@ class Numbering:
         if numbers:
             warnings.warn(
                 f"labels: {_shown(there)} are taken as the parent's outputs 0 to {len(there) - 1}, in ascending order; "
-                "pass num_classes= where they are numbers of outputs, classes= for another order",
+                f"which later calls mean by a number; ask for {str(there[0])!r} by this name. Pass num_classes= where "
+                "labels are numbers of outputs, classes= for another order",
                 stacklevel=3,
             )
         return cls(tuple(there), tuple(str(v) for v in there))
@@ -106,6 +117,20 @@ def numbered(classes: Iterable[int | str], names: Sequence[str] | None) -> list[
         else:
             found.append(names.index(c))
     return found
+
+
+def _categories(labels: Any) -> list[Any] | None:
+    """Return the categories of a pandas categorical that are there, in their order; None for anything else."""
+    kind: Any = getattr(labels, "dtype", None)
+    if not hasattr(kind, "categories"):
+        return None
+    there = set(np.asarray(labels).tolist())
+    return [c for c in kind.categories.tolist() if c in there]
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    """Texts of digits come first, by their number."""
+    return (False, int(value)) if isinstance(value, str) and value.isdecimal() else (isinstance(value, str), value)
 
 
 def _plain(value: Any) -> Any:

@@ -64,9 +64,9 @@ class Modules:
         """How many times the network is called for the log-odds of all modules: once for every different mask."""
         return max(distinct_passes(self)) + 1
 
-    def remaining(self, subset: Iterable[int] | None = None) -> float:
+    def remaining(self, subset: Iterable[int | str] | None = None) -> float:
         """Return the share of the parent's maskable weights in the union of `subset` (default: all), in [0, 1]."""
-        return self.masks.remaining(subset)
+        return self.masks.remaining(None if subset is None else self._numbers(subset))
 
     @property
     def provenance(self) -> dict[int, dict[str, Any]]:
@@ -161,21 +161,21 @@ class Modules:
             metadata=_recorded(runs),
         )
 
-    def replace(self, c: int, newer: Modules) -> Modules:
+    def replace(self, c: int | str, newer: Modules) -> Modules:
         """Return these modules with the one of class `c` taken from `newer`, modules over the same parent.
 
         The order of the classes stays. Raises ValueError where one of both has no module of `c`, and as `join`.
         """
-        (c,) = checks.subset([c], self.classes, "c")
+        (c,) = checks.subset(self._numbers([c]), self.classes, "c")
         adopted = self._adopted(newer, "newer")
         checks.subset([c], newer.classes, "newer")
         others = [own for own in self.classes if own != c]
         one = adopted.select([c])
         return self.select(others).join(one, self.classes) if others else one
 
-    def without(self, classes: Iterable[int]) -> Modules:
+    def without(self, classes: Iterable[int | str]) -> Modules:
         """Return the modules of all but `classes`, in their order; ValueError where one is unknown or none is left."""
-        asked = checks.listed(classes, "classes")
+        asked = self._numbers(classes)
         gone = checks.subset(asked, self.classes) if asked else []
         kept = [c for c in self.classes if c not in gone]
         if not kept:
@@ -199,9 +199,12 @@ class Modules:
         names = self.metadata.get("class_names")
         return None if names is None else tuple(names)
 
+    def _numbers(self, classes: Iterable[int | str]) -> list[int]:
+        return numbered(classes, self.class_names)
+
     def recompose(self, subset: Iterable[int | str]) -> Recomposed:
         """Return a network for the classes of `subset`, by number or name, in that order; see `Recomposed`."""
-        return Recomposed(self, numbered(subset, self.class_names))
+        return Recomposed(self, self._numbers(subset))
 
     def log_odds(self, inputs: Any, batch_size: int | None = None, precision: str = "float32") -> Tensor:
         """Return every module's log-odds d of `inputs` [B, ...], computed in parts: [B, C], where the inputs are.

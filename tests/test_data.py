@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -46,6 +47,7 @@ def test_images_in_every_layout_are_the_same_inputs():
     inputs = [own.images(x, LABELS).part("train").batch(torch.arange(9)).inputs for x in (first, last, pictures)]
     assert inputs[0].shape == (9, 3, 5, 6)
     assert all(torch.equal(x, inputs[0]) for x in inputs)
+    assert torch.equal(own.images(COLOURS[..., ::-1], LABELS).train_images, first.flip(3))
     grey = [own.images(x, LABELS) for x in (COLOURS[..., 0], COLOURS[..., :1], COLOURS[:, None, :, :, 0])]
     assert {g.train_images.shape for g in grey} == {(9, 5, 6)}
     palette = [Image.fromarray(c).convert("P") for c in COLOURS]
@@ -87,6 +89,11 @@ def test_numbers_that_are_not_from_0_are_numbered_with_a_warning_or_as_asked():
     assert Numbering.of([5, 1, 2], num_classes=6).values == (0, 1, 2, 3, 4, 5)
     assert Numbering.of(["b", "a"], classes=["b", "a", "c"]).numbers("y", ["a", "b"]).tolist() == [1, 0]
     assert numbered(["cat", 0], ("dog", "cat")) == [1, 0]
+    named = Numbering.of([1, 0, 2], classes=["cat", "dog", "fox"])
+    assert (named.names, named.numbers("y", [2, 0]).tolist()) == (("cat", "dog", "fox"), [2, 0])
+    assert Numbering.of(["10", "2", "0"]).values == ("0", "2", "10")
+    order = pd.Categorical(["low", "high", "mid"], categories=["low", "mid", "high", "none"])
+    assert Numbering.of(pd.Series(order)).values == ("low", "mid", "high")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +107,7 @@ def test_numbers_that_are_not_from_0_are_numbered_with_a_warning_or_as_asked():
         (["a", "b"], {"num_classes": 2}, ValueError, r"got \['a', 'b'\]"),
         ([0, 1], {"num_classes": 2, "classes": [0, 1]}, ValueError, "give one of both"),
         ([3, 3], {}, ValueError, "all are 3"),
+        ([0, -1], {}, ValueError, "labels must be at least 0, got -1"),
         ([[0], [1]], {}, ValueError, r"got shape \(2, 1\)"),
     ],
 )
@@ -182,6 +190,10 @@ def test_a_data_frame_is_a_table_of_numbers():
     frame = pd.DataFrame({"a": np.arange(9.0), "b": np.arange(9), "c": [True, False, True] * 3})
     data = own.tensors(frame.astype(float), pd.Series(["x", "y", "z"] * 3))
     assert data.part("train").batch(torch.tensor([1])).inputs.tolist() == [[1.0, 1.0, 0.0]]
+    mixed = pd.get_dummies(frame.assign(kind=list("abc") * 3)).astype({"b": "Int64"})
+    assert own.tensors(mixed, LABELS).part("train").batch(torch.tensor([1])).inputs.tolist() == [[1, 1, 0, 0, 1, 0]]
+    with pytest.raises(ValueError, match=r"test: its columns \['c', 'b', 'a'\] are not those of x, \['a', 'b', 'c'\]"):
+        own.tensors(frame, LABELS, test=(frame[["c", "b", "a"]], LABELS))
     with pytest.raises(TypeError, match=r"x: columns must be numbers, these are not: \['name'\]"):
         own.tensors(frame.assign(name="a"), LABELS)
     with pytest.raises(ValueError, match="x: 1 of 27 values are NaN"):
@@ -217,6 +229,9 @@ def test_names_are_taken_and_given_wherever_classes_are(tmp_path):
         inputs = data.part("train").batch(torch.arange(9)).inputs
         assert pair.predict(inputs, names=True) == [data.class_names[c] for c in pair.predict(inputs).tolist()]
         assert set(pair.predict(inputs, reject=0.999999, names=True)) <= {None, "cat", "fox"}
+    assert modules.without(["cat"]).classes == modlib.cotrain(parent, data, classes=["dog", "fox"], **FAST).classes
+    assert modules.replace("cat", modules).remaining(["cat"]) == modules.remaining([0])
+    assert repr(data) == "Dataset 'images': 3 classes; 9 train, 0 held_out, 0 test"
     with pytest.raises(ValueError, match=r"classes: there is no 'cow'; they are \['cat', 'dog', 'fox'\]"):
         modules.recompose(["cow"])
     nameless = modlib.cotrain(parent, own.images(COLOURS, LABELS), **FAST)
@@ -237,6 +252,18 @@ def test_a_folder_of_images_has_its_names(tmp_path):
     assert data.part("train").batch(torch.arange(3)).inputs.shape == (3, 3, 8, 8)
     with pytest.raises(ValueError, match="train: items cannot be put into one batch; make them tensors"):
         own.dataset(ImageFolder(tmp_path))
+    turned = ImageFolder(tmp_path, resized, target_transform=lambda c: 2 - c)
+    assert own.dataset(turned).train_labels.tolist() == [2, 2, 2, 1, 1, 1, 0, 0, 0]
+    part = own.dataset(Subset(ImageFolder(tmp_path, resized), [0, 4, 8]))
+    assert (part.class_names, part.train_labels.tolist()) == (("cat", "dog", "fox"), [0, 1, 2])
+    assert own.dataset(ImageFolder(tmp_path, resized), unpack=lambda i: (i[0], 2 - i[1])).class_names is None
+    lying = ImageFolder(tmp_path, resized)
+    lying.targets = lying.targets[::-1]
+    with pytest.raises(ValueError, match="train: item 0 has the label 0, the dataset lists 2"):
+        own.dataset(lying)
+    shutil.copytree(tmp_path / "dog", tmp_path / "other" / "dog")
+    with pytest.raises(ValueError, match=r"test: its classes \['dog'\] are not those of training, \['cat', 'dog',"):
+        own.dataset(turned, test=ImageFolder(tmp_path / "other", resized))
 
 
 def test_augmentation_acts_in_training_alone_and_follows_the_seed():

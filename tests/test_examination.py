@@ -87,6 +87,15 @@ def test_what_is_wrong_with_a_parent_is_said_in_a_line(parent, changed, said):
     assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
 
 
+def test_pixels_that_nobody_has_scaled_are_told_without_a_normalisation(data):
+    parent = nn.Sequential(nn.Conv2d(1, 3, 4, bias=False), nn.Flatten())
+    parent[0].weight.data = torch.eye(4)[:3, None, :, None].expand(3, 1, 4, 4).clone()
+    assert modlib.check(parent, data).lines == ()
+    raw = own.images(bright(LABELS), LABELS, preprocess=lambda x: x[:, None].float())
+    (line,) = modlib.check(parent, raw).lines
+    assert line.startswith("inputs: reach 25")
+
+
 def test_labels_in_another_order_are_told_from_a_bad_parent():
     order = np.array([1, 0, 3, 2])
     images = bright(np.arange(N) % 4)

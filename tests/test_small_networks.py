@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
+import pandas as pd
 import pytest
 
+from modlib.study.pages import small_networks as page
 from modlib.study.records import Store
 from modlib.study.small_networks import SmallNetwork, Subject, measured
 from modlib.zoo import datasets
@@ -23,3 +27,39 @@ def test_a_record_holds_size_and_both_accuracies_and_is_read_again(tmp_path, mon
     assert first[0].rows[1]["parent_accuracy"] == first[1].rows[1]["parent_accuracy"]
     monkeypatch.setattr("modlib.study.small_networks._rows", lambda *_: pytest.fail("computed again"))
     assert [r.rows for r in measured(asked, data, store)] == [r.rows for r in first]
+
+
+def test_subsets_are_all_or_drawn_alike():
+    assert page.subsets(4, 2, 6) == page.subsets(4, 2, 99) == list(combinations(range(4), 2))
+    drawn = page.subsets(10, 5, 20)
+    assert drawn == page.subsets(10, 5, 20) == sorted(set(drawn))
+    assert len(drawn) == 20
+    many = page.subsets(100, 50, 3)
+    assert [len(set(subset)) for subset in many] == [50, 50, 50]
+
+
+def plan(**changes):
+    given = {"dataset": "toy", "model": "fc1", "parent_epochs": 1, "parent_recipe": "ours", "classes": 2, "count": 2}
+    return page.Plan("pairs", **given, settings={"keep": 0.5}, **changes)
+
+
+def test_a_goal_is_met_where_accuracy_and_sizes_are():
+    rows = [
+        {"subset": subset, "split": split, "gap": gap, "parameters": 0.04, "multiply_adds": 0.1}
+        for subset, gap in (((0, 1), -0.2), ((0, 2), -0.8))
+        for split in ("held_out", "test")
+    ]
+    frame = pd.DataFrame(rows)
+    asked = {"points": 0.5, "parameters": 0.04, "multiply_adds": 0.12}
+    assert page.Found(plan(), frame, []).goal_met is None
+    assert page.Found(plan(**asked), frame, []).goal_met is True
+    for harder in ({"points": 0.4}, {"parameters": 0.03}, {"multiply_adds": 0.09}):
+        assert page.Found(plan(**asked | harder), frame, []).goal_met is False
+
+
+def test_a_plan_beside_none_and_a_time_of_none_are_refused():
+    given = vars(plan()) | {"beside": "fives"}
+    with pytest.raises(ValueError, match="'pairs' is beside 'fives'"):
+        page.experiments(plans=[given], timed=[], repeats=2, results="")
+    with pytest.raises(ValueError, match=r"timed: \['fives'\] are none of the plans"):
+        page.experiments(plans=[given | {"beside": ""}], timed=["fives"], repeats=2, results="")

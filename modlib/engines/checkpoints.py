@@ -208,9 +208,9 @@ def of_shared_epochs(path: Path, run: int) -> Path:
     return path.with_name(f"{path.stem}-shared{run}{path.suffix}")
 
 
-def remove(path: Path) -> None:
+def remove(path: str | Path) -> None:
     """Remove the checkpoints of a population: this process's own, and by the first those of the shared epochs."""
-    shard = Shard.here()
+    path, shard = Path(path), Shard.here()
     path.unlink(missing_ok=True)
     for _, own in _own(path, shard):
         own.unlink()
