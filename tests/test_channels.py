@@ -58,6 +58,10 @@ def test_a_subset_is_a_plain_network_within_its_budget(subset, of, channels, par
     assert (predicted == data.test_labels[mine]).float().mean() > 0.8
 
 
+def test_it_is_printed_in_a_line(channels):
+    assert repr(channels) == "Channels of 3 classes: 32 in 2 units; not cut: 7, gives the logits"
+
+
 def test_without_a_cut_it_is_the_restricted_parent(channels, parent, data):
     inputs = data.inputs(data.test_images)
     whole = channels.recompose([2, 0], data=data, keep=1.0, repair=None)

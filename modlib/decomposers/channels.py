@@ -91,7 +91,7 @@ class ChannelSaliency:
         return Channels(network, chosen, anatomy, taylor, example, seed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Channels:
     """A frozen parent, what can be cut out of it, and each channel's saliency for each class.
 
@@ -105,6 +105,11 @@ class Channels:
     saliency: Mapping[str, Tensor]
     example: Any
     seed: int
+
+    def __repr__(self) -> str:
+        channels = sum(unit.channels for unit in self.anatomy.units)
+        uncut = "".join(f"; not cut: {name}, {why}" for name, why in self.anatomy.uncut.items())
+        return f"Channels of {len(self.classes)} classes: {channels} in {len(self.anatomy.units)} units{uncut}"
 
     def recompose(
         self,
