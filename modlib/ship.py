@@ -106,7 +106,7 @@ def ordered(asked: argparse.Namespace) -> Order:
     else:
         checks.number("--within", asked.within, 0.0, 100.0)
     if asked.images is not None:
-        checks.whole("--images", asked.images, 1)
+        checks.whole("--images", asked.images, 4)
     checks.whole("--seed", asked.seed, 0)
     out = target_of(asked.out, "--out")
     extras.require("torch_pruning", "cutting channels")
@@ -200,7 +200,7 @@ def _data(spec: str, parent: nn.Module, seed: int) -> tuple[Data, tuple[str, ...
     data, names = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(data, Data):
         raise TypeError(f"--data: {spec} must return data of modlib.data, got {type(data).__name__}")
-    return data.to("cpu"), _names(names, data.num_classes)
+    return data.to("cpu"), _names(data.class_names if names is None else names, data.num_classes)
 
 
 def _names(names: Any, count: int) -> tuple[str, ...] | None:

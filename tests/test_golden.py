@@ -29,6 +29,7 @@ from modlib.study.records import Store
 from modlib.study.reproduce import Layout
 from modlib.study.small_networks import SmallNetwork, Subject, measured
 from modlib.study.trials import Trial, run_trials
+from modlib.study.unknowns import Unknowns
 from modlib.zoo import datasets
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -81,6 +82,11 @@ def small_networks(store: Store) -> None:
     measured([asked], datasets.load("digits"), store)
 
 
+def unknown_images(store: Store) -> None:
+    recipe = recipes.ours(k=0.1, alpha=4.0, epochs=2, vote=0.9)
+    Unknowns(Trial("digits", "fc1", "ours", recipe, 0, 50), "", (2, 10), 3, 100).run(datasets.load("digits"), store)
+
+
 RUNS: dict[str, Callable[[Store], None]] = {
     "trials": trial,
     "baselines": rules_of_others,
@@ -90,6 +96,7 @@ RUNS: dict[str, Callable[[Store], None]] = {
     "engines": engines_compared,
     "architectures": any_architecture,
     "small_networks": small_networks,
+    "unknowns": unknown_images,
 }
 """By the folder of their records."""
 

@@ -7,6 +7,7 @@ from itertools import combinations
 import pandas as pd
 import pytest
 
+from modlib.study.draws import subsets
 from modlib.study.pages import small_networks as page
 from modlib.study.records import Store
 from modlib.study.small_networks import SmallNetwork, Subject, measured
@@ -30,11 +31,11 @@ def test_a_record_holds_size_and_both_accuracies_and_is_read_again(tmp_path, mon
 
 
 def test_subsets_are_all_or_drawn_alike():
-    assert page.subsets(4, 2, 6) == page.subsets(4, 2, 99) == list(combinations(range(4), 2))
-    drawn = page.subsets(10, 5, 20)
-    assert drawn == page.subsets(10, 5, 20) == sorted(set(drawn))
+    assert subsets(4, 2, 6) == subsets(4, 2, 99) == list(combinations(range(4), 2))
+    drawn = subsets(10, 5, 20)
+    assert drawn == subsets(10, 5, 20) == sorted(set(drawn))
     assert len(drawn) == 20
-    many = page.subsets(100, 50, 3)
+    many = subsets(100, 50, 3)
     assert [len(set(subset)) for subset in many] == [50, 50, 50]
 
 

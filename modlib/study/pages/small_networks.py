@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import combinations
-from math import comb
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,13 +18,11 @@ from scipy import stats
 from modlib.data import Dataset
 from modlib.study import figures, records, tables
 from modlib.study.columns import Load, listing, named, stand_in
+from modlib.study.draws import subsets
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Store
 from modlib.study.small_networks import SmallNetwork, Subject, Timing, measured
 from modlib.zoo.datasets import load as load_images
-
-LISTED = 10_000
-"""Subsets are drawn from the list of all of them where there are no more than this, else one by one."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +60,6 @@ class Plan:
         """Return a network for every subset: all that there are, or `count` of them, drawn with seed 0."""
         drawn = subsets(num_classes, self.classes, self.count)
         return [SmallNetwork(self.subject, subset, self.settings) for subset in drawn]
-
-
-def subsets(num_classes: int, size: int, count: int) -> list[tuple[int, ...]]:
-    """Return up to `count` subsets of so many classes, drawn with seed 0, ascending."""
-    draw, there = random.Random(0), comb(num_classes, size)
-    if there <= count:
-        return list(combinations(range(num_classes), size))
-    if there <= LISTED:
-        return sorted(draw.sample(list(combinations(range(num_classes), size)), count))
-    return sorted(tuple(sorted(draw.sample(range(num_classes), size))) for _ in range(count))
 
 
 @dataclass(frozen=True)

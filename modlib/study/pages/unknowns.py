@@ -1,0 +1,125 @@
+"""None of these: images of no asked class, told by the vote of modules and by their parent's softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from modlib.recipes import ours
+from modlib.study import figures, records, tables
+from modlib.study.columns import named
+from modlib.study.experiment import Experiment
+from modlib.study.records import Record, Store
+from modlib.study.trials import Trial
+from modlib.study.unknowns import SCORES, Unknowns
+from modlib.zoo import datasets
+
+
+@dataclass(frozen=True)
+class Network:
+    """A decomposition by recipe ours: its parent, what `modlib.recipes.ours` changes, its trials.
+
+    `other`: a data set of images of the same shape, or "". `images`: of each part. `measured_images`: see `Trial`; 0
+    for all.
+    """
+
+    dataset: str
+    model: str
+    parent_epochs: int
+    parent_recipe: str
+    recipe: dict[str, Any]
+    seeds: list[int]
+    other: str
+    images: int
+    measured_images: int = 0
+
+    def asked(self, sizes: Sequence[int], count: int) -> list[Unknowns]:
+        """Return what is asked of its trials."""
+        recipe = ours(**self.recipe)
+        trials = [
+            Trial(
+                self.dataset, self.model, "ours", recipe, seed, self.parent_epochs,
+                parent_recipe=self.parent_recipe, measured_images=self.measured_images or None,
+            )
+            for seed in self.seeds
+        ]  # fmt: skip
+        return [Unknowns(trial, self.other, tuple(sizes), count, self.images) for trial in trials]
+
+
+def asked(networks: Sequence[Mapping[str, Any]], sizes: Sequence[int], count: int) -> list[Unknowns]:
+    """Return what is asked of every network and trial."""
+    return [one for network in named("networks", networks, Network) for one in network.asked(sizes, count)]
+
+
+def experiments(
+    *, networks: Sequence[Mapping[str, Any]], sizes: Sequence[int], count: int, **_: Any
+) -> list[Experiment]:
+    """Return the experiments that the page reads, from its parameters."""
+    return [one.experiment for one in asked(networks, sizes, count)]
+
+
+def run(networks: Sequence[Mapping[str, Any]], sizes: Sequence[int], count: int, store: Store) -> list[Record]:
+    """Return the records of all networks and trials."""
+    loaded = {n["dataset"]: datasets.load(n["dataset"]) for n in networks}
+    return [one.run(loaded[one.trial.dataset], store) for one in asked(networks, sizes, count)]
+
+
+def answer(done: Sequence[Record]) -> Markdown:
+    """Return, for each network, how the vote does against the better softmax on images of other classes."""
+    rows = records.frame(done).query("unknown == 'other classes'")
+    said = []
+    for (dataset, model), part in rows.groupby(["dataset", "model"], sort=False):
+        means = part.groupby(["classes", "score"])["auroc"].mean().unstack()
+        cells = [f"{k} classes " + " / ".join(f"{row[score]:.3f}" for score in SCORES) for k, row in means.iterrows()]
+        said.append(f"- **{dataset} {model}**: {', '.join(cells)}.")
+    return Markdown(
+        "**Answer.** AUROC of telling the asked classes from the parent's other classes: the vote of modules / the "
+        "parent's softmax over the asked classes / its softmax over all classes (test images, mean over subsets and "
+        "trials).\n\n" + "\n".join(said)
+    )
+
+
+def draw(done: Sequence[Record]) -> Figure:
+    """Draw the AUROC by number of classes, a row for each network and a column for each kind of unknown image."""
+    rows = records.frame(done)
+    kinds = rows["unknown"].where(rows["unknown"].isin(["other classes", "noise"]), "another data set")
+    rows = rows.assign(kind=kinds, network=rows["dataset"] + " " + rows["model"])
+    networks, columns = rows["network"].unique(), rows["kind"].unique()
+    shape = (len(networks), len(columns))
+    figure, axes = plt.subplots(
+        *shape, figsize=(figures.WIDTH, 1.0 + 2.1 * len(networks)), sharex=True, sharey=True, squeeze=False
+    )
+    for (i, network), (j, kind) in product(enumerate(networks), enumerate(columns)):
+        part = rows[(rows["network"] == network) & (rows["kind"] == kind)]
+        sns.lineplot(
+            part, x="classes", y="auroc", hue="score", style="score", markers=True, errorbar=None, ax=axes[i, j],
+            palette=figures.palette(SCORES), legend=(i, j) == (0, 0),
+        )  # fmt: skip
+        axes[i, j].set(title=kind, xlabel="classes that are known", ylabel=f"{network}\nAUROC")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    axes[0, 0].get_legend().remove()
+    figure.legend(handles, labels, loc="outside upper center", ncol=3, frameon=False)
+    return figure
+
+
+def table(done: Sequence[Record]) -> Markdown:
+    """Return AUROC, and the share of unknown images rejected, for every network, size and kind of image."""
+    rows = records.frame(done)
+    shown = []
+    for (dataset, model, classes, unknown), part in rows.groupby(
+        ["dataset", "model", "classes", "unknown"], sort=False
+    ):
+        line = {"network": f"{dataset} {model}", "classes": str(classes), "unknown": unknown}
+        for score, own in part.groupby("score", sort=False):
+            line[str(score)] = f"{own['auroc'].mean():.3f}, {100 * own['rejected'].mean():.0f}%"
+        shown.append(line)
+    caption = "AUROC, and share of unknown images rejected where 95% of the asked classes' held-out images are kept."
+    return tables.table(pd.DataFrame(shown), caption, "tab-unknowns")
