@@ -95,7 +95,7 @@ class ChannelSaliency:
 class Channels:
     """A frozen parent, what can be cut out of it, and each channel's saliency for each class.
 
-    `saliency`: unit -> float32 [C, channels], relative to the unit's mean: |Σ a · g| of `modlib.deploy.saliency`, for
+    `saliency`: unit -> float32 [C, channels], relative to the unit's mean: that of `modlib.deploy.saliency.taylor`, for
     the class against all others. `example`: two inputs, with which the graph is traced.
     """
 

@@ -34,7 +34,7 @@ class Moments:
     """Sums over images and places of one unit's C channels; those of several layers or images add up.
 
     `rows`: images times places. `values` [C]: Σ a. `products` [C, C]: Σ a aᵀ. `gradients` [C, C]: Σ g gᵀ. `taylor` [C]:
-    Σ over images of |Σ over places of a · g|, the classical saliency (Molchanov et al. 2017). All float32.
+    over images the sum of abs(Σ a · g), places summed: the classical saliency (Molchanov et al. 2017). All float32.
     """
 
     rows: int
