@@ -30,7 +30,8 @@ class Plan:
     """Subsets of one parent's classes, one setting, and what was asked of the mean over the subsets beforehand.
 
     `classes`: in each of `count` subsets; `settings`: of `Channels.recompose`. `points` (1/100), `parameters` and
-    `multiply_adds` (shares of the parent's): the goals, 0 for none. `beside`: the plan that this one is a variant of.
+    `multiply_adds` (shares of the parent's), `faster_1` and `faster_64` (times faster than the parent at batch 1 and
+    64, in ONNX Runtime): the goals, 0 for none. `beside`: the plan that this one is a variant of.
     """
 
     name: str
@@ -44,6 +45,8 @@ class Plan:
     points: float = 0.0
     parameters: float = 0.0
     multiply_adds: float = 0.0
+    faster_1: float = 0.0
+    faster_64: float = 0.0
     beside: str = ""
 
     @property
@@ -169,13 +172,26 @@ def answer(page: Page) -> Markdown:
         n = f"{len(of)} subset{'s' if len(of) > 1 else ''} of {plan.classes} classes"
         fast = page.faster(plan.name, "eager", 1)
         faster = "" if fast is None else f", {fast:.0f} times faster for one image"
-        verdict = {None: "", True: " Goal **met**.", False: " Goal **missed**."}[f.goal_met]
+        verdict = {None: "", True: " Accuracy and size: **met**.", False: " Accuracy and size: **missed**."}[f.goal_met]
         said.append(
             f"- **{plan.name}** ({plan.parent}, {n}): {gap(of['gap'])} points against the parent restricted to them, "
             f"with {tables.percent(of['parameters'].mean(), 1)} of its parameters and "
-            f"{tables.percent(of['multiply_adds'].mean(), 1)} of its multiply-adds{faster}.{verdict}"
+            f"{tables.percent(of['multiply_adds'].mean(), 1)} of its multiply-adds{faster}."
+            f"{verdict}{_speed(page, plan)}"
         )
     return Markdown("**Answer** (test images; ± is the standard error over subsets).\n\n" + "\n".join(said))
+
+
+def _speed(page: Page, plan: Plan) -> str:
+    """Return whether a plan's network is as fast as was asked, in ONNX Runtime; nothing where nothing was."""
+    found = [page.faster(plan.name, "onnxruntime", batch) for batch in (1, 64)]
+    if not plan.faster_1 or found[0] is None or found[1] is None:
+        return ""
+    met = found[0] >= plan.faster_1 and found[1] >= plan.faster_64
+    return (
+        f" Speed: **{'met' if met else 'missed'}** ({found[0]:.1f} and {found[1]:.1f} times at batch 1 and 64 in ONNX "
+        f"Runtime, {plan.faster_1:g} and {plan.faster_64:g} were asked)."
+    )
 
 
 def draw(page: Page) -> Figure:
@@ -218,7 +234,7 @@ def results_table(page: Page) -> Markdown:
 
 def _limits(plan: Plan) -> str:
     sizes = {"parameters": plan.parameters, "multiply-adds": plan.multiply_adds}
-    return ", ".join(f"{tables.percent(v, 0)} of {name}" for name, v in sizes.items() if v) or "any size"
+    return ", ".join(f"{100 * v:g}% of {name}" for name, v in sizes.items() if v) or "any size"
 
 
 def variants_table(page: Page) -> Markdown:
