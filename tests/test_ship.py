@@ -152,7 +152,7 @@ def refused(capsys, monkeypatch, *arguments, **changes):
         ({"budget": ("--keep", "ten")}, "invalid float value: 'ten'"),
         ({"budget": ("--within", "-1")}, "--within must be in [0, 100], got -1.0"),
         ({"budget": ("--within", "1"), "file": "mine_to_ship:plain"}, "--within: chooses on held-out images"),
-        ({"arguments": ("--classes", "cat", "--images", "0")}, "--images must be at least 1"),
+        ({"arguments": ("--classes", "cat", "--images", "0")}, "--images must be at least 4"),
         ({"arguments": ("--classes", "cat", "--seed", "-1")}, "--seed must be at least 0"),
         ({"out": "pair.pb"}, "--out: must end in .onnx (ONNX) or .pt2"),
         ({"out": "none/pair.onnx"}, "--out: there is no folder"),
