@@ -27,11 +27,10 @@ from modlib.engines.sharding import Shard
 from modlib.engines.start import epoch_order as epoch_order
 from modlib.labels import numbered
 from modlib.modules import Modules
-from modlib.parent import parent_hash, picked, with_logits
+from modlib.parent import flat, parent_hash, picked, with_logits
 from modlib.parent_checks import check_parent, unmasked_lines
 from modlib.precision import undisturbed
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
-from modlib.sources import flat
 
 VERSION = 1
 """Version of the algorithm: raised when the same recipe and seed give other results (a golden test watches)."""
@@ -392,9 +391,8 @@ def _seen(data: Data) -> tuple[Any, ...]:
     shapes = [tuple(part.shape) for part in one]
     means = [round(float(part.double().mean()), 2) for part in one]
     random = any(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    return (
-        (*shapes[0:1], "random" if random else means[0]) if len(one) == 1 else (shapes, "random" if random else means)
-    )
+    found: Any = "random" if random else means if len(one) > 1 else means[0]
+    return (shapes if len(one) > 1 else shapes[0]), found
 
 
 def _path(checkpoint: str | Path | None) -> Path | None:

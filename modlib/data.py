@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from modlib import checks, sources
 from modlib.labels import Numbering
-from modlib.parent import each_tensor, number_of_rows
-from modlib.sources import Augment, Images, Preprocess, Rows, Source, Tensors, flat
+from modlib.parent import each_tensor, flat, number_of_rows
+from modlib.sources import Augment, Images, Preprocess, Rows, Source, Tensors
 
 SPLITS = ("train", "held_out", "test")
 SHOWN = 64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from torch import Tensor, nn
 from modlib import masking
 from modlib.data import SPLITS, Data, check_data
 from modlib.modules import Modules
-from modlib.parent import called, each_tensor, frozen_copy, with_logits
+from modlib.parent import brought, called, flat, frozen_copy, with_logits
 from modlib.parent_checks import check_parent
 from modlib.precision import undisturbed
 from modlib.seeds import generator
-from modlib.sources import flat
+from modlib.tabular import as_html
 
 
 class CheckWarning(UserWarning):
@@ -69,12 +68,7 @@ class Examined:
         return "\n".join([*table, self._summary(), *(f"! {line}" for line in self.lines)])
 
     def _repr_html_(self) -> str:
-        def row(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = "".join(row(cells, "td") for cells in self._cells())
-        below = "".join(f"<p>{html.escape(line)}</p>" for line in (self._summary(), *self.lines))
-        return f"<table><thead>{row(HEADERS, 'th')}</thead><tbody>{body}</tbody></table>{below}"
+        return as_html(HEADERS, self._cells(), (self._summary(), *self.lines))
 
     def _cells(self) -> Iterator[list[str]]:
         for c, recall in enumerate(self.recalls):
@@ -154,9 +148,7 @@ def warn_if_behind(modules: Modules, data: Data, stacklevel: int) -> None:
     if not len(rows) or len(classes) < 2:
         return
     like = modules.parent.get_parameter(next(iter(modules.masks.masks)))
-    inputs = each_tensor(
-        source.batch(rows).inputs, lambda v: v.to(like.device, like.dtype if v.is_floating_point() else None)
-    )
+    inputs = brought(source.batch(rows).inputs, like)
     logits = called(frozen_copy(modules.parent), inputs)[:, classes.to(like.device)]
     found = [values.argmax(1).cpu() for values in (logits, modules.log_odds(inputs))]
     parent, vote = (float((classes[f] == source.labels[rows].cpu()).double().mean()) for f in found)
@@ -187,9 +179,7 @@ def _asked(network: nn.Module, data: Data, split: str) -> tuple[Tensor, Tensor, 
     hook = None if norm is None or norm.running_mean is None else norm.register_forward_pre_hook(listen)
     found, largest = [], 0.0
     for rows in drawn.split(BATCH):
-        inputs = each_tensor(
-            source.batch(rows).inputs, lambda v: v.to(some.device, some.dtype if v.is_floating_point() else None)
-        )
+        inputs = brought(source.batch(rows).inputs, some)
         images = [v for v in flat(inputs) if v.is_floating_point() and v.ndim > 2]
         largest = max([largest, *(float(v.abs().max()) for v in images)])
         found.append(called(network, inputs).float().cpu())

@@ -14,12 +14,11 @@ from modlib import checks, library, subsets
 from modlib.data import Data
 from modlib.labels import numbered
 from modlib.masking import MaskSet, shortened
-from modlib.parent import each_tensor, in_parts, number_of_rows, parent_hash
+from modlib.parent import each_tensor, flat, in_parts, number_of_rows, parent_hash
 from modlib.passes import distinct_passes
 from modlib.precision import autocast, laid_out, rows_at_once
 from modlib.recomposing import Recomposed
 from modlib.reporting import Report, report
-from modlib.sources import flat
 
 BY_CLASS = "by_class"
 """Where the metadata of modules that different runs have made hold each one's own: class, as a string -> metadata."""

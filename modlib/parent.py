@@ -192,6 +192,16 @@ def each_tensor(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return inputs
 
 
+def flat(inputs: Any) -> list[Tensor]:
+    """Return the tensors in inputs, alone or in tuples, lists and dicts."""
+    return list(_tensors_in(inputs))
+
+
+def brought(inputs: Any, like: Tensor) -> Any:
+    """Return inputs where `like` is, floating-point ones in its type; others, such as ids, stay of theirs."""
+    return each_tensor(inputs, lambda v: v.to(like.device, like.dtype if v.is_floating_point() else None))
+
+
 def number_of_rows(inputs: Any) -> int:
     """Return how many images there are in `inputs`: the first dimension of the first tensor in them."""
     return len(next(_tensors_in(inputs)))

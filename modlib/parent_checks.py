@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modlib import checks, masking
 from modlib.data import Data
 from modlib.engines.start import NORMALISATIONS
-from modlib.parent import NotPicked, copied, each_tensor, functional_call
+from modlib.parent import NotPicked, brought, copied, each_tensor, functional_call
 from modlib.precision import undisturbed
 
 
@@ -162,10 +162,8 @@ def _some_inputs(parent: nn.Module, data: Data, policy: masking.Policy) -> Any:
     some = next(iter(masking.maskable_parameters(parent, policy).values()))
     source = data.part("train")
 
-    def moved(values: Tensor) -> Tensor:
-        return values.to(some.device, some.dtype if values.is_floating_point() else None).contiguous()
-
-    return each_tensor(source.batch(torch.arange(min(2, len(source.labels)))).inputs, moved)
+    inputs = source.batch(torch.arange(min(2, len(source.labels)))).inputs
+    return each_tensor(brought(inputs, some), Tensor.contiguous)
 
 
 def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Any) -> Any:

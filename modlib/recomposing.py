@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from modlib import baking, checks, stacking
 from modlib.data import Data, check_data
 from modlib.masking import shortened
-from modlib.parent import each_tensor
+from modlib.parent import brought, each_tensor, flat
 from modlib.passes import Decomposed, Passes, distinct_passes
 from modlib.precision import rows_at_once
-from modlib.sources import batches, flat
+from modlib.sources import batches
 from modlib.stacking import Stacked
 
 NONE = -1
@@ -61,12 +61,7 @@ class Recomposed(nn.Module):
         """Return each module's log-odds d, the logit of "this class" minus that of "another": [B, len(subset)]."""
         if not torch.compiler.is_compiling():  # a check of values cannot be exported
             checks.inputs(inputs)
-        return self._voted(each_tensor(inputs, self._brought))
-
-    def _brought(self, values: Tensor) -> Tensor:
-        """Return inputs where the network is, floating-point ones in its precision."""
-        like = self.voters.like
-        return values.to(like) if values.is_floating_point() else values.to(like.device)
+        return self._voted(brought(inputs, self.voters.like))
 
     def _voted(self, inputs: Any) -> Tensor:
         try:

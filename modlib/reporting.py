@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor
 
 from modlib.data import Data, check_data
-from modlib.parent import Reweighted, each_tensor, in_parts
+from modlib.parent import Reweighted, brought, each_tensor, flat, in_parts
 from modlib.passes import Decomposed
 from modlib.precision import rows_at_once
-from modlib.sources import batches, flat
+from modlib.sources import batches
+from modlib.tabular import as_html
 
 BEHIND = 0.03
 """A vote that is further behind the parent than this gets a warning."""
@@ -93,12 +93,7 @@ class Report:
         return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:], "", *self._captions()])
 
     def _repr_html_(self) -> str:
-        def line(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = "".join(line(cells, "td") for cells in self._cells())
-        below = "".join(f"<p>{html.escape(words)}</p>" for words in self._captions())
-        return f"<table><thead>{line(HEADERS, 'th')}</thead><tbody>{body}</tbody></table>{below}"
+        return as_html(HEADERS, self._cells(), self._captions())
 
     def _cells(self) -> Iterator[list[str]]:
         for row in self.rows:
@@ -178,13 +173,9 @@ def _answers(modules: Reported, data: Data, split: str) -> tuple[Tensor, Tensor,
     size = max(1, NUMBERS // sum(part.numel() for part in flat(source.batch(rows[:1]).inputs)))
     like = modules.parent.get_parameter(next(iter(modules.masks.masks)))
     parent, found = Reweighted(modules.parent), []  # so called, a parent that writes to its buffers stays as it is
-
-    def brought(values: Tensor) -> Tensor:
-        return (values.to(like) if values.is_floating_point() else values.to(like.device)).contiguous()
-
     for batch in batches(source, rows, size):
         parts = in_parts(batch.inputs, rows_at_once(modules.parent, batch.inputs))
-        logits = torch.cat([parent({}, each_tensor(part, brought)).cpu() for part in parts])
+        logits = torch.cat([parent({}, each_tensor(brought(part, like), Tensor.contiguous)).cpu() for part in parts])
         found.append((modules.log_odds(batch.inputs).cpu(), logits, batch.labels.cpu()))
     log_odds, logits, labels = (torch.cat(values) for values in zip(*found, strict=True))
     return log_odds, logits, labels

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from modlib import augmentation
-from modlib.parent import each_tensor, number_of_rows, rows_of
+from modlib.checksums import in_bytes
+from modlib.parent import each_tensor, flat, number_of_rows, rows_of
 
 Preprocess = Callable[[Tensor], Tensor]
 """uint8 images [B, ...] -> the float inputs of a network [B, ...]."""
@@ -190,18 +191,6 @@ def batches(source: Source, rows: Tensor, size: int) -> Iterator[Batch]:
         yield source.batch(some)
 
 
-def flat(inputs: Any) -> list[Tensor]:
-    """Return the tensors in inputs, alone or in tuples, lists and dicts."""
-    found: list[Tensor] = []
-
-    def keep(values: Tensor) -> Tensor:
-        found.append(values)
-        return values
-
-    each_tensor(inputs, keep)
-    return found
-
-
 def _refuse(augment: str) -> None:
     if augment != "none":
         raise ValueError(
@@ -229,9 +218,8 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def _hash(digest: Any, *tensors: Tensor) -> None:
     for values in tensors:
-        whole = values.detach().cpu().contiguous()
-        digest.update(f"{whole.dtype} {tuple(whole.shape)}".encode())
-        digest.update(whole.reshape(-1).view(torch.uint8).numpy().tobytes() if whole.numel() else b"")
+        digest.update(f"{values.dtype} {tuple(values.shape)}".encode())
+        digest.update(in_bytes(values).data)
 
 
 def sha256(sources: Sequence[Source | None]) -> str:

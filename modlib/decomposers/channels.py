@@ -24,7 +24,7 @@ from modlib.deploy import repair as repairing
 from modlib.deploy.distilling import distil
 from modlib.deploy.saliency import Ranking
 from modlib.labels import numbered
-from modlib.parent import called, each_tensor, frozen_copy, in_parts, rows_of
+from modlib.parent import brought, called, frozen_copy, in_parts, rows_of
 from modlib.parent_checks import check_parent
 from modlib.seeds import generator
 
@@ -308,4 +308,4 @@ def _as_inputs(data: Data, split: str, rows: Tensor, network: nn.Module) -> Any:
     """Return rows of a split where a network is, in its precision."""
     some = next(network.parameters())
     inputs = data.part(split).batch(rows).inputs
-    return each_tensor(inputs, lambda v: v.to(some.device, some.dtype if v.is_floating_point() else None))
+    return brought(inputs, some)

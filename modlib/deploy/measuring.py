@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from modlib import checks, extras
 from modlib.deploy.exporting import batch_size, export, feeds, on_cpu, session, with_rows
 from modlib.deploy.turns import Program, in_turns, repeated, seconds
 from modlib.parent import arguments, called, frozen_copy, rows_of
+from modlib.tabular import as_html
 
 RUNTIMES = ("eager", "onnxruntime")
 PARENT = "parent"
@@ -70,12 +70,7 @@ class Measured:
         return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:], "", self._caption(), *self.notes])
 
     def _repr_html_(self) -> str:
-        def line(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = "".join(line(cells, "td") for cells in self._cells())
-        below = "".join(f"<p>{html.escape(words)}</p>" for words in (self._caption(), *self.notes))
-        return f"<table><thead>{line(HEADERS, 'th')}</thead><tbody>{body}</tbody></table>{below}"
+        return as_html(HEADERS, self._cells(), (self._caption(), *self.notes))
 
     def _caption(self) -> str:
         return (
