@@ -79,7 +79,8 @@ def answer(done: Sequence[Record]) -> Markdown:
     for (dataset, model), part in rows.groupby(["dataset", "model"], sort=False):
         means = part.groupby(["classes", "score"])["auroc"].mean().unstack()
         cells = [f"{k} classes " + " / ".join(f"{row[score]:.3f}" for score in SCORES) for k, row in means.iterrows()]
-        said.append(f"- **{dataset} {model}**: {', '.join(cells)}.")
+        drawn, trials = part["subsets"].max(), part["seed"].nunique()
+        said.append(f"- **{dataset} {model}** (n = {drawn} subsets of each size, {trials} trials): {', '.join(cells)}.")
     return Markdown(
         "**Answer.** AUROC of telling the asked classes from the parent's other classes: the vote of modules / the "
         "parent's softmax over the asked classes / its softmax over all classes (test images, mean over subsets and "
