@@ -7,7 +7,8 @@ the inputs of the layers behind, every layer that adds to the same residual stre
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from modlib import extras
-from modlib.parent import arguments, called
+from modlib.parent import arguments, called, each_tensor
+from modlib.seeds import generator
 
 NORMALISATIONS = nn.modules.batchnorm._BatchNorm
 
@@ -48,7 +50,9 @@ def anatomy(network: nn.Module, example: Any) -> Anatomy:
     """Return the units of a network, in the order of its layers; `example`: inputs of one image or more.
 
     The layers that give the logits keep their outputs. Grouped convolutions are cut where what they are tied to is cut
-    by whole groups only, which depthwise ones allow. Raises ValueError where the graph cannot be traced.
+    by whole groups only, which depthwise ones allow. Of what is left, a unit is taken if a cut network computes what
+    `silenced` does, tried in float64: channels that a layer normalisation reads can't be cut, nor what is split or
+    shuffled by place. Raises ValueError where the graph cannot be traced.
     """
     graph = _graph(network, example)
     names = {module: name for name, module in network.named_modules()}
@@ -61,6 +65,9 @@ def anatomy(network: nn.Module, example: Any) -> Anatomy:
             continue
         if name in last:
             uncut[name] = "gives the logits"
+            continue
+        if layer not in graph.module2node:
+            uncut[name] = "not in the traced graph"
             continue
         grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
         if grouped:
@@ -78,7 +85,55 @@ def anatomy(network: nn.Module, example: Any) -> Anatomy:
             continue
         read_at = tuple(_behind(graph, network.get_submodule(member), names) or member for member in members)
         units.append(Unit(name, _width(layer), members, read_at, normalised))
-    return Anatomy(tuple(units), uncut)
+    exact = _exact(network, example, units)
+    return Anatomy(tuple(exact), uncut | {u.root: "a cut changes what stays" for u in units if u not in exact})
+
+
+def _exact(network: nn.Module, example: Any, units: Sequence[Unit]) -> list[Unit]:
+    """Return the units of which some channels can be cut together, and the rest of the network gives what it gave.
+
+    All at once, where that holds; else one after another is added to those before. It is tried with weights that are
+    moved at random: those of a fresh network may be 0, and hide what hangs on them.
+    """
+    draw = generator(0, "exact")
+    precise, inputs = _moved(network, draw), each_tensor(example, _double)
+    half = {u.root: torch.randperm(u.channels, generator=draw)[: -(-u.channels // 2)].sort().values for u in units}
+
+    @torch.no_grad()
+    def equal(some: Sequence[Unit]) -> bool:
+        kept = {unit.root: half[unit.root] for unit in some}
+        try:
+            found = called(cut(precise, inputs, kept), inputs)
+        except Exception:  # shapes that no longer fit: anything may be raised
+            return False
+        wanted = called(silenced(precise, inputs, kept), inputs)
+        return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-6, atol=1e-6 * _size(wanted))
+
+    if equal(units):
+        return list(units)
+    taken: list[Unit] = []
+    for unit in units:
+        if equal([*taken, unit]):
+            taken.append(unit)
+    return taken
+
+
+@torch.no_grad()
+def _moved(network: nn.Module, draw: torch.Generator) -> nn.Module:
+    """Return a copy in float64, every parameter moved by about its own standard deviation."""
+    moved = copy.deepcopy(network).double().eval()
+    for values in moved.parameters():
+        noise = torch.randn(values.shape, dtype=values.dtype, generator=draw).to(values.device)
+        values += noise * max(float(values.std(correction=0)), 0.01)
+    return moved
+
+
+def _double(values: Tensor) -> Tensor:
+    return values.double() if values.is_floating_point() else values
+
+
+def _size(values: Tensor) -> float:
+    return float(values.abs().max())
 
 
 def cut(network: nn.Module, example: Any, kept: Mapping[str, Tensor]) -> nn.Module:
@@ -128,7 +183,8 @@ def _graph(network: nn.Module, example: Any) -> Any:
     asked = {parameter: parameter.requires_grad for parameter in network.parameters()}
     network.requires_grad_(True)  # the graph is read off what autograd has recorded
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of guesses about bare parameters: `_exact` tries what comes of them
             return tp.DependencyGraph().build_dependency(network, by_name or by_position)
     except Exception as error:  # tracing runs the user's code: it may raise anything
         raise ValueError(f"network: its graph cannot be traced for cutting channels: {error!r}") from error
