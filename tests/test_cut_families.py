@@ -1,6 +1,6 @@
 """Channels cut out of torchvision's families: what is left computes what the whole one does without these channels.
 
-What can't be cut is named. Left out: Swin and SwinV2, which Torch-Pruning takes minutes to trace, and MaxViT, where it fails.
+What can't be cut is named. Left out: Swin and SwinV2, which take Torch-Pruning minutes, and MaxViT, where it fails.
 """
 
 import pytest
