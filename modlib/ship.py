@@ -10,16 +10,17 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modlib import checks, extras
+from modlib import data as data_of
 from modlib.data import Data, Dataset, Scaling
 from modlib.decomposers.channels import COSTS, ChannelSaliency, restricted_accuracy
 from modlib.deploy import export, measure
@@ -53,8 +54,9 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument(
         "--data", required=True, metavar="DATA",
-        help="a .npz with x (uint8 images [n, H, W, C] or [n, C, H, W], which are divided by 255; or floats as the "
-        "network takes them), y (labels [n]) and, if you like, names; a fifth of its rows is held out. Or "
+        help="a .npz with x (uint8 images [n, H, W, C] or [n, C, H, W], which are divided by 255; or numbers as the "
+        "network takes them), y (labels [n], numbers or texts) and, if you like, names, in the order of the network's "
+        "outputs; a fifth of its rows is held out. Or "
         "module:function that returns data (see modlib.data), or one and the names of its classes",
     )  # fmt: skip
     own.add_argument("--classes", required=True, help="names or numbers, with commas between them")
@@ -147,9 +149,10 @@ def accuracies(parent: nn.Module, small: nn.Module, data: Data, subset: Sequence
     first = 100 * restricted_accuracy(parent, data, subset, split, subset)
     second = 100 * restricted_accuracy(small, data, subset, split)
     which = {"held_out": "held-out", "test": "test", "train": "training (there are no others)"}[split]
+    of_one = "; one class alone: always right, this says nothing" if len(subset) == 1 else ""
     return (
         f"accuracy on {len(rows):,} {which} images of the classes: parent restricted to them {first:.2f}%, "
-        f"small network {second:.2f}% ({second - first:+.2f} points)"
+        f"small network {second:.2f}% ({second - first:+.2f} points){of_one}"
     )
 
 
@@ -159,14 +162,9 @@ def prepared(data: Data) -> str:
     if isinstance(how, Scaling):
         mean, std = list(how.mean), list(how.std)
         return f"float32 [B, C, H, W]: pixel / 255, then (x - mean) / std by channel; mean {mean}, std {std}"
-    if how is None or how is as_given:
+    if how is None:
         return f"float32, as in the data {data.name!r}"
     return f"as {getattr(how, '__qualname__', None) or repr(how)} makes them"
-
-
-def as_given(inputs: Tensor) -> Tensor:
-    """Inputs that are what the network takes."""
-    return inputs
 
 
 def _called(spec: str, what: str) -> Any:
@@ -223,37 +221,27 @@ def _of_file(path: str, parent: nn.Module, seed: int) -> tuple[Data, tuple[str, 
         raise ValueError(f"--data: {path!r} cannot be read: {error}") from error
     if not {"x", "y"} <= arrays.keys():
         raise ValueError(f"--data: {path!r} must hold x and y, got {sorted(arrays)}")
-    images, preprocess = _images(arrays["x"])
-    labels = _labels(arrays["y"], len(images))
-    order, aside = torch.randperm(len(labels), generator=generator(seed, "held out")), int(HELD_OUT * len(labels))
-    held_out, train = order[:aside], order[aside:]
-    none, classes = order[:0], int(labels.max()) + 1
-    x_train, x_held_out, x_test = (images[rows] for rows in (train, held_out, none))
-    y_train, y_held_out, y_test = (labels[rows] for rows in (train, held_out, none))
-    name = Path(path).stem
-    data = Dataset(name, x_train, y_train, x_held_out, y_held_out, x_test, y_test, classes, preprocess)
-    data = replace(data, num_classes=max(data.num_classes, _width(parent, data)))  # not all need be in the file
-    return data, _names(arrays.get("names"), data.num_classes)
+    try:
+        data = _of_arrays(**arrays, name=Path(path).stem, seed=seed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--data: {path!r}: {error}") from error
+    if data.class_names is None:  # numbers of outputs: not all need be in the file
+        data = replace(data, num_classes=max(data.num_classes, _width(parent, data)))
+    return data, _names(data.class_names, data.num_classes)
 
 
-def _images(x: np.ndarray) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return the images as a data set holds them, and what makes inputs of them."""
-    if np.issubdtype(x.dtype, np.floating) and x.ndim >= 2 and len(x):
-        return torch.from_numpy(x.astype(np.float32)), as_given
-    if x.dtype != np.uint8 or x.ndim not in (3, 4) or not len(x):
-        raise ValueError(f"--data: x must be uint8 images or floats [n, ...], got {x.dtype} {x.shape}")
-    if x.ndim == 4 and x.shape[3] not in (1, 3):
-        x = np.moveaxis(x, 1, 3)
-    if x.ndim == 4 and x.shape[3] not in (1, 3):
-        raise ValueError("--data: uint8 x must have 1 or 3 channels, [n, H, W, C] or [n, C, H, W]; others as floats")
-    x = x[..., 0] if x.ndim == 4 and x.shape[3] == 1 else x
-    return torch.from_numpy(np.ascontiguousarray(x)), Scaling()
-
-
-def _labels(y: np.ndarray, count: int) -> Tensor:
-    if not np.issubdtype(y.dtype, np.integer) or y.shape != (count,) or int(y.min()) < 0:
-        raise ValueError(f"--data: y must be {count} whole numbers from 0, got {y.dtype} {y.shape}")
-    return torch.from_numpy(y.astype(np.int64))
+def _of_arrays(x: np.ndarray, y: np.ndarray, *, name: str, seed: int, names: np.ndarray | None = None) -> Data:
+    """Return arrays as data, see `modlib.data.images` and `.tensors`; a share of the rows, drawn, is held out."""
+    if x.ndim < 2 or y.shape != (len(x),) or len(x) < 2:
+        raise ValueError(f"x must be [n, ...] and y n labels, got {x.shape} and {y.shape}")
+    rows = torch.randperm(len(x), generator=generator(seed, "held out")).numpy()
+    settings: dict[str, Any] = {"held_out": int(HELD_OUT * len(x)), "empty": True, "name": name}
+    if names is not None:
+        settings["classes"] = names.tolist()
+    elif np.issubdtype(y.dtype, np.integer):
+        settings["num_classes"] = max(2, int(y.max()) + 1)
+    make = data_of.images if x.dtype == np.uint8 else data_of.tensors
+    return make(x[rows], y[rows], **settings)
 
 
 def _width(parent: nn.Module, data: Data) -> int:

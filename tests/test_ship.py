@@ -181,14 +181,17 @@ def test_what_cannot_be_is_refused_before_any_work(changes, said, there, capsys,
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"x": np.zeros((6, 4, 4), int)}, "x must be uint8 images or floats [n, ...], got int64 (6, 4, 4)"),
-        ({"x": np.zeros((6, 4), np.uint8)}, "x must be uint8 images or floats"),
-        ({"x": np.zeros((6, 4, 4, 5), np.uint8)}, "uint8 x must have 1 or 3 channels"),
-        ({"y": np.zeros(5, int)}, "y must be 6 whole numbers from 0, got int64 (5,)"),
-        ({"y": np.zeros(6)}, "y must be 6 whole numbers from 0, got float64 (6,)"),
-        ({"y": np.full(6, -1)}, "y must be 6 whole numbers from 0"),
-        ({"names": ["a", "b"]}, "names must be different, one for each of 3 classes, got ['a', 'b']"),
-        ({"names": ["a", "b", "b"]}, "names must be different"),
+        ({"x": np.zeros((6, 4), np.uint8)}, "x must be [n, H, W], [n, H, W, C] or [n, C, H, W]"),
+        ({"x": np.zeros((6, 5, 6, 5), np.uint8)}, "'pets.npz': x"),
+        ({"x": np.full((6, 4), np.nan)}, "'pets.npz': x"),
+        ({"y": np.zeros(5, int)}, "x must be [n, ...] and y n labels, got (6, 4, 4) and (5,)"),
+        ({"y": np.full(6, -1)}, "labels must be "),
+        (
+            {"y": np.array(["cat", "dog", "eel"] * 2), "names": ["cat", "dog"]},
+            "['eel'] are none of the classes ['cat', 'dog']",
+        ),
+        ({"names": ["a", "b"]}, "are none of the classes"),
+        ({"names": ["a", "b", "b"]}, "classes must be two or more different labels"),
     ],
 )
 def test_arrays_that_cannot_be_are_refused(arrays, said, there, capsys, monkeypatch):
@@ -196,13 +199,15 @@ def test_arrays_that_cannot_be_are_refused(arrays, said, there, capsys, monkeypa
     assert said in refused(capsys, monkeypatch, "--classes", "0")
 
 
-@pytest.mark.parametrize("shape", [(10, 4, 5), (10, 4, 5, 3), (10, 3, 4, 5), (10, 4, 5, 1), (10, 1, 4, 5)])
-def test_images_of_any_layout(shape, there):
-    draw = np.random.default_rng(0)
-    x = draw.integers(0, 256, shape).astype(np.uint8)
-    images, preprocess = ship._images(x)
-    first = x if x.ndim == 4 and x.shape[1] in (1, 3) else np.moveaxis(x.reshape(10, 4, 5, -1), 3, 1)
-    np.testing.assert_allclose(preprocess(images).numpy(), first / 255.0, rtol=1e-6)
+def test_labels_may_be_texts_that_are_the_outputs_in_order(there):
+    with np.load("pets.npz") as file:
+        named, numbers = file["names"], file["y"]
+        np.savez("texts.npz", x=file["x"], y=file["names"][file["y"]])
+        np.savez("ordered.npz", x=file["x"], y=file["names"][file["y"]], names=file["names"][::-1])
+    data, names = ship._data("texts.npz", mine("net"), 0)
+    assert names == tuple(sorted(named))
+    assert torch.bincount(data.train_labels).sum() + len(data.held_out_labels) == len(numbers)
+    assert ship._data("ordered.npz", mine("net"), 0)[1] == tuple(named[::-1])
 
 
 def test_rows_are_parted_by_the_seed(there, data):
@@ -211,26 +216,29 @@ def test_rows_are_parted_by_the_seed(there, data):
     np.savez("two.npz", x=np.arange(960, dtype=np.float32).reshape(60, 1, 4, 4), y=labels)
     first, _ = ship._data("two.npz", mine("net"), 0)
     assert (len(first.train_labels), len(first.held_out_labels), first.num_classes) == (48, 12, 3)
-    rows = torch.cat([first.train_images, first.held_out_images])[:, 0, 0, 0] / 16
+    own, held_out = (first.part(s).batch(torch.arange(n)).inputs for s, n in (("train", 48), ("held_out", 12)))
+    rows = torch.cat([own, held_out])[:, 0, 0, 0] / 16
     assert sorted(rows.tolist()) == list(range(60))
     assert torch.equal(torch.cat([first.train_labels, first.held_out_labels]), (rows % 2).long())
     again, other = ship._data("two.npz", mine("net"), 0)[0], ship._data("two.npz", mine("net"), 1)[0]
-    assert torch.equal(first.held_out_images, again.held_out_images)
-    assert not torch.equal(first.held_out_images, other.held_out_images)
+    taken = [d.part("held_out").batch(torch.arange(12)).inputs for d in (first, again, other)]
+    assert torch.equal(taken[0], taken[1])
+    assert not torch.equal(taken[0], taken[2])
 
 
 def test_accuracy_by_hand():
     """Of four images of 2 and 0 the parent knows three, as it may say 2 or 0 alone, and the small network one."""
     images = torch.eye(4)[[0, 1, 2, 3, 0]].reshape(5, 1, 4)
     labels = torch.tensor([2, 0, 2, 0, 1])
-    empty = (images[:0], labels[:0])
-    data = modlib.data.Dataset("toy", images, labels, *empty, *empty, 3, ship.as_given)
+    data = modlib.data.tensors(images, labels, num_classes=3)
     parent, small = (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, n, bias=False)) for n in (3, 2))
     parent[1].weight.data = torch.tensor([[0.0, 2, 0, 0], [9.0, 9, 9, 9], [1.0, 1, 1, 2]])
     small[1].weight.data = torch.tensor([[0.0, 1, 1, 1], [1.0, 0, 0, 0]])
     said = ship.accuracies(parent, small, data, [2, 0])
     assert said.startswith("accuracy on 4 training (there are no others) images")
-    assert "parent restricted to them 75.00%, small network 25.00% (-50.00 points)" in said
+    assert said.endswith("parent restricted to them 75.00%, small network 25.00% (-50.00 points)")
+    single = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
+    assert ship.accuracies(parent, single, data, [2]).endswith("; one class alone: always right, this says nothing")
 
 
 def test_a_program_whose_channels_cannot_be_cut_says_what_to_hand_over(there, capsys):
