@@ -230,7 +230,7 @@ def _of_file(path: str, parent: nn.Module, seed: int) -> tuple[Data, tuple[str, 
     return data, _names(data.class_names, data.num_classes)
 
 
-def _of_arrays(x: np.ndarray, y: np.ndarray, *, name: str, seed: int, names: np.ndarray | None = None) -> Data:
+def _of_arrays(x: np.ndarray, y: np.ndarray, *, name: str, seed: int, names: np.ndarray | None = None) -> Any:
     """Return arrays as data, see `modlib.data.images` and `.tensors`; a share of the rows, drawn, is held out."""
     if x.ndim < 2 or y.shape != (len(x),) or len(x) < 2:
         raise ValueError(f"x must be [n, ...] and y n labels, got {x.shape} and {y.shape}")
@@ -240,7 +240,7 @@ def _of_arrays(x: np.ndarray, y: np.ndarray, *, name: str, seed: int, names: np.
         settings["classes"] = names.tolist()
     elif np.issubdtype(y.dtype, np.integer):
         settings["num_classes"] = max(2, int(y.max()) + 1)
-    make = data_of.images if x.dtype == np.uint8 else data_of.tensors
+    make: Any = data_of.images if x.dtype == np.uint8 else data_of.tensors
     return make(x[rows], y[rows], **settings)
 
 

@@ -124,7 +124,7 @@ def _moved(network: nn.Module, draw: torch.Generator) -> nn.Module:
     moved = copy.deepcopy(network).double().eval()
     for values in moved.parameters():
         noise = torch.randn(values.shape, dtype=values.dtype, generator=draw).to(values.device)
-        values += noise * max(float(values.std(correction=0)), 0.01)
+        values.add_(noise, alpha=max(float(values.std(correction=0)), 0.01))
     return moved
 
 
