@@ -9,11 +9,8 @@
 # %% [markdown]
 # # Decomposing a neural network into modules, and recomposing it
 #
-# A trained classifier can be cut into one small **module per class**, by choosing edges only; any subset of the modules
-# works together again at once, without training. That is the claim of Kingetsu, Kobayashi and Suzuki, *Neural Network
-# Module Decomposition and Recomposition* {cite:p}`kingetsu2021`. This book re-runs it, section by section and table by
-# table, says claim by claim whether it holds, and comes with `modlib`, a small library that does it to networks of your
-# own.
+# Kingetsu, Kobayashi and Suzuki {cite:p}`kingetsu2021` cut a trained classifier into one small module per class; any subset
+# works together again without training. **Does it hold, what is better, and how do I use it?**
 
 # %% tags=["parameters", "remove-input"]
 table1: str = "quick"  # whose trials are read: those of the quick or of the published run of Table 1
@@ -26,6 +23,9 @@ from modlib.study.records import Store
 
 figures.use_style()
 evidence = page.read(table1, Store.at(results))
+
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
+page.six_cards(evidence)
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "The main result: recomposing all modules, without training. Left: accuracy of the vote on test images, one point a trial; line: their parents. Right: how many edges every two modules share (Jaccard index of the masks). Crosses: the paper, where it has this column. The vote loss is ours, not the paper's.", "name": "fig-main"}, "image": {"alt": "Two panels with a row for each recipe, published, ours, and ours with vote loss. The accuracy rises from the first to the last and reaches the line of the parents; the Jaccard index of ours is higher than that of the published recipe."}}
 page.draw(evidence)
@@ -47,7 +47,7 @@ page.main_result(evidence)
 #   [deviations](../deviations.md).
 #
 # ```python
-# modules = modlib.cotrain(parent, data, k=0.10, alpha=1.0, epochs=50, seed=0)
+# modules = modlib.cotrain(parent, data, seed=0)  # or recipe settings of your own
 # pair = modules.recompose([1, 7])  # an nn.Module: no training
 # pair.predict(inputs)  # 1 or 7, for each input
 # ```

@@ -96,7 +96,8 @@ def listing(results: str) -> Listing:
 def stand_in(name: str) -> Dataset:
     """Return one black image under the name of a data set: enough to name records, which do not ask for images."""
     image, label = np.zeros((1, 8, 8), dtype=np.uint8), np.zeros(1, dtype=np.int64)
-    return from_arrays(image, label, preprocess=Scaling(*STATISTICS[name]), num_classes=10, name=name)
+    classes = 100 if name == "cifar100" else 10
+    return from_arrays(image, label, preprocess=Scaling(*STATISTICS[name]), num_classes=classes, name=name)
 
 
 def kept_or_scratch(results: str) -> Store:

@@ -13,9 +13,6 @@ from modlib.study.reproduce import Layout
 from modlib.study.trials import Trial, run_trials, table1_settings, table1_trials
 from modlib.zoo import datasets, parents
 
-RUNS = ("quick", "published")
-"""The runs of a page: with the defaults of its parameters cell, and with those of notebooks/params on top."""
-
 
 @dataclass(frozen=True)
 class Column:
@@ -85,11 +82,7 @@ class FirstColumn:
     @classmethod
     def of(cls, run: str) -> FirstColumn:
         """Return that of a run of Table 1's page, one of `RUNS`, from the page's own parameters."""
-        checks.choice("table1", run, RUNS)
-        layout = Layout.here()
-        parameters = layout.default_parameters("table1")
-        if run == "published":
-            parameters |= layout.published_parameters("table1")
+        parameters = Layout.here().parameters_of("table1", run)
         settings = Table1Settings.of(parameters)
         return cls(parameters["datasets"][0], parameters["models"][0], parameters["seeds"], settings)
 

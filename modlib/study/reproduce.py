@@ -28,6 +28,10 @@ import yaml
 from bs4 import BeautifulSoup
 from traitlets.config import Config
 
+from modlib import checks
+
+RUNS = ("quick", "published")
+"""The runs of a page: with the defaults of its parameters cell, and with those of notebooks/params on top."""
 TYPES = {"dict": dict, "int": int, "float": (int, float), "str": str, "bool": bool}
 
 
@@ -80,6 +84,11 @@ class Layout:
         """Return the parameters of the published run, from notebooks/params/<stem>.yml."""
         path = self.root / "notebooks" / "params" / f"{stem}.yml"
         return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+
+    def parameters_of(self, stem: str, run: str) -> dict[str, Any]:
+        """Return all parameters of a page's run, one of `RUNS`."""
+        checks.choice("run", run, RUNS)
+        return self.default_parameters(stem) | (self.published_parameters(stem) if run == "published" else {})
 
 
 def read_source(path: Path) -> nbformat.NotebookNode:

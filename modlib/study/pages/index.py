@@ -1,7 +1,8 @@
-"""The home page: the main result, out of the first column of Table 1."""
+"""The home page: six findings, out of the records and the claims of the pages behind them, and the main result."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,11 +11,20 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown
 
-from modlib.study import figures, printed, records, tables
+from modlib.study import cards, claims, figures, printed, records, tables, verdicts
+from modlib.study.cards import OURS, Card
+from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
 from modlib.study.grids import FirstColumn
+from modlib.study.pages import small_networks
 from modlib.study.records import Record, Store
+from modlib.study.reproduce import Layout
 from modlib.study.trials import labelled, last_epochs
+from modlib.study.verdicts import OPEN
+
+NOT_YET = "not run yet"
+CONVOLUTIONAL = ["dataset", "model", "recipe", "k", "alpha", "vote", "allocation", "shared_epochs"]
+"""The columns that tell the trials of Figure 4 apart, beside their seeds."""
 
 
 def experiments(table1: str, **_: Any) -> list[Experiment]:
@@ -24,10 +34,15 @@ def experiments(table1: str, **_: Any) -> list[Experiment]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The first column of Table 1, and its records."""
+    """The first column of Table 1, its records; what other pages have judged, by page; found of small networks; and
+    the trials of Figure 4, where they have been run.
+    """
 
     column: FirstColumn
     done: list[Record]
+    gathered: Mapping[str, Sequence[Claim]]
+    small: Sequence[small_networks.Found]
+    convolutional: pd.DataFrame | None
 
     @cached_property
     def last(self) -> pd.DataFrame:
@@ -38,6 +53,11 @@ class Evidence:
     def stemmed(self) -> pd.DataFrame:
         """Those with stemming."""
         return self.last[self.last["alpha"] > 0]
+
+    def published(self, stemming: bool) -> pd.DataFrame:
+        """Return those of recipe published, with or without stemming."""
+        plain = self.last[self.last["recipe"] == "published"]
+        return plain[(plain["alpha"] > 0) == stemming]
 
     @cached_property
     def parents(self) -> pd.Series:
@@ -55,11 +75,105 @@ class Evidence:
         """The recipes that have stemming, in the order of the trials."""
         return list(dict.fromkeys(self.stemmed["label"]))
 
+    def claim(self, page: str, words: str) -> Claim | None:
+        """Return the claim of a page that has some words in it, or None where the page has not been run."""
+        return next((c for c in self.gathered.get(page, ()) if words in c.claim), None)
+
 
 def read(table1: str, store: Store) -> Evidence:
-    """Read the first column of a run of Table 1; compute the trials that are not there."""
+    """Read the first column of a run of Table 1 and what other pages left; compute the trials that are not there."""
     column = FirstColumn.of(table1)
-    return Evidence(column, column.run(store))
+    gathered = claims.gather(store, Layout.here().stems())
+    file = None if store.folder is None else store.folder / "figure4.csv"
+    table = pd.read_csv(file) if file is not None and file.exists() else None
+    return Evidence(column, column.run(store), gathered, small_networks.kept(table1, store), table)
+
+
+def six_cards(evidence: Evidence) -> Markdown:
+    """Return what came out, in six cards."""
+    makers = (_recomposing, _unions, _overlap, _own_class, _convolutional, _small)
+    return cards.grid([make(evidence) for make in makers])
+
+
+def _where(evidence: Evidence) -> str:
+    return f"{evidence.column.dataset}, {evidence.column.model.upper()}"
+
+
+def _recomposing(evidence: Evidence) -> Card:
+    stemmed = evidence.published(stemming=True)
+    behind = 100 * float((stemmed["accuracy"] - stemmed["parent_accuracy"]).mean())
+    return Card(
+        "Modules work together without training",
+        verdicts.graded(behind, -1, -5),
+        f"all modules vote right on {records.percent_of_n(stemmed['accuracy'])} of the test images, {behind:+.2f} "
+        f"points against their parents ({_where(evidence)}, recipe of the paper).",
+        "table1",
+    )
+
+
+def _unions(evidence: Evidence) -> Card:
+    apart, stemmed = (evidence.published(stemming) for stemming in (False, True))
+    least, most = stemmed["remaining_parameters"].max(), apart["remaining_parameters"].min()
+    shares = (tables.percent(trials["remaining_parameters"].mean(), 1) for trials in (apart, stemmed))
+    return Card(
+        "Stemming makes unions smaller",
+        verdicts.yes(bool(least < most)),
+        f"two modules together need {' without stemming, '.join(shares)} with it (α = 1), of the parent's edges "
+        f"({_where(evidence)}, n = {len(stemmed)}).",
+        "table2",
+    )
+
+
+def _overlap(evidence: Evidence) -> Card:
+    claim = evidence.claim("baselines", "higher Jaccard index")
+    return _judged(
+        "Modules overlap more than the older method's", claim, "baselines", "Jaccard index on the same parents "
+    )
+
+
+def _own_class(evidence: Evidence) -> Card:
+    claim = evidence.claim("controls", "outperforms the parent at its own class")
+    return _judged("A module beats its parent at its own class", claim, "controls")
+
+
+def _convolutional(evidence: Evidence) -> Card:
+    title, found = "Convolutional networks come apart too", evidence.gathered.get("figure4", ())
+    if not found or evidence.convolutional is None:
+        return Card(title, OPEN, NOT_YET, "figure4")
+    rows = evidence.convolutional.fillna({"allocation": "uniform", "shared_epochs": 0})
+    last = last_epochs(rows, by=CONVOLUTIONAL)
+    small = last[(last["model"] == "vgg16_quarter") & (last["k"] == 0.1)]
+    written = small[(small["vote"] == 0) & (small["alpha"] == 1)]
+    better = small[(small["vote"] > 0) & (small["shared_epochs"] > 0)]
+    text = (
+        f"VGG16 at a quarter of its width, ten classes: {records.percent_of_n(written['accuracy'])} with stemming as "
+        f"written, {records.percent_of_n(better['accuracy'])} with our settings, parents "
+        f"{records.mean_and_spread(better['parent_accuracy'])} %. Full size was not run."
+    )
+    return Card(title, verdicts.of_rows(pd.Series([c.verdict for c in found])), text, "figure4")
+
+
+def _judged(title: str, claim: Claim | None, page: str, before: str = "") -> Card:
+    if claim is None:
+        return Card(title, OPEN, NOT_YET, page)
+    return Card(title, claim.verdict, f"{before}{claim.here} (n = {claim.n}).", page)
+
+
+def _small(evidence: Evidence) -> Card:
+    title = "A few classes in a small, fast network"
+    if not evidence.small:
+        return Card(title, OURS, NOT_YET, "small_networks")
+    found = evidence.small[0]
+    of, plan = found.split(), found.plan
+    return Card(
+        title,
+        OURS,
+        f"{plan.classes} classes of {plan.model.upper()} in {tables.percent(of['parameters'].mean(), 1)} of its "
+        f"parameters and {tables.percent(of['multiply_adds'].mean(), 1)} of its multiply-adds, "
+        f"{small_networks.gap(of['gap'])} points "
+        f"against the parent ({plan.dataset}, n = {len(of)} subsets). No training; not the paper's method.",
+        "small_networks",
+    )
 
 
 def draw(evidence: Evidence) -> None:

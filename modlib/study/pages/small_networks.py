@@ -17,10 +17,11 @@ from scipy import stats
 
 from modlib.data import Dataset
 from modlib.study import figures, records, tables
-from modlib.study.columns import Load, listing, named, stand_in
+from modlib.study.columns import Listing, Load, listing, named, stand_in
 from modlib.study.draws import subsets
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Store
+from modlib.study.reproduce import Layout
 from modlib.study.small_networks import SmallNetwork, Subject, Timing, measured
 from modlib.zoo.datasets import load as load_images
 
@@ -128,6 +129,14 @@ def experiments(
     store = listing(results)
     _run(plans, timed, repeats, store, cache(stand_in))
     return store.asked
+
+
+def kept(run: str, store: Store) -> list[Found]:
+    """Return what a run of this page, "quick" or "published", has left in a store; nothing is computed."""
+    parameters = Layout.here().parameters_of("small_networks", run)
+    asked = [plan for plan in named("plans", parameters["plans"], Plan) if not plan.beside]
+    found = [_found(plan, stand_in(plan.dataset), Listing(store.folder)) for plan in asked]
+    return [one for one in found if "accuracy" in one.rows and one.rows["accuracy"].notna().all()]
 
 
 def _run(plans: Sequence[Mapping[str, Any]], timed: Sequence[str], repeats: int, store: Store, load: Load) -> Page:
