@@ -63,7 +63,7 @@ def cotrain(
     base_class: int | None = None,
     share_init: bool = True,
     schedule: str = "constant",
-    balanced: bool = False,
+    balanced: bool | str = False,
     grafting_init: str = "random",
     images_per_epoch: int | None = None,
     augment: str = "none",
@@ -105,7 +105,8 @@ def cotrain(
         base_class: the class that method A starts from.
         share_init: whether all modules start from the same scores.
         schedule: "constant" (the paper) or "cosine", annealed to 0 step by step.
-        balanced: whether "this class" and "another" weigh the same in a module's loss.
+        balanced: whether "this class" and "another" weigh the same in a module's loss. "auto": where the most frequent
+            of the classes has `modlib.examination.STRONG` times or more the images of the rarest; the recipe holds which.
         grafting_init: "random" or "own_logit"; see `modlib.grafting.initial_grafting`.
         images_per_epoch: images of an epoch, drawn anew for each; default, all training images.
         augment: of the training images, see `modlib.augmentation`; all modules see the same ones.
@@ -137,6 +138,8 @@ def cotrain(
         WorkerLost: under `torchrun`, where another process has ended.
         KeyboardInterrupt: where it is interrupted; a warning says what is saved.
     """
+    check_data(data)
+    chosen = None if classes is None else tuple(numbered(classes, data.class_names))
     recipe = Recipe(
         k=k,
         alpha=alpha,
@@ -156,7 +159,7 @@ def cotrain(
         base_class=base_class,
         share_init=share_init,
         schedule=schedule,
-        balanced=balanced,
+        balanced=_balanced(balanced, data, chosen),
         grafting_init=grafting_init,
         images_per_epoch=images_per_epoch,
         augment=augment,
@@ -165,8 +168,6 @@ def cotrain(
         shared_epochs=shared_epochs,
     )
     parent = parent if logits is None else with_logits(parent, logits)
-    check_data(data)
-    chosen = None if classes is None else tuple(numbered(classes, data.class_names))
     run = Run(parent, recipe, seed, chosen, policy)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of an epoch and modules, got {callback!r}")
@@ -179,6 +180,16 @@ def cotrain(
         raise
     examination.warn_if_behind(modules, data, stacklevel=2)
     return modules
+
+
+def _balanced(asked: bool | str, data: Data, classes: Sequence[int] | None) -> bool:
+    """Return whether losses are balanced, for "auto" by the images of the classes that are decomposed."""
+    if isinstance(asked, str):
+        checks.choice("balanced", asked, ("auto",))
+        return examination.imbalance(examination.images_by_class(data, classes)) >= examination.STRONG
+    if not isinstance(asked, bool):
+        raise TypeError(f"balanced must be True, False or 'auto', got {asked!r}")
+    return asked
 
 
 def _interrupted(checkpoint: Path | None) -> str:
@@ -227,7 +238,7 @@ def _decomposed(
         for line in unmasked_lines(runs[0].parent, data, runs[0].policy):
             warnings.warn(line, stacklevel=3)
         if examined:
-            examination.warn(runs[0].parent, data, runs[0].policy, stacklevel=3)
+            examination.warn(runs[0].parent, data, runs[0].policy, runs[0].recipe.balanced, stacklevel=3)
         if runs[0].recipe.method == "base":
             return _cotrain_from_base(runs, data, classes, engine, device, callback)
         chosen = engine_class(engine, runs, classes, data, device)

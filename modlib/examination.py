@@ -36,6 +36,8 @@ FEW = 20
 """Training images of a class below which a module learns little."""
 STRONG = 10.0
 """The largest class over the smallest one, from which on an imbalance is called strong."""
+REMEDY = 'balanced="auto"'
+"""What is said to help against it."""
 LARGE = 30.0
 """Inputs of images (three dimensions or more) that reach further look like pixels that nobody has scaled."""
 FAR = 5.0
@@ -130,9 +132,23 @@ def check(
     )
 
 
-def warn(parent: nn.Module, data: Data, policy: masking.Policy, stacklevel: int) -> None:
-    """Warn of every line of `check`."""
+def images_by_class(data: Data, classes: Sequence[int] | None = None) -> list[int]:
+    """Return the numbers of training images of some classes (default: all), of those that there are."""
+    counts = _counts(data.train_labels, data.num_classes)
+    return [n for c, n in enumerate(counts) if classes is None or c in classes]
+
+
+def imbalance(counts: Sequence[int]) -> float:
+    """Return how many times the images of the rarest class the most frequent one has; classes without do not count."""
+    some = [n for n in counts if n]
+    return max(some) / min(some) if some else 1.0
+
+
+def warn(parent: nn.Module, data: Data, policy: masking.Policy, balanced: bool, stacklevel: int) -> None:
+    """Warn of every line of `check`, but of an imbalance where losses are balanced."""
     for line in check(parent, data, policy=policy).lines:
+        if balanced and REMEDY in line:
+            continue
         warnings.warn(f"check: {line}", CheckWarning, stacklevel=stacklevel + 1)
 
 
@@ -218,11 +234,10 @@ def _about_classes(counts: Sequence[int], names: Sequence[str] | None) -> list[s
         lines.append(f"data: no training images of {called_(empty)}")
     if few:
         lines.append(f"data: fewer than {FEW} training images of {called_(few)}")
-    some = [counts[c] for c in there]
-    if max(some) >= STRONG * min(some):
+    if imbalance(counts) >= STRONG:
         lines.append(
-            f"data: the largest class has {max(some) / min(some):.0f} times the images of the smallest; balanced=True "
-            "lets both sides of a module weigh the same"
+            f"data: the largest class has {imbalance(counts):.0f} times the images of the smallest; "
+            f"{REMEDY} in cotrain lets both sides of a module weigh the same"
         )
     return lines
 

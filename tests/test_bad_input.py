@@ -211,7 +211,8 @@ def test_log_odds_of_an_array(modules, inputs):
     ("argument", "value", "error", "match"),
     [
         ("share_init", "no", TypeError, "share_init must be True or False, got 'no'"),
-        ("balanced", 1, TypeError, "balanced must be True or False, got 1"),
+        ("balanced", 1, TypeError, "balanced must be True, False or 'auto', got 1"),
+        ("balanced", "yes", ValueError, r"balanced must be one of \['auto'\], got 'yes'"),
         ("device", "nope", ValueError, "device must be 'auto' or a torch device .*, got 'nope'"),
         ("policy", "weights", TypeError, "policy must be a function"),
     ],
