@@ -106,7 +106,7 @@ def cotrain(
         share_init: whether all modules start from the same scores.
         schedule: "constant" (the paper) or "cosine", annealed to 0 step by step.
         balanced: whether "this class" and "another" weigh the same in a module's loss. "auto": where the most frequent
-            of the classes has `modlib.examination.STRONG` times or more the images of the rarest; the recipe holds which.
+            of the classes has `modlib.examination.STRONG` times or more the images of the rarest; the recipe says so.
         grafting_init: "random" or "own_logit"; see `modlib.grafting.initial_grafting`.
         images_per_epoch: images of an epoch, drawn anew for each; default, all training images.
         augment: of the training images, see `modlib.augmentation`; all modules see the same ones.
@@ -320,6 +320,7 @@ def _train(
     `stemming_from`: the first epoch (from 0) with stemming; None is never.
     """
     epochs, pulled = runs[0].recipe.epochs, any(run.recipe.alpha > 0 for run in runs)
+    images = len(data.training().labels)
 
     def tell(epoch: int) -> None:
         if callback is not None:
@@ -336,7 +337,7 @@ def _train(
             average = None
             if pulled and stemming_from is not None and epoch >= stemming_from:
                 average = target or latest
-            orders = torch.stack([epoch_order(len(data.train_labels), run.seed, epoch) for run in runs])
+            orders = torch.stack([epoch_order(images, run.seed, epoch) for run in runs])
             keeper.begin()
             engine.train_epoch(orders[:, : runs[0].recipe.images_per_epoch], epoch, average)
             latest = engine.average()
@@ -484,7 +485,7 @@ def _check_population(runs: Sequence[Run], data: Data) -> tuple[int, ...]:
             raise ValueError("runs: recipes of one population may differ in k, alpha and share_init only")
         if run.classes != first.classes:
             raise ValueError("runs: all runs of a population decompose the same classes")
-    asked, images = first.recipe.images_per_epoch, len(data.train_labels)
+    asked, images = first.recipe.images_per_epoch, len(data.training().labels)
     if asked is not None and asked > images:
         raise ValueError(f"images_per_epoch: {asked}, there are {images} training images")
     data.check_inputs()

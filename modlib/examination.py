@@ -114,7 +114,7 @@ def check(
     confusion = torch.zeros(data.num_classes, data.num_classes, dtype=torch.float64)
     confusion.index_put_((labels, outputs.argmax(1)), torch.ones(len(labels), dtype=torch.float64), accumulate=True)
     lines = [
-        *_about_classes(counts["train"], data.class_names),
+        *_about_classes(counts["train"], data.class_names, data.background is not None),
         *_about_outputs(outputs),
         *_about_accuracy(confusion),
         *unusual,
@@ -220,14 +220,14 @@ def _about_inputs(norm: Any, seen: Sequence[tuple[Tensor, Tensor]]) -> list[str]
     ]
 
 
-def _about_classes(counts: Sequence[int], names: Sequence[str] | None) -> list[str]:
+def _about_classes(counts: Sequence[int], names: Sequence[str] | None, background: bool) -> list[str]:
     def called_(classes: Sequence[int]) -> str:
         shown = ", ".join(str(c) if names is None else names[c] for c in classes[:6])
         return shown + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
 
     there = [c for c, n in enumerate(counts) if n]
     lines = []
-    if len(there) == 1:
+    if len(there) == 1 and not background:
         lines.append(f"data: all training images are of class {called_(there)}: a module needs images of others, too")
     empty, few = ([c for c, n in enumerate(counts) if low <= n < high] for low, high in ((0, 1), (1, FEW)))
     if empty:

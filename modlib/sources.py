@@ -25,6 +25,8 @@ Preprocess = Callable[[Tensor], Tensor]
 """uint8 images [B, ...] -> the float inputs of a network [B, ...]."""
 Augment = Callable[[Any], Any]
 """One input, as the parent takes it but without its batch dimension -> the same, changed at random."""
+NO_CLASS = -1
+"""The label of images of no class, see `Joined`."""
 HASHED = 64
 """Rows of a source that is read lazily that stand for all in its hash."""
 
@@ -183,6 +185,53 @@ class Rows:
         some = torch.linspace(0, len(self.labels) - 1, min(HASHED, len(self.labels))).long()
         inputs = self.batch(some.to(self.labels.device)).inputs
         _hash(digest, self.numbers, self.labels, *flat(inputs))
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Two sources as one: the rows of the first, then those of the second, whose inputs are alike."""
+
+    first: Source
+    second: Source
+
+    @property
+    def labels(self) -> Tensor:
+        """See `Source.labels`."""
+        return torch.cat([self.first.labels, self.second.labels])
+
+    @property
+    def augmented(self) -> bool:
+        """See `Source.augmented`."""
+        return self.first.augmented or self.second.augmented
+
+    def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
+        """See `Source.batch`."""
+        before = len(self.first.labels)
+        own = rows < before
+        if bool(own.all()):
+            return self.first.batch(rows, augment, draw)
+        if not bool(own.any()):
+            return replace(self.second.batch(rows - before, augment, draw), rows=rows)
+        one, other = self.first.batch(rows[own], augment, draw), self.second.batch(rows[~own] - before, augment, draw)
+        back = torch.cat([own.nonzero()[:, 0], (~own).nonzero()[:, 0]]).argsort()
+        others = iter(flat(other.inputs))
+        inputs = each_tensor(one.inputs, lambda v: torch.cat([v, next(others)])[back.to(v.device)])
+        return Batch(rows, inputs, torch.cat([one.labels, other.labels])[back])
+
+    def to(self, device: str | torch.device) -> Joined:
+        """See `Source.to`."""
+        return Joined(self.first.to(device), self.second.to(device))
+
+    def take(self, rows: Tensor) -> Source:
+        """See `Source.take`; the rows of the first come first."""
+        before = len(self.first.labels)
+        own = rows < before
+        return Joined(self.first.take(rows[own]), self.second.take(rows[~own] - before))
+
+    def update(self, digest: Any) -> None:
+        """See `Source.update`."""
+        self.first.update(digest)
+        self.second.update(digest)
 
 
 def batches(source: Source, rows: Tensor, size: int) -> Iterator[Batch]:

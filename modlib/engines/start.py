@@ -23,12 +23,12 @@ NORMALISATIONS = nn.modules.batchnorm._NormBase
 
 
 class Started:
-    """What every engine holds: its runs, the training images on its device, and frozen copies of the parents."""
+    """What every engine holds: its runs, what is trained on, on its device, and frozen copies of the parents."""
 
     def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device) -> None:
         self.runs, self.classes, self.data, self.device = runs, classes, data, device
         self.recipe = runs[0].recipe
-        self.source = data.part("train").to(device)
+        self.source = data.training().to(device)
         self.labels = self.source.labels
         self.class_tensor = torch.tensor(classes, device=device)
         self.parents = [frozen_copy(run.parent, device) for run in runs]
