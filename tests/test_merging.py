@@ -1,4 +1,4 @@
-"""Networks over modules of different parents: whose class wins, on which scale, under which name; and what is refused."""
+"""Networks over modules of different parents: whose class wins, on which scale, by which name; what is refused."""
 
 import copy
 import io
