@@ -230,7 +230,7 @@ def _decomposed(
     checkpoint: Path | None,
     examined: bool,
 ) -> list[Modules]:
-    """See `cotrain_population`; `examined`: whether what looks wrong is warned of, see `modlib.check`."""
+    """See `cotrain_population`; `examined`: whether what looks wrong is warned of, and how long it takes is said."""
     device = resolve_device(device)
     with undisturbed():
         classes = _check_population(runs, data)
@@ -240,13 +240,13 @@ def _decomposed(
         if examined:
             examination.warn(runs[0].parent, data, runs[0].policy, runs[0].recipe.balanced, stacklevel=3)
         if runs[0].recipe.method == "base":
-            return _cotrain_from_base(runs, data, classes, engine, device, callback)
+            return _cotrain_from_base(runs, data, classes, engine, device, callback, examined)
         chosen = engine_class(engine, runs, classes, data, device)
         saved = _Saved(checkpoint, _agreed_identity(runs, data, chosen.__name__, checkpoint))
         if runs[0].recipe.shared_epochs:
             checkpoints.check(saved.path, saved.identity, runs[0].recipe.epochs)
-            runs = _started_from_one_mask(runs, classes, data, device, saved)
-        return _train(chosen(runs, classes, data, device), runs, data, callback, saved, stemming_from=1)
+            runs = _started_from_one_mask(runs, classes, data, device, saved, examined)
+        return _train(chosen(runs, classes, data, device), runs, data, callback, saved, examined, stemming_from=1)
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,12 @@ class _Saved:
 
 
 def _started_from_one_mask(
-    runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device, saved: _Saved
+    runs: Sequence[Run],
+    classes: tuple[int, ...],
+    data: Data,
+    device: torch.device,
+    saved: _Saved,
+    spoken: bool,
 ) -> list[Run]:
     """Return the runs with what a mask trained for all classes gives their modules to start from.
 
@@ -271,7 +276,7 @@ def _started_from_one_mask(
     shard, starts = Shard.here(), []
     for i, run in enumerate(runs if shard.rank == 0 else ()):
         epochs = range(-run.recipe.shared_epochs, 0)
-        starts.append(shared_mask.train(run, classes, data, device, epochs, saved.shared(i), saved.identity))
+        starts.append(shared_mask.train(run, classes, data, device, epochs, saved.shared(i), saved.identity, spoken))
     starts = shard.gather(starts)[0]
     for start in starts:
         check_finite(start.scores, -1)  # by every process, so that all of them fail
@@ -285,6 +290,7 @@ def _cotrain_from_base(
     engine: str,
     device: torch.device,
     callback: Callback | None,
+    spoken: bool,
 ) -> list[Modules]:
     """Method A: the base module alone and without stemming, then the others, pulled to the base's final scores.
 
@@ -293,7 +299,7 @@ def _cotrain_from_base(
     base = checks.subset([runs[0].recipe.base_class], classes, "base_class")  # type: ignore[list-item]
     others = tuple(c for c in classes if c not in base)
     first = make_engine(engine, runs, tuple(base), data, device)
-    alone = _train(first, runs, data, None, _Saved(), stemming_from=None)
+    alone = _train(first, runs, data, None, _Saved(), spoken, stemming_from=None)
     if not others:
         return alone
     second = make_engine(engine, runs, others, data, device)
@@ -302,7 +308,8 @@ def _cotrain_from_base(
         assert callback is not None
         callback(run, epoch, alone[run].join(modules, classes))
 
-    rest = _train(second, runs, data, joined if callback else None, _Saved(), stemming_from=0, target=first.ranked())
+    told = joined if callback else None
+    rest = _train(second, runs, data, told, _Saved(), spoken, stemming_from=0, target=first.ranked())
     return [a.join(b, classes) for a, b in zip(alone, rest, strict=True)]
 
 
@@ -312,12 +319,14 @@ def _train(
     data: Data,
     callback: Callback | None,
     saved: _Saved,
+    spoken: bool,
     stemming_from: int | None,
     target: dict[str, Tensor] | None = None,
 ) -> list[Modules]:
     """Algorithm 1: epochs of training, each pulled to the average scores of the one before, or to a fixed `target`.
 
-    `stemming_from`: the first epoch (from 0) with stemming; None is never.
+    `spoken`: whether it is said how long it takes. `stemming_from`: the first epoch (from 0) with stemming; None is
+    never.
     """
     epochs, pulled = runs[0].recipe.epochs, any(run.recipe.alpha > 0 for run in runs)
     images = len(data.training().labels)
@@ -329,6 +338,8 @@ def _train(
 
     keeper = checkpoints.Keeper(engine, saved.identity, saved.path)
     start = keeper.start(epochs)
+    if spoken and Shard.here().rank == 0:
+        engine.announce("co-training", epochs - start)
     try:
         if not keeper.told:
             tell(start)
