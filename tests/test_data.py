@@ -323,6 +323,68 @@ def test_datasets_that_cannot_be_are_refused(items, options, error, said):
         own.dataset(items, **options)
 
 
+class Failing(Items):
+    """It shows what is wrong with it at its fifth item alone, which nobody asks for before work starts."""
+
+    def __init__(self, wrong) -> None:
+        super().__init__()
+        self.wrong = wrong
+
+    def __getitem__(self, i: int):
+        x, y = super().__getitem__(i)
+        return (self.wrong(x) if i == 4 else x), y
+
+
+def lost(x: Tensor) -> Tensor:
+    raise FileNotFoundError("4.png")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda x: x * torch.nan, r"data: item 4 has NaN or infinity in it; inputs must be finite"),
+        (lambda x: x + torch.tensor([0.0, torch.inf])[(torch.arange(6) == 3).long()], "data: item 4 has NaN or inf"),
+        (lost, r"data: item 4 of 9 cannot be read: FileNotFoundError\('4.png'\)"),
+        (lambda x: x[:2], r"data: items \[3, 4\] cannot be put into one batch, do their shapes change"),
+    ],
+    ids=["NaN", "infinity", "file", "shape"],
+)
+def test_what_is_wrong_with_an_item_is_said_with_its_number(wrong, said, workers):
+    data = own.dataset(Failing(wrong), labels=LABELS, workers=workers)
+    source = data.part("train")
+    source.batch(torch.tensor([3, 5]))
+    with pytest.raises(ValueError, match=said):
+        source.batch(torch.tensor([3, 4]))
+    parent = nn.Sequential(nn.Flatten(), nn.Linear(90, 3))
+    with pytest.raises(ValueError, match=said.split("items")[0]):
+        modlib.cotrain(parent, data, **FAST)
+
+
+def test_finite_numbers_whose_sum_is_not_are_taken():
+    data = own.dataset(Items(lambda x: torch.full_like(x, 3e38)))
+    assert data.part("train").batch(torch.arange(9)).inputs.amin() > 1e38
+
+
+def test_a_collate_that_loses_rows_is_said():
+    data = own.dataset(Items(), collate=lambda read: torch.stack(read[:1]))
+    with pytest.raises(ValueError, match=r"data: 3 items were read, collate= has made \[1\] rows of them"):
+        data.part("train").batch(torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "said"),
+    [
+        ([0, 1, None] * 3, ValueError, r"labels: missing \(None or NaN\) at row 2 and 2 more"),
+        ([], ValueError, "train: 0 labels for 9 items"),
+        (LABELS[:8], ValueError, "train: 8 labels for 9 items"),
+    ],
+)
+def test_labels_that_are_missing_are_said(labels, error, said):
+    with pytest.raises(error, match=said):
+        own.dataset(Items(), labels=labels)
+
+
 def test_a_random_transform_that_would_act_at_test_time_is_warned_of():
     with pytest.warns(UserWarning, match="item 0 changes from one reading to the next: a random transform"):
         own.dataset(Items(lambda x: x + torch.rand(())))
