@@ -32,12 +32,19 @@ def check_parent(parent: nn.Module, data: Data, policy: masking.Policy) -> None:
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     count = min(2, len(data.train_labels))
     if shape != (count, data.num_classes):
-        hint = "" if isinstance(logits, Tensor) else "; pass logits=, a function that picks them"
+        hint = "" if isinstance(logits, Tensor) else f"; pass logits=, a function that picks them{_picks(logits)}"
         raise ValueError(
             f"parent: must return logits of shape [batch, {data.num_classes} classes], got {shape} for a batch of "
             f"{count}{hint}"
         )
     checks.finite("parent: logits", logits)
+
+
+def _picks(output: Any) -> str:
+    """Return the function that picks the logits of an output that has them by this name."""
+    if isinstance(getattr(output, "logits", None), Tensor):
+        return ': operator.attrgetter("logits")'
+    return ': operator.itemgetter("logits")' if isinstance(output, Mapping) and "logits" in output else ""
 
 
 class _StillCalledError(ValueError):
