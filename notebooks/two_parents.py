@@ -57,7 +57,8 @@ plt.show()
 # - **Background images** (`background=` of `modlib.data.images`, `.tensors` and `.dataset`) are negatives for every module while
 #   masks are trained. They have no labels, and need none.
 # - **Calibration** (`merged.calibrated(data)`) fits a scale and a shift for each module's log-odds on held-out images of all
-#   classes, here those of the data set; these do have labels.
+#   classes, here the whole held-out part of the data set; these do have labels. It is most of the way where there is no
+#   background, and adds little where there is.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 two_parents.table(done)

@@ -111,7 +111,7 @@ def draw(done: Sequence[Record]) -> Figure:
             mean = part.loc[part["network"] == network, "accuracy"].mean()
             ax.axhline(mean, color=colours[network], linestyle="--", linewidth=1)
             ax.annotate(
-                WORDS[network], (0.99, mean), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=8
+                WORDS[network], (0.01, mean), xycoords=("axes fraction", "data"), ha="left", va="bottom", size=8
             )
         ax.legend(title=None, loc="lower right", labels=["log-odds as they are", "calibrated"], frameon=True)
         ax.set(title=name, xlabel="the other half's images shown as background", ylabel="accuracy, all classes")
