@@ -28,7 +28,7 @@ from modlib.engines.start import epoch_order as epoch_order
 from modlib.labels import numbered
 from modlib.modules import Modules
 from modlib.parent import flat, parent_hash, picked, with_logits
-from modlib.parent_checks import check_parent, unmasked_lines
+from modlib.parent_checks import SPARE, check_parent, unmasked_lines
 from modlib.precision import undisturbed
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 
@@ -486,6 +486,12 @@ def _check_population(runs: Sequence[Run], data: Data) -> tuple[int, ...]:
     check_data(data)
     first = runs[0]
     known = range(data.num_classes)
+    beyond = [c for c in first.classes or () if isinstance(c, int) and c >= len(known)]
+    if beyond:
+        raise ValueError(
+            f"classes: {beyond} are beyond the parent's {len(known)} outputs, 0 to {len(known) - 1}, which modules "
+            f"read; {SPARE}"
+        )
     classes = tuple(checks.subset(data.present if first.classes is None else first.classes, known))
     _check_present(first.classes, data)
     for run in runs:
