@@ -54,7 +54,7 @@ def no_work(monkeypatch):
         ("p", True, (TypeError, ValueError), "p must be 1 or 2, got True"),
         ("method", "base", ValueError, r"base_class: .*method='base' needs one"),
         ("base_class", 1, ValueError, r"base_class: .*method='average' takes none"),
-        ("classes", [3], ValueError, r"classes: \[3\] are beyond the parent's 3 outputs, 0 to 2"),
+        ("classes", [3], ValueError, r"classes: class 3 is beyond the parent's 3 outputs, 0 to 2"),
         ("classes", [0, 1, 0], ValueError, r"classes: repeated class in \[0, 1, 0\]"),
         ("classes", [], ValueError, "classes: empty"),
         ("images_per_epoch", 61, ValueError, "images_per_epoch: 61, there are 60 training images"),

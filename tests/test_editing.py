@@ -169,7 +169,7 @@ def test_a_class_beyond_the_outputs_is_a_clear_no():
     x, y, parent = rows_of_four(torch.arange(40) % 4)
     data = modlib.data.images(x, y)
     with pytest.raises(
-        ValueError, match=r"classes: \[4\] are beyond the parent's 4 outputs, 0 to 3, .* spare output for it"
+        ValueError, match=r"classes: class 4 is beyond the parent's 4 outputs, 0 to 3, .* spare output for it"
     ):
         modlib.cotrain(parent, data, classes=[1, 4], **LATER)
     parent[1] = nn.Linear(16, 3)
