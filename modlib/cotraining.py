@@ -489,8 +489,8 @@ def _check_population(runs: Sequence[Run], data: Data) -> tuple[int, ...]:
     beyond = [c for c in first.classes or () if isinstance(c, int) and c >= len(known)]
     if beyond:
         raise ValueError(
-            f"classes: class {beyond[0]} is beyond the parent's {len(known)} outputs, 0 to {len(known) - 1}, which modules "
-            f"read; {SPARE}"
+            f"classes: class {beyond[0]} is beyond the parent's {len(known)} outputs, 0 to {len(known) - 1}, which "
+            f"modules read; {SPARE}"
         )
     classes = tuple(checks.subset(data.present if first.classes is None else first.classes, known))
     _check_present(first.classes, data)
