@@ -13,6 +13,7 @@ from modlib import cotraining, data, library, masking, metrics, recomposing, rep
 from modlib.cotraining import cotrain
 from modlib.examination import CheckWarning, check
 from modlib.masking import MaskSet
+from modlib.merging import Merged, merge
 from modlib.modules import Modules, load, load_subset
 from modlib.recomposing import Recomposed
 from modlib.reporting import Report
@@ -26,6 +27,7 @@ MOVED = ("datasets", "parents", "training")
 __all__ = [
     "CheckWarning",
     "MaskSet",
+    "Merged",
     "Modules",
     "Recomposed",
     "Report",
@@ -37,6 +39,7 @@ __all__ = [
     "load",
     "load_subset",
     "masking",
+    "merge",
     "metrics",
     "recomposing",
     "reporting",

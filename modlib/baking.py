@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Sequence
+from operator import attrgetter, getitem, itemgetter
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def _graph(
     inputs, outputs = graph.placeholder("inputs"), []
     for p in range(len(networks)):
         logits = graph.call_module(f"networks.{p}", (inputs,))
-        logits = logits if pick is None else graph.call_function(_named(pick), (logits,))
+        logits = logits if pick is None else graph.call_function(*_as_call(pick, logits))
         outputs.append(logits if grafts is None else graph.call_module(f"grafts.{p}", (logits,)))
     joined = graph.call_function(torch.cat, (outputs, 1))
     if list(order) != sorted(order):
@@ -82,6 +83,15 @@ def _graph(
         joined = graph.call_function(torch.index_select, (joined, 1, graph.create_node("get_attr", "order")))
     graph.output(graph.call_function(torch.sigmoid, (joined,)))
     return fx.GraphModule(root, graph, "Baked")
+
+
+def _as_call(pick: Callable[[Any], Tensor], output: fx.Node) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return the function, and its arguments, that picks the logits: those of `operator` are no functions by name."""
+    if isinstance(pick, attrgetter | itemgetter):
+        names: Any = pick.__reduce__()[1]
+        if len(names) == 1 and not (isinstance(pick, attrgetter) and "." in names[0]):
+            return (getattr if isinstance(pick, attrgetter) else getitem), (output, names[0])
+    return _named(pick), (output,)
 
 
 def _named(pick: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:

@@ -28,7 +28,7 @@ from modlib.engines.start import epoch_order as epoch_order
 from modlib.labels import numbered
 from modlib.modules import Modules
 from modlib.parent import flat, parent_hash, picked, with_logits
-from modlib.parent_checks import check_parent, unmasked_lines
+from modlib.parent_checks import SPARE, check_parent, unmasked_lines
 from modlib.precision import undisturbed
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
 
@@ -63,7 +63,7 @@ def cotrain(
     base_class: int | None = None,
     share_init: bool = True,
     schedule: str = "constant",
-    balanced: bool = False,
+    balanced: bool | str = False,
     grafting_init: str = "random",
     images_per_epoch: int | None = None,
     augment: str = "none",
@@ -105,7 +105,8 @@ def cotrain(
         base_class: the class that method A starts from.
         share_init: whether all modules start from the same scores.
         schedule: "constant" (the paper) or "cosine", annealed to 0 step by step.
-        balanced: whether "this class" and "another" weigh the same in a module's loss.
+        balanced: whether "this class" and "another" weigh the same in a module's loss. "auto": where the most frequent
+            of the classes has `modlib.examination.STRONG` times or more the images of the rarest; the recipe says so.
         grafting_init: "random" or "own_logit"; see `modlib.grafting.initial_grafting`.
         images_per_epoch: images of an epoch, drawn anew for each; default, all training images.
         augment: of the training images, see `modlib.augmentation`; all modules see the same ones.
@@ -137,6 +138,8 @@ def cotrain(
         WorkerLost: under `torchrun`, where another process has ended.
         KeyboardInterrupt: where it is interrupted; a warning says what is saved.
     """
+    check_data(data)
+    chosen = None if classes is None else tuple(numbered(classes, data.class_names))
     recipe = Recipe(
         k=k,
         alpha=alpha,
@@ -156,7 +159,7 @@ def cotrain(
         base_class=base_class,
         share_init=share_init,
         schedule=schedule,
-        balanced=balanced,
+        balanced=_balanced(balanced, data, chosen),
         grafting_init=grafting_init,
         images_per_epoch=images_per_epoch,
         augment=augment,
@@ -165,8 +168,6 @@ def cotrain(
         shared_epochs=shared_epochs,
     )
     parent = parent if logits is None else with_logits(parent, logits)
-    check_data(data)
-    chosen = None if classes is None else tuple(numbered(classes, data.class_names))
     run = Run(parent, recipe, seed, chosen, policy)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of an epoch and modules, got {callback!r}")
@@ -179,6 +180,16 @@ def cotrain(
         raise
     examination.warn_if_behind(modules, data, stacklevel=2)
     return modules
+
+
+def _balanced(asked: bool | str, data: Data, classes: Sequence[int] | None) -> bool:
+    """Return whether losses are balanced, for "auto" by the images of the classes that are decomposed."""
+    if isinstance(asked, str):
+        checks.choice("balanced", asked, ("auto",))
+        return examination.imbalance(examination.images_by_class(data, classes)) >= examination.STRONG
+    if not isinstance(asked, bool):
+        raise TypeError(f"balanced must be True, False or 'auto', got {asked!r}")
+    return asked
 
 
 def _interrupted(checkpoint: Path | None) -> str:
@@ -219,7 +230,7 @@ def _decomposed(
     checkpoint: Path | None,
     examined: bool,
 ) -> list[Modules]:
-    """See `cotrain_population`; `examined`: whether what looks wrong is warned of, see `modlib.check`."""
+    """See `cotrain_population`; `examined`: whether what looks wrong is warned of, and how long it takes is said."""
     device = resolve_device(device)
     with undisturbed():
         classes = _check_population(runs, data)
@@ -227,15 +238,15 @@ def _decomposed(
         for line in unmasked_lines(runs[0].parent, data, runs[0].policy):
             warnings.warn(line, stacklevel=3)
         if examined:
-            examination.warn(runs[0].parent, data, runs[0].policy, stacklevel=3)
+            examination.warn(runs[0].parent, data, runs[0].policy, runs[0].recipe.balanced, stacklevel=3)
         if runs[0].recipe.method == "base":
-            return _cotrain_from_base(runs, data, classes, engine, device, callback)
+            return _cotrain_from_base(runs, data, classes, engine, device, callback, examined)
         chosen = engine_class(engine, runs, classes, data, device)
         saved = _Saved(checkpoint, _agreed_identity(runs, data, chosen.__name__, checkpoint))
         if runs[0].recipe.shared_epochs:
             checkpoints.check(saved.path, saved.identity, runs[0].recipe.epochs)
-            runs = _started_from_one_mask(runs, classes, data, device, saved)
-        return _train(chosen(runs, classes, data, device), runs, data, callback, saved, stemming_from=1)
+            runs = _started_from_one_mask(runs, classes, data, device, saved, examined)
+        return _train(chosen(runs, classes, data, device), runs, data, callback, saved, examined, stemming_from=1)
 
 
 @dataclass(frozen=True)
@@ -251,7 +262,12 @@ class _Saved:
 
 
 def _started_from_one_mask(
-    runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device, saved: _Saved
+    runs: Sequence[Run],
+    classes: tuple[int, ...],
+    data: Data,
+    device: torch.device,
+    saved: _Saved,
+    spoken: bool,
 ) -> list[Run]:
     """Return the runs with what a mask trained for all classes gives their modules to start from.
 
@@ -260,7 +276,7 @@ def _started_from_one_mask(
     shard, starts = Shard.here(), []
     for i, run in enumerate(runs if shard.rank == 0 else ()):
         epochs = range(-run.recipe.shared_epochs, 0)
-        starts.append(shared_mask.train(run, classes, data, device, epochs, saved.shared(i), saved.identity))
+        starts.append(shared_mask.train(run, classes, data, device, epochs, saved.shared(i), saved.identity, spoken))
     starts = shard.gather(starts)[0]
     for start in starts:
         check_finite(start.scores, -1)  # by every process, so that all of them fail
@@ -274,6 +290,7 @@ def _cotrain_from_base(
     engine: str,
     device: torch.device,
     callback: Callback | None,
+    spoken: bool,
 ) -> list[Modules]:
     """Method A: the base module alone and without stemming, then the others, pulled to the base's final scores.
 
@@ -282,7 +299,7 @@ def _cotrain_from_base(
     base = checks.subset([runs[0].recipe.base_class], classes, "base_class")  # type: ignore[list-item]
     others = tuple(c for c in classes if c not in base)
     first = make_engine(engine, runs, tuple(base), data, device)
-    alone = _train(first, runs, data, None, _Saved(), stemming_from=None)
+    alone = _train(first, runs, data, None, _Saved(), spoken, stemming_from=None)
     if not others:
         return alone
     second = make_engine(engine, runs, others, data, device)
@@ -291,7 +308,8 @@ def _cotrain_from_base(
         assert callback is not None
         callback(run, epoch, alone[run].join(modules, classes))
 
-    rest = _train(second, runs, data, joined if callback else None, _Saved(), stemming_from=0, target=first.ranked())
+    told = joined if callback else None
+    rest = _train(second, runs, data, told, _Saved(), spoken, stemming_from=0, target=first.ranked())
     return [a.join(b, classes) for a, b in zip(alone, rest, strict=True)]
 
 
@@ -301,14 +319,17 @@ def _train(
     data: Data,
     callback: Callback | None,
     saved: _Saved,
+    spoken: bool,
     stemming_from: int | None,
     target: dict[str, Tensor] | None = None,
 ) -> list[Modules]:
     """Algorithm 1: epochs of training, each pulled to the average scores of the one before, or to a fixed `target`.
 
-    `stemming_from`: the first epoch (from 0) with stemming; None is never.
+    `spoken`: whether it is said how long it takes. `stemming_from`: the first epoch (from 0) with stemming; None is
+    never.
     """
     epochs, pulled = runs[0].recipe.epochs, any(run.recipe.alpha > 0 for run in runs)
+    images = len(data.training().labels)
 
     def tell(epoch: int) -> None:
         if callback is not None:
@@ -317,6 +338,8 @@ def _train(
 
     keeper = checkpoints.Keeper(engine, saved.identity, saved.path)
     start = keeper.start(epochs)
+    if spoken and Shard.here().rank == 0:
+        engine.announce("co-training", epochs - start)
     try:
         if not keeper.told:
             tell(start)
@@ -325,7 +348,7 @@ def _train(
             average = None
             if pulled and stemming_from is not None and epoch >= stemming_from:
                 average = target or latest
-            orders = torch.stack([epoch_order(len(data.train_labels), run.seed, epoch) for run in runs])
+            orders = torch.stack([epoch_order(images, run.seed, epoch) for run in runs])
             keeper.begin()
             engine.train_epoch(orders[:, : runs[0].recipe.images_per_epoch], epoch, average)
             latest = engine.average()
@@ -463,6 +486,12 @@ def _check_population(runs: Sequence[Run], data: Data) -> tuple[int, ...]:
     check_data(data)
     first = runs[0]
     known = range(data.num_classes)
+    beyond = [c for c in first.classes or () if isinstance(c, int) and c >= len(known)]
+    if beyond:
+        raise ValueError(
+            f"classes: class {beyond[0]} is beyond the parent's {len(known)} outputs, 0 to {len(known) - 1}, which "
+            f"modules read; {SPARE}"
+        )
     classes = tuple(checks.subset(data.present if first.classes is None else first.classes, known))
     _check_present(first.classes, data)
     for run in runs:
@@ -473,7 +502,7 @@ def _check_population(runs: Sequence[Run], data: Data) -> tuple[int, ...]:
             raise ValueError("runs: recipes of one population may differ in k, alpha and share_init only")
         if run.classes != first.classes:
             raise ValueError("runs: all runs of a population decompose the same classes")
-    asked, images = first.recipe.images_per_epoch, len(data.train_labels)
+    asked, images = first.recipe.images_per_epoch, len(data.training().labels)
     if asked is not None and asked > images:
         raise ValueError(f"images_per_epoch: {asked}, there are {images} training images")
     data.check_inputs()

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from modlib import checks, sources
 from modlib.labels import Numbering
 from modlib.parent import each_tensor, flat, number_of_rows
-from modlib.sources import Augment, Images, Preprocess, Rows, Source, Tensors
+from modlib.sources import NO_CLASS, Augment, Images, Joined, Preprocess, Rows, Source, Tensors
 
 SPLITS = ("train", "held_out", "test")
 SHOWN = 64
@@ -61,10 +61,17 @@ class Data(ABC):
     train_labels: Tensor
     held_out_labels: Tensor
     test_labels: Tensor
+    background: Source | None = None
+    """Images of none of the classes, negatives for every module in training; no part of any split."""
 
     @abstractmethod
     def part(self, name: str) -> Source:
         """Return "train", "held_out" or "test" as a source of batches; raise ValueError where it is empty."""
+
+    def training(self) -> Source:
+        """Return what modules are trained on: the training images, then those of no class (label -1), if there are."""
+        train = self.part("train")
+        return train if self.background is None else Joined(train, self.background)
 
     @abstractmethod
     def only(self: D, classes: Iterable[int]) -> D:
@@ -84,6 +91,7 @@ class Data(ABC):
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(getattr(self, f'{split}_labels')):,} {split}" for split in SPLITS)
+        counts += "" if self.background is None else f", {len(self.background.labels):,} of no class"
         return f"{type(self).__name__} {self.name!r}: {self.num_classes} classes; {counts}"
 
     @property
@@ -105,6 +113,7 @@ class Dataset(Data):
     """Images (uint8, [n, H, W] or [n, H, W, C]) and labels (int64 [n]) in three splits, see `Data`.
 
     `augment`: a function that changes one input, as the network takes it, at random; in training alone.
+    `background_images`: of no class, see `Data.background`.
     """
 
     name: str
@@ -118,6 +127,13 @@ class Dataset(Data):
     preprocess: Preprocess = field(default_factory=Scaling)
     class_names: tuple[str, ...] | None = None
     augment: Augment | None = None
+    background_images: Tensor | None = None
+
+    @property
+    def background(self) -> Source | None:  # type: ignore[override]
+        """See `Data.background`."""
+        images = self.background_images
+        return None if images is None else Images(images, _of_no_class(images), self.preprocess, self.augment)
 
     def inputs(self, images: Tensor) -> Tensor:
         """Return what networks take: float32 [B, C, H, W], scaled and normalised, of uint8 `images`."""
@@ -147,7 +163,8 @@ class Dataset(Data):
 
     def check_inputs(self, numbers: int = 8_000_000) -> None:
         """Raise where the preprocessing yields something that networks cannot take; so many `numbers` at once."""
-        for images in self.train_images.split(max(1, numbers // self.train_images[0].numel())):
+        given = [self.train_images] + ([] if self.background_images is None else [self.background_images])
+        for images in (p for part in given for p in part.split(max(1, numbers // part[0].numel()))):
             inputs = self.inputs(images)
             if not inputs.is_floating_point() or inputs.shape[0] != images.shape[0]:
                 raise TypeError(
@@ -176,6 +193,7 @@ class Samples(Data):
     test: Source | None
     num_classes: int
     class_names: tuple[str, ...] | None = None
+    background: Source | None = None
 
     @property
     def train_labels(self) -> Tensor:  # type: ignore[override]
@@ -208,18 +226,22 @@ class Samples(Data):
 
     def to(self, device: str | torch.device) -> Samples:
         """See `Data.to`."""
-        moved = {name: source.to(device) for name in SPLITS if (source := getattr(self, name)) is not None}
+        held = (*SPLITS, "background")
+        moved = {name: source.to(device) for name in held if (source := getattr(self, name)) is not None}
         return replace(self, **moved)
 
     def check_inputs(self) -> None:
         """See `Data.check_inputs`; of some rows."""
-        rows = torch.arange(min(SHOWN, len(self.train_labels)), device=self.train_labels.device)
-        for values in flat(self.train.batch(rows).inputs):
-            checks.finite("inputs", values)
+        for name, source in (("inputs", self.train), ("background", self.background)):
+            if source is not None:
+                rows = torch.arange(min(SHOWN, len(source.labels)), device=source.labels.device)
+                for values in flat(source.batch(rows).inputs):
+                    checks.finite(name, values)
 
     def sha256(self) -> str:
         """See `Data.sha256`."""
-        return sources.sha256([self.train, self.held_out, self.test])
+        every = [self.train, self.held_out, self.test]
+        return sources.sha256(every if self.background is None else [*every, self.background])
 
 
 Given = tuple[Any, Any]
@@ -232,6 +254,7 @@ def images(
     *,
     test: Given | None = None,
     held_out: Given | int = 0,
+    background: Any = None,
     preprocess: Preprocess | None = None,
     augment: Augment | None = None,
     classes: Sequence[Any] | None = None,
@@ -244,13 +267,16 @@ def images(
     `x`: uint8 [n, H, W], [n, H, W, C] or [n, C, H, W] (an array, a tensor, or a list of PIL images or arrays of one
     size). `y`: labels [n]: whole numbers, texts or truth values, see `modlib.labels.Numbering.of` for `classes` and
     `num_classes`. `test`: images and labels; `held_out`: the same, or how many are cut from the end of the training
-    images. `preprocess` turns uint8 images [B, H, W] or [B, H, W, C] into the float inputs of the network; default:
-    pixel / 255, [B, C, H, W]. `augment` changes one such input at random, in training alone. `empty`: whether classes
-    without training images may be; they get no module. Raises TypeError or ValueError for anything else.
+    images. `background`: images of none of the classes, without labels: every module learns to refuse them in training;
+    they are in no split, no count and no report. `preprocess` turns uint8 images [B, H, W] or [B, H, W, C] into the
+    float inputs of the network; default: pixel / 255, [B, C, H, W]. `augment` changes one such input at random, in
+    training alone. `empty`: whether classes without training images may be; they get no module. Raises TypeError or
+    ValueError for anything else.
     """
     parts, numbering = _parts(x, y, test, held_out, _uint8, classes, num_classes, empty)
     (own, own_labels), (held, held_labels), (last, last_labels) = parts
-    for which, part in (("held_out", held), ("test", last)):
+    unknown = None if background is None else _uint8("background", background)
+    for which, part in (("held_out", held), ("test", last), ("background", own if unknown is None else unknown)):
         if part.shape[1:] != own.shape[1:]:
             raise ValueError(f"{which}: images of {tuple(part.shape[1:])}, those of training {tuple(own.shape[1:])}")
     return Dataset(
@@ -265,6 +291,7 @@ def images(
         preprocess=preprocess or Scaling(),
         class_names=numbering.names,
         augment=augment,
+        background_images=unknown,
     )
 
 
@@ -274,6 +301,7 @@ def tensors(
     *,
     test: Given | None = None,
     held_out: Given | int = 0,
+    background: Any = None,
     augment: Augment | None = None,
     classes: Sequence[Any] | None = None,
     num_classes: int | None = None,
@@ -286,13 +314,36 @@ def tensors(
     over by name, a tuple by position. The other arguments are those of `images`; `augment` takes one row of `x`. Raises
     TypeError for what is no numbers (a data frame's columns of texts by name), ValueError for NaN or infinity.
     """
-    for which, part in (("test", test), ("held_out", held_out)):
+    unlabelled = None if background is None else (background, None)
+    for which, part in (("test", test), ("held_out", held_out), ("background", unlabelled)):
         if isinstance(part, tuple | list) and _columns(part[0]) != _columns(x):
             raise ValueError(f"{which}: its columns {_columns(part[0])} are not those of x, {_columns(x)}")
     parts, numbering = _parts(x, y, test, held_out, _numbers, classes, num_classes, empty)
     train, other, last = (Tensors(inputs, labels, augment) if len(labels) else None for inputs, labels in parts)
     assert train is not None
-    return Samples(name, train, other, last, len(numbering.values), numbering.names)
+    unknown = None if background is None else _numbers("background", background)
+    none = None if unknown is None else Tensors(unknown, _of_no_class(flat(unknown)[0]), augment)
+    _check_alike(train, none)
+    return Samples(name, train, other, last, len(numbering.values), numbering.names, none)
+
+
+def _of_no_class(values: Any) -> Tensor:
+    """Return the labels of images of no class, as many as there are `values`: int64 [n], where these are."""
+    return torch.full((len(values),), NO_CLASS, device=getattr(values, "device", "cpu"))
+
+
+def _check_alike(train: Source, background: Source | None) -> None:
+    """Raise ValueError where images of no class do not reach the parent as training images do."""
+    if background is None:
+        return
+    kinds = []
+    for source in (train, background):
+        inputs = source.batch(torch.tensor([0])).inputs
+        kind = [(tuple(values.shape[1:]), str(values.dtype)) for values in flat(inputs)]
+        kinds.append((list(inputs) if isinstance(inputs, Mapping) else None, kind))
+    if kinds[0] != kinds[1]:
+        own, other = (f"{list(names) if names else ''}{kind}" for names, kind in kinds)
+        raise ValueError(f"background: its inputs are {other}, those of training {own}")
 
 
 def dataset(
@@ -301,6 +352,7 @@ def dataset(
     *,
     test: Any = None,
     held_out: Any = 0,
+    background: Any = None,
     unpack: Callable[[Any], tuple[Any, Any]] | None = None,
     collate: Callable[[list[Any]], Any] = default_collate,
     augment: Augment | None = None,
@@ -314,8 +366,10 @@ def dataset(
 
     An item is a pair of an input and a label; `unpack` makes one of anything else. `labels` [n], else those that the
     dataset lists as `targets` or `labels`, else every item is read once for its label. `test`, `held_out`: datasets of
-    the same kind, for `held_out` also how many items are cut, evenly spread. Names of classes are those of `classes`,
-    else the dataset's own (`dataset.classes`). `collate`: a list of inputs -> inputs. `workers`: threads that read.
+    the same kind, for `held_out` also how many items are cut, evenly spread. `background`: a dataset whose items are of
+    none of the classes, see `images`: pairs as in training, whose labels do not count, or inputs alone. Names of
+    classes are those of `classes`, else the dataset's own (`dataset.classes`). `collate`: a list of inputs -> inputs.
+    `workers`: threads that read.
 
     A transform of the dataset acts whenever an item is read, at test time too: what is random belongs into `augment`,
     see `images`. Raises TypeError for a DataLoader or an iterable dataset, ValueError for a dataset that is empty or
@@ -338,22 +392,28 @@ def dataset(
         num_classes = len(own)
     numbering = Numbering.of(found["train"], classes=classes, num_classes=num_classes)
     names = tuple(own) if own is not None and len(own) == len(numbering.values) else numbering.names
+
+    def rows(items: Any, numbers: Tensor, unpack: Callable[[Any], tuple[Any, Any]]) -> Rows:
+        every = torch.arange(len(numbers), device="cpu")
+        return Rows(items, every, numbers, unpack, collate, augment, workers)
+
     made: dict[str, Source] = {
-        which: Rows(
-            given[which],
-            torch.arange(len(values), device="cpu"),
-            numbering.numbers(which, values),
-            unpack or tuple,
-            collate,
-            augment,
-            workers,
-        )
-        for which, values in found.items()
+        which: rows(given[which], numbering.numbers(which, values), unpack or tuple) for which, values in found.items()
     }
+    none = None
+    if background is not None:
+        _check_items("background", background, unpack or _unlabelled, collate)
+        none = rows(background, _of_no_class(background), unpack or _unlabelled)
+        _check_alike(made["train"], none)
     if isinstance(held_out, int) and held_out:
         made["train"], made["held_out"] = _spread(made["train"], held_out)
     _check_present(made["train"].labels, numbering, empty)
-    return Samples(name, made["train"], made.get("held_out"), made.get("test"), len(numbering.values), names)
+    return Samples(name, made["train"], made.get("held_out"), made.get("test"), len(numbering.values), names, none)
+
+
+def _unlabelled(item: Any) -> tuple[Any, None]:
+    """Return an item of no class, a pair with a label or an input alone, as a pair."""
+    return (item[0] if isinstance(item, tuple | list) and len(item) == 2 else item), None
 
 
 def _names_of(items: Any) -> list[str] | None:

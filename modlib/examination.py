@@ -36,6 +36,8 @@ FEW = 20
 """Training images of a class below which a module learns little."""
 STRONG = 10.0
 """The largest class over the smallest one, from which on an imbalance is called strong."""
+REMEDY = 'balanced="auto"'
+"""What is said to help against it."""
 LARGE = 30.0
 """Inputs of images (three dimensions or more) that reach further look like pixels that nobody has scaled."""
 FAR = 5.0
@@ -112,7 +114,7 @@ def check(
     confusion = torch.zeros(data.num_classes, data.num_classes, dtype=torch.float64)
     confusion.index_put_((labels, outputs.argmax(1)), torch.ones(len(labels), dtype=torch.float64), accumulate=True)
     lines = [
-        *_about_classes(counts["train"], data.class_names),
+        *_about_classes(counts["train"], data.class_names, data.background is not None),
         *_about_outputs(outputs),
         *_about_accuracy(confusion),
         *unusual,
@@ -130,9 +132,23 @@ def check(
     )
 
 
-def warn(parent: nn.Module, data: Data, policy: masking.Policy, stacklevel: int) -> None:
-    """Warn of every line of `check`."""
+def images_by_class(data: Data, classes: Sequence[int] | None = None) -> list[int]:
+    """Return the numbers of training images of some classes (default: all), of those that there are."""
+    counts = _counts(data.train_labels, data.num_classes)
+    return [n for c, n in enumerate(counts) if classes is None or c in classes]
+
+
+def imbalance(counts: Sequence[int]) -> float:
+    """Return how many times the images of the rarest class the most frequent one has; classes without do not count."""
+    some = [n for n in counts if n]
+    return max(some) / min(some) if some else 1.0
+
+
+def warn(parent: nn.Module, data: Data, policy: masking.Policy, balanced: bool, stacklevel: int) -> None:
+    """Warn of every line of `check`, but of an imbalance where losses are balanced."""
     for line in check(parent, data, policy=policy).lines:
+        if balanced and REMEDY in line:
+            continue
         warnings.warn(f"check: {line}", CheckWarning, stacklevel=stacklevel + 1)
 
 
@@ -204,25 +220,24 @@ def _about_inputs(norm: Any, seen: Sequence[tuple[Tensor, Tensor]]) -> list[str]
     ]
 
 
-def _about_classes(counts: Sequence[int], names: Sequence[str] | None) -> list[str]:
+def _about_classes(counts: Sequence[int], names: Sequence[str] | None, background: bool) -> list[str]:
     def called_(classes: Sequence[int]) -> str:
         shown = ", ".join(str(c) if names is None else names[c] for c in classes[:6])
         return shown + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
 
     there = [c for c, n in enumerate(counts) if n]
     lines = []
-    if len(there) == 1:
+    if len(there) == 1 and not background:
         lines.append(f"data: all training images are of class {called_(there)}: a module needs images of others, too")
     empty, few = ([c for c, n in enumerate(counts) if low <= n < high] for low, high in ((0, 1), (1, FEW)))
     if empty:
         lines.append(f"data: no training images of {called_(empty)}")
     if few:
         lines.append(f"data: fewer than {FEW} training images of {called_(few)}")
-    some = [counts[c] for c in there]
-    if max(some) >= STRONG * min(some):
+    if imbalance(counts) >= STRONG:
         lines.append(
-            f"data: the largest class has {max(some) / min(some):.0f} times the images of the smallest; balanced=True "
-            "lets both sides of a module weigh the same"
+            f"data: the largest class has {imbalance(counts):.0f} times the images of the smallest; "
+            f"{REMEDY} in cotrain lets both sides of a module weigh the same"
         )
     return lines
 

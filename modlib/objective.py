@@ -20,7 +20,7 @@ def objective(log_odds: Tensor, labels: Tensor, classes: Tensor, vote: float, we
 
     `log_odds` [C, B], `labels` [B] int64, `classes` [C]. CE_c is a mean over the batch; written in log-odds, the
     cross-entropy of a module's two logits. `weights` [C, B]: of each image in each CE_c (`balanced`).
-    The vote loss takes the images whose class is among `classes`.
+    The vote loss takes the images whose class is among `classes`. A label below 0 is of no class: "another" for all.
     """
     mine = labels[None, :] == classes[:, None]
     count = labels.numel()
@@ -65,5 +65,5 @@ def balancing_weights(labels: Tensor, classes: Tensor, frequency: Tensor) -> Ten
 
 
 def class_frequency(labels: Tensor, num_classes: int) -> Tensor:
-    """Return each class's share of `labels`: float [N]."""
-    return torch.bincount(labels, minlength=num_classes).float() / len(labels)
+    """Return each class's share of `labels`, those of no class (below 0) among them: float [N]."""
+    return torch.bincount(labels[labels >= 0], minlength=num_classes).float() / len(labels)

@@ -15,6 +15,12 @@ from modlib.engines.start import NORMALISATIONS
 from modlib.parent import NotPicked, brought, copied, each_tensor, functional_call
 from modlib.precision import undisturbed
 
+SPARE = (
+    "a class can come later where the parent was trained with a spare output for it (num_classes=, empty=True), or as "
+    "a module of another parent (modlib.merge)"
+)
+"""What is possible for a class without an output."""
+
 
 def check_parent(parent: nn.Module, data: Data, policy: masking.Policy) -> None:
     """Raise unless `parent` can be copied and maps the inputs of `data` to one finite logit for every class."""
@@ -32,12 +38,21 @@ def check_parent(parent: nn.Module, data: Data, policy: masking.Policy) -> None:
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     count = min(2, len(data.train_labels))
     if shape != (count, data.num_classes):
-        hint = "" if isinstance(logits, Tensor) else "; pass logits=, a function that picks them"
+        hint = "" if isinstance(logits, Tensor) else f"; pass logits=, a function that picks them{_picks(logits)}"
+        if isinstance(shape, tuple) and len(shape) == 2 and shape[0] == count and shape[1] < data.num_classes:
+            hint = f"; {SPARE}"
         raise ValueError(
             f"parent: must return logits of shape [batch, {data.num_classes} classes], got {shape} for a batch of "
             f"{count}{hint}"
         )
     checks.finite("parent: logits", logits)
+
+
+def _picks(output: Any) -> str:
+    """Return the function that picks the logits of an output that has them by this name."""
+    if isinstance(getattr(output, "logits", None), Tensor):
+        return ': operator.attrgetter("logits")'
+    return ': operator.itemgetter("logits")' if isinstance(output, Mapping) and "logits" in output else ""
 
 
 class _StillCalledError(ValueError):

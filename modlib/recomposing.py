@@ -29,14 +29,8 @@ NONE = -1
 """What a network answers that takes an image for none of its classes."""
 
 
-class Recomposed(nn.Module):
-    """A classifier of the classes `subset`: inputs [B, ...] -> confidence of each, [B, len(subset)], in that order.
-
-    A plain module: it can be moved, saved, put in eval mode. Inputs of any floating-point type, on any device, are
-    brought to its own. Nothing in it is trained. Its state fits a network of the same subset of the same modules.
-    `passes`: how many networks a prediction calls, one for every different mask among its modules. Raises ValueError
-    for an empty subset, a repeated class, or a class without a module.
-    """
+class Voting(nn.Module):
+    """A classifier that votes: modules have log-odds of their classes, the largest wins."""
 
     classes: Tensor
     threshold: float | None = None
@@ -44,53 +38,16 @@ class Recomposed(nn.Module):
 
     A plain attribute: copies and pickles keep it, the state dict of tensors does not have it.
     """
-
-    def __init__(self, modules: Decomposed, subset: Iterable[int]) -> None:
-        super().__init__()
-        chosen = modules.select(subset)
-        self.remaining = modules.masks.remaining(chosen.classes)
-        """Share of the parent's maskable weights in the union, in [0, 1]."""
-        self.voters = _stacked(chosen) or Passes(chosen)
-        self.passes = max(distinct_passes(chosen)) + 1
-        recorded = modules.metadata.get("class_names")
-        self.class_names = None if recorded is None else tuple(recorded)
-        """Names of all classes of the parent, or None."""
-        self.register_buffer("classes", torch.tensor(chosen.classes, device=self.voters.like.device))
+    class_names: tuple[str, ...] | None = None
+    """Names of classes by their number, or None."""
 
     def log_odds(self, inputs: Any) -> Tensor:
-        """Return each module's log-odds d, the logit of "this class" minus that of "another": [B, len(subset)]."""
-        if not torch.compiler.is_compiling():  # a check of values cannot be exported
-            checks.inputs(inputs)
-        return self._voted(brought(inputs, self.voters.like))
-
-    def _voted(self, inputs: Any) -> Tensor:
-        try:
-            found: Tensor = self.voters(inputs)
-            return found
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            if not all(part.is_contiguous() for part in flat(inputs)):  # a network that views its feature maps
-                return self._voted(each_tensor(inputs, Tensor.contiguous))  # takes no channels-last images
-            shapes = ", ".join(str(tuple(part.shape)) for part in flat(inputs))
-            raise ValueError(f"inputs: the network fails on shape {shapes}: {error}") from error
-
-    def train(self, mode: bool = True) -> Recomposed:
-        """Set the mode; the network within stays in eval mode, because nothing in it is trained."""
-        super().train(mode)
-        self.voters.eval()
-        return self
+        """Return the log-odds of each class: [B, K]."""
+        raise NotImplementedError
 
     def forward(self, inputs: Any) -> Tensor:
-        """Return the confidence of each module, sigmoid(d): [B, len(subset)]."""
+        """Return the confidence of each module, sigmoid(d): [B, K]."""
         return self.log_odds(inputs).sigmoid()
-
-    def extra_repr(self) -> str:
-        """Return what torch prints in front of the layers."""
-        return (
-            f"classes {shortened(self.classes.tolist())}; {self.remaining:.1%} of the maskable weights; "
-            f"passes: {self.passes}; threshold: {self.threshold}"
-        )
 
     @overload
     def predict(self, inputs: Any, reject: float | bool | None = None, names: Literal[False] = False) -> Tensor: ...
@@ -132,6 +89,59 @@ class Recomposed(nn.Module):
             raise ValueError(f"reject must be a confidence in (0, 1), True or False, got {reject}")
         return math.log(reject) - math.log1p(-reject)
 
+
+class Recomposed(Voting):
+    """A classifier of the classes `subset`: inputs [B, ...] -> confidence of each, [B, len(subset)], in that order.
+
+    A plain module: it can be moved, saved, put in eval mode. Inputs of any floating-point type, on any device, are
+    brought to its own. Nothing in it is trained. Its state fits a network of the same subset of the same modules.
+    `passes`: how many networks a prediction calls, one for every different mask among its modules. Raises ValueError
+    for an empty subset, a repeated class, or a class without a module.
+    """
+
+    def __init__(self, modules: Decomposed, subset: Iterable[int]) -> None:
+        super().__init__()
+        chosen = modules.select(subset)
+        self.remaining = modules.masks.remaining(chosen.classes)
+        """Share of the parent's maskable weights in the union, in [0, 1]."""
+        self.voters = _stacked(chosen) or Passes(chosen)
+        self.passes = max(distinct_passes(chosen)) + 1
+        recorded = modules.metadata.get("class_names")
+        self.class_names = None if recorded is None else tuple(recorded)
+        """Names of all classes of the parent, or None."""
+        self.register_buffer("classes", torch.tensor(chosen.classes, device=self.voters.like.device))
+
+    def log_odds(self, inputs: Any) -> Tensor:
+        """Return each module's log-odds d, the logit of "this class" minus that of "another": [B, len(subset)]."""
+        if not torch.compiler.is_compiling():  # a check of values cannot be exported
+            checks.inputs(inputs)
+        return self._voted(brought(inputs, self.voters.like))
+
+    def _voted(self, inputs: Any) -> Tensor:
+        try:
+            found: Tensor = self.voters(inputs)
+            return found
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if not all(part.is_contiguous() for part in flat(inputs)):  # a network that views its feature maps
+                return self._voted(each_tensor(inputs, Tensor.contiguous))  # takes no channels-last images
+            shapes = ", ".join(str(tuple(part.shape)) for part in flat(inputs))
+            raise ValueError(f"inputs: the network fails on shape {shapes}: {error}") from error
+
+    def train(self, mode: bool = True) -> Recomposed:
+        """Set the mode; the network within stays in eval mode, because nothing in it is trained."""
+        super().train(mode)
+        self.voters.eval()
+        return self
+
+    def extra_repr(self) -> str:
+        """Return what torch prints in front of the layers."""
+        return (
+            f"classes {shortened(self.classes.tolist())}; {self.remaining:.1%} of the maskable weights; "
+            f"passes: {self.passes}; threshold: {self.threshold}"
+        )
+
     def calibrated(self, data: Data | Tensor, split: str = "held_out", keep: float = 0.95) -> Recomposed:
         """Return a copy that, with `predict(..., reject=True)`, answers for a share `keep` of images of its classes.
 
@@ -143,10 +153,8 @@ class Recomposed(nn.Module):
         Raises TypeError where `data` is neither, ValueError for `keep` outside (0, 1] and where there is no such image.
         """
         checks.share("keep", keep)
-        scores = self._winning(data, split).sort(descending=True).values
-        kept = max(1, math.ceil(keep * len(scores) - 1e-9))  # 0.55 * 100 is a little more than 55
         twin = copy.deepcopy(self)
-        twin.threshold = float(scores[kept - 1])
+        twin.threshold = threshold_of(self._winning(data, split), keep)
         return twin
 
     @torch.no_grad()
@@ -171,6 +179,12 @@ class Recomposed(nn.Module):
         memory with this one. Raises ValueError where a function `logits` cannot be found by its name when it is loaded.
         """
         return baking.baked(self.voters, self.classes)
+
+
+def threshold_of(scores: Tensor, keep: float) -> float:
+    """Return the largest of `scores` [n] that a share `keep` of them reaches."""
+    kept = max(1, math.ceil(keep * len(scores) - 1e-9))  # 0.55 * 100 is a little more than 55
+    return float(scores.sort(descending=True).values[kept - 1])
 
 
 @torch.no_grad()

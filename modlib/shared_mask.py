@@ -40,11 +40,13 @@ def train(
     epochs: range,
     checkpoint: Path | None = None,
     identity: str = "",
+    spoken: bool = False,
 ) -> Start:
     """Return the scores of one mask trained for all of `classes`, with their grafting layers and the statistics.
 
     `run`: parent, recipe and seed. `epochs`: their numbers, by which rates, and order and augmentation of the images
-    are found. `checkpoint`, `identity`: see `descend`. Everything returned lies in host memory.
+    are found. `checkpoint`, `identity`: see `descend`. `spoken`: whether it is said how
+    long it takes. Everything returned lies in host memory.
     """
     begun = start.Started([run], tuple(classes), data, device)
     recipe, parent, weights = run.recipe, begun.parents[0], begun.weights_of[0]
@@ -72,6 +74,8 @@ def train(
         log_odds = shared_log_odds(logits.to(weight.dtype), weight, bias)
         return objective(log_odds, labels, begun.class_tensor, recipe.vote, begun.balancing_weights(labels))
 
+    if spoken:
+        begun.announce("one mask", len(epochs))
     with start.statistics_of_the_batch(parent, recipe.norm):
         descend(
             loss,

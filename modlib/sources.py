@@ -25,6 +25,8 @@ Preprocess = Callable[[Tensor], Tensor]
 """uint8 images [B, ...] -> the float inputs of a network [B, ...]."""
 Augment = Callable[[Any], Any]
 """One input, as the parent takes it but without its batch dimension -> the same, changed at random."""
+NO_CLASS = -1
+"""The label of images of no class, see `Joined`."""
 HASHED = 64
 """Rows of a source that is read lazily that stand for all in its hash."""
 
@@ -157,13 +159,31 @@ class Rows:
     def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
         """See `Source.batch`."""
         _refuse(augment)
-        read = self._read(self.numbers[rows.to(self.numbers.device)].tolist())
-        inputs = each_tensor(self.collate(read), lambda v: v.to(self.device))
+        numbers = self.numbers[rows.to(self.numbers.device)].tolist()
+        inputs = self._collated(self._read(numbers), numbers)
+        _check_finite(inputs, numbers)
+        inputs = each_tensor(inputs, lambda v: v.to(self.device))
         return Batch(rows, _changed(inputs, self.augment, draw), self.labels[rows])
+
+    def _collated(self, read: list[Any], numbers: Sequence[int]) -> Any:
+        """Return inputs that have been read as those of a batch; raise ValueError where that cannot be."""
+        try:
+            inputs = self.collate(read)
+            counts = [len(part) for part in flat(inputs)]
+        except Exception as error:  # it is the user's code: it may raise anything
+            raise ValueError(
+                f"data: items {_shown(numbers)} cannot be put into one batch, do their shapes change? {error}"
+            ) from error
+        if not counts or set(counts) != {len(numbers)}:
+            raise ValueError(f"data: {len(numbers)} items were read, collate= has made {counts} rows of them")
+        return inputs
 
     def _read(self, numbers: Sequence[int]) -> list[Any]:
         def read(number: int) -> Any:
-            return self.unpack(self.items[number])[0]
+            try:
+                return self.unpack(self.items[number])[0]
+            except Exception as error:  # it is the user's code: it may raise anything
+                raise ValueError(f"data: item {number} of {len(self.items)} cannot be read: {error!r}") from error
 
         if not self.workers:
             return [read(number) for number in numbers]
@@ -185,10 +205,70 @@ class Rows:
         _hash(digest, self.numbers, self.labels, *flat(inputs))
 
 
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Two sources as one: the rows of the first, then those of the second, whose inputs are alike."""
+
+    first: Source
+    second: Source
+
+    @property
+    def labels(self) -> Tensor:
+        """See `Source.labels`."""
+        return torch.cat([self.first.labels, self.second.labels])
+
+    @property
+    def augmented(self) -> bool:
+        """See `Source.augmented`."""
+        return self.first.augmented or self.second.augmented
+
+    def batch(self, rows: Tensor, augment: str = "none", draw: torch.Generator | None = None) -> Batch:
+        """See `Source.batch`."""
+        before = len(self.first.labels)
+        own = rows < before
+        if bool(own.all()):
+            return self.first.batch(rows, augment, draw)
+        if not bool(own.any()):
+            return replace(self.second.batch(rows - before, augment, draw), rows=rows)
+        one, other = self.first.batch(rows[own], augment, draw), self.second.batch(rows[~own] - before, augment, draw)
+        back = torch.cat([own.nonzero()[:, 0], (~own).nonzero()[:, 0]]).argsort()
+        others = iter(flat(other.inputs))
+        inputs = each_tensor(one.inputs, lambda v: torch.cat([v, next(others)])[back.to(v.device)])
+        return Batch(rows, inputs, torch.cat([one.labels, other.labels])[back])
+
+    def to(self, device: str | torch.device) -> Joined:
+        """See `Source.to`."""
+        return Joined(self.first.to(device), self.second.to(device))
+
+    def take(self, rows: Tensor) -> Source:
+        """See `Source.take`; the rows of the first come first."""
+        before = len(self.first.labels)
+        own = rows < before
+        return Joined(self.first.take(rows[own]), self.second.take(rows[~own] - before))
+
+    def update(self, digest: Any) -> None:
+        """See `Source.update`."""
+        self.first.update(digest)
+        self.second.update(digest)
+
+
 def batches(source: Source, rows: Tensor, size: int) -> Iterator[Batch]:
     """Yield the rows of these numbers (int64 [n]), so many at once."""
     for some in rows.split(size):
         yield source.batch(some)
+
+
+def _check_finite(inputs: Any, numbers: Sequence[int]) -> None:
+    """Raise ValueError, with the number of the first such item, where inputs that were read hold NaN or infinity."""
+    for values in flat(inputs):
+        if values.is_floating_point() and not bool(torch.isfinite(values.sum())):  # a sum of finite values may overflow
+            bad = (~torch.isfinite(values.flatten(1) if values.ndim > 1 else values[:, None]).all(1)).nonzero()[:, 0]
+            if len(bad):
+                raise ValueError(f"data: item {numbers[int(bad[0])]} has NaN or infinity in it; inputs must be finite")
+
+
+def _shown(numbers: Sequence[int], most: int = 6) -> str:
+    return f"[{', '.join(map(str, numbers[:most]))}{', ...' if len(numbers) > most else ''}]"
 
 
 def _refuse(augment: str) -> None:

@@ -54,7 +54,7 @@ def no_work(monkeypatch):
         ("p", True, (TypeError, ValueError), "p must be 1 or 2, got True"),
         ("method", "base", ValueError, r"base_class: .*method='base' needs one"),
         ("base_class", 1, ValueError, r"base_class: .*method='average' takes none"),
-        ("classes", [3], ValueError, r"classes: no module for class 3; there are modules for \[0, 1, 2\]"),
+        ("classes", [3], ValueError, r"classes: class 3 is beyond the parent's 3 outputs, 0 to 2"),
         ("classes", [0, 1, 0], ValueError, r"classes: repeated class in \[0, 1, 0\]"),
         ("classes", [], ValueError, "classes: empty"),
         ("images_per_epoch", 61, ValueError, "images_per_epoch: 61, there are 60 training images"),
@@ -211,7 +211,8 @@ def test_log_odds_of_an_array(modules, inputs):
     ("argument", "value", "error", "match"),
     [
         ("share_init", "no", TypeError, "share_init must be True or False, got 'no'"),
-        ("balanced", 1, TypeError, "balanced must be True or False, got 1"),
+        ("balanced", 1, TypeError, "balanced must be True, False or 'auto', got 1"),
+        ("balanced", "yes", ValueError, r"balanced must be one of \['auto'\], got 'yes'"),
         ("device", "nope", ValueError, "device must be 'auto' or a torch device .*, got 'nope'"),
         ("policy", "weights", TypeError, "policy must be a function"),
     ],

@@ -69,10 +69,11 @@ def test_the_worked_examples_of_the_own_network_page_run(capsys: pytest.CaptureF
     for example in examples:
         exec(compile(example, "own_network.md", "exec"), {"__name__": "example"})
         printed.append(capsys.readouterr().out)
-    assert len(printed) == text.count("<!-- tested -->") == 2
+    assert len(printed) == text.count("<!-- tested -->") == 3
     assert "remaining parameters" in printed[0]
     assert "virginica" in printed[1]
     assert "!" not in printed[1], "nothing looks wrong"
+    assert re.match(r"right on 0.[89]\d of the test images\n\['(zero|one|two|three)', ", printed[2])
 
 
 def test_published_quick_and_reference_runs_go_to_their_own_places(

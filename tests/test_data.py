@@ -18,10 +18,12 @@ from torchvision.transforms import v2
 import modlib
 from modlib import data as own
 from modlib.labels import Numbering, numbered
+from modlib.parent import flat
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 255, (9, 5, 6, 3), dtype=np.uint8)
 LABELS = [0, 1, 2] * 3
+FLOATS = torch.from_numpy(RNG.random((9, 2), dtype=np.float32))
 FAST = {"epochs": 1, "k": 0.5, "alpha": 1.0, "batch_size": 4, "device": "cpu", "seed": 0}
 
 
@@ -321,9 +323,146 @@ def test_datasets_that_cannot_be_are_refused(items, options, error, said):
         own.dataset(items, **options)
 
 
+class Failing(Items):
+    """It shows what is wrong with it at its fifth item alone, which nobody asks for before work starts."""
+
+    def __init__(self, wrong) -> None:
+        super().__init__()
+        self.wrong = wrong
+
+    def __getitem__(self, i: int):
+        x, y = super().__getitem__(i)
+        return (self.wrong(x) if i == 4 else x), y
+
+
+def lost(x: Tensor) -> Tensor:
+    raise FileNotFoundError("4.png")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda x: x * torch.nan, r"data: item 4 has NaN or infinity in it; inputs must be finite"),
+        (lambda x: x + torch.tensor([0.0, torch.inf])[(torch.arange(6) == 3).long()], "data: item 4 has NaN or inf"),
+        (lost, r"data: item 4 of 9 cannot be read: FileNotFoundError\('4.png'\)"),
+        (lambda x: x[:2], r"data: items \[3, 4\] cannot be put into one batch, do their shapes change"),
+    ],
+    ids=["NaN", "infinity", "file", "shape"],
+)
+def test_what_is_wrong_with_an_item_is_said_with_its_number(wrong, said, workers):
+    data = own.dataset(Failing(wrong), labels=LABELS, workers=workers)
+    source = data.part("train")
+    source.batch(torch.tensor([3, 5]))
+    with pytest.raises(ValueError, match=said):
+        source.batch(torch.tensor([3, 4]))
+    parent = nn.Sequential(nn.Flatten(), nn.Linear(90, 3))
+    with pytest.raises(ValueError, match=said.split("items")[0]):
+        modlib.cotrain(parent, data, **FAST)
+
+
+def test_finite_numbers_whose_sum_is_not_are_taken():
+    data = own.dataset(Items(lambda x: torch.full_like(x, 3e38)))
+    assert data.part("train").batch(torch.arange(9)).inputs.amin() > 1e38
+
+
+def test_a_collate_that_loses_rows_is_said():
+    data = own.dataset(Items(), collate=lambda read: torch.stack(read[:1]))
+    with pytest.raises(ValueError, match=r"data: 3 items were read, collate= has made \[1\] rows of them"):
+        data.part("train").batch(torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "said"),
+    [
+        ([0, 1, None] * 3, ValueError, r"labels: missing \(None or NaN\) at row 2 and 2 more"),
+        ([], ValueError, "train: 0 labels for 9 items"),
+        (LABELS[:8], ValueError, "train: 8 labels for 9 items"),
+    ],
+)
+def test_labels_that_are_missing_are_said(labels, error, said):
+    with pytest.raises(error, match=said):
+        own.dataset(Items(), labels=labels)
+
+
 def test_a_random_transform_that_would_act_at_test_time_is_warned_of():
     with pytest.warns(UserWarning, match="item 0 changes from one reading to the next: a random transform"):
         own.dataset(Items(lambda x: x + torch.rand(())))
+
+
+class Unlabelled(Items):
+    """The same images without labels."""
+
+    def __getitem__(self, i: int):
+        return super().__getitem__(i)[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **b: own.images(COLOURS, LABELS, **b),
+        lambda **b: own.tensors(
+            {"a": FLOATS, "b": torch.arange(9)},
+            LABELS,
+            **{n: {"a": v, "b": v[:, 0].long()} for n, v in b.items()},
+        ),
+        lambda **b: own.dataset(Items(), workers=2, **b),
+    ],
+    ids=["images", "tensors", "dataset"],
+)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_images_of_no_class_are_trained_on_and_are_no_part_of_anything_else(make, labelled):
+    given = {"images": COLOURS[:4] // 2, "tensors": torch.rand(4, 2), "dataset": (Items if labelled else Unlabelled)()}
+    kind = make().name
+    plain, data = make(), make(background=given[kind])
+    count = len(given[kind])
+    source = data.training()
+    assert source.labels.tolist() == LABELS + [-1] * count
+    assert data.train_labels.tolist() == LABELS
+    rows = torch.tensor([8, 9, 0, 9 + count - 1])
+    batch = source.batch(rows)
+    assert batch.labels.tolist() == [2, -1, 0, -1]
+    assert torch.equal(batch.rows, rows)
+    one, other = plain.part("train").batch(rows[[0, 2]]), data.background.batch(torch.tensor([0, count - 1]))
+    for mixed, a, b in zip(*map(flat, (batch.inputs, one.inputs, other.inputs)), strict=True):
+        assert torch.equal(mixed[[0, 2]], a)
+        assert torch.equal(mixed[[1, 3]], b)
+    taken = source.take(torch.tensor([10, 3]))
+    assert taken.labels.tolist() == [0, -1]
+    assert torch.equal(flat(taken.batch(torch.tensor([1])).inputs)[0], flat(source.batch(torch.tensor([10])).inputs)[0])
+    assert plain.training().labels.tolist() == LABELS
+    assert plain.sha256() != data.sha256()
+    assert data.to("cpu").background.labels.tolist() == [-1] * count
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: own.images(COLOURS, LABELS, background=COLOURS[:, :4]), r"background: images of \(4, 6, 3\)"),
+        (lambda: own.tensors(torch.rand(9, 4), LABELS, background=torch.rand(3, 5)), r"background: its inputs are .*5"),
+        (
+            lambda: own.tensors(torch.rand(9, 4), LABELS, background=torch.full((3, 4), torch.nan)),
+            "background: 12 of 12",
+        ),
+        (lambda: own.dataset(Items(), background=Items(lambda x: x[:2])), r"background: its inputs are .*2, 5, 6"),
+        (lambda: own.dataset(Items(), background=Items(length=0)), "background: the dataset is empty"),
+    ],
+)
+def test_images_of_no_class_that_do_not_fit_are_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_one_class_and_images_of_no_class_are_enough():
+    """The module tells them apart; no check says that there are only positives."""
+    x = torch.cat([torch.rand(40, 4), torch.rand(40, 4) - 1])
+    data = own.tensors(x[:40], [0] * 40, num_classes=2, empty=True, background=x[40:])
+    parent = nn.Linear(4, 2)
+    assert not any("all training images" in line for line in modlib.check(parent, data).lines)
+    with pytest.warns(UserWarning, match="no training images"):
+        modules = modlib.cotrain(parent, data, **FAST | {"k": 1.0, "epochs": 30})
+    odds = modules.log_odds(x)[:, 0]
+    assert odds[:40].mean() > 0 > odds[40:].mean()
 
 
 def test_tensor_datasets_are_taken():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import modlib
 from modlib import deploy, extras
 from modlib.deploy import measuring, slicing
 from modlib.deploy import programs as reading
@@ -110,6 +111,16 @@ def test_a_file_gives_what_the_network_gives_and_says_what_it_is(ending, tmp_pat
     }
     assert capfd.readouterr() == ("", ""), "exporters are kept quiet"
     assert str(Path(torch.__file__).parent).encode() not in path.read_bytes(), "no paths of this machine"
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_merged_network_is_written_with_its_scales(ending, decompose, parent, conv_parent, data, tmp_path):
+    a, b = (decompose(net.float(), share_init=False) for net in (parent, conv_parent))
+    both = modlib.merge(a.select([0, 2]), b.select([1])).calibrated(data)
+    path, inputs = tmp_path / f"both.{ending}", data.inputs(data.test_images)
+    deploy.export(both, path, inputs)
+    torch.testing.assert_close(run(path, inputs[:7]), both(inputs[:7]), rtol=1e-3, atol=1e-4)
+    assert metadata(path)["modlib.classes"] == [0, 2, 1]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

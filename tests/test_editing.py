@@ -132,3 +132,48 @@ def test_how_logits_are_found_is_a_fact_of_the_parent_that_stays(decompose):
     assert picked.replace(1, other).metadata["logits"] == "picked"
     assert "logits" not in other.replace(1, picked).metadata
     assert "logits" not in other.select([1]).replace(1, picked).metadata
+
+
+def rows_of_four(labels):
+    """Images 4 x 4 whose bright row is their class, and a linear parent that reads the first three of these."""
+    labels = torch.as_tensor(labels)
+    images = torch.randint(0, 100, (len(labels), 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images[torch.arange(len(labels)), labels] += 150
+    parent = nn.Sequential(nn.Flatten(), nn.Linear(16, 4, bias=False))
+    weight = torch.eye(4)[:, :, None].expand(4, 4, 4).flatten(1).clone()
+    weight[3] = (
+        torch.randn(16, generator=torch.Generator().manual_seed(1)) / 4
+    )  # a spare output that nobody has trained
+    parent[1].weight.data = weight
+    return images, labels, parent
+
+
+LATER = {"k": 1.0, "alpha": 1.0, "epochs": 40, "batch_size": 10, "seed": 0, "device": "cpu"}
+
+
+def test_a_class_of_a_spare_output_is_added_later():
+    """First there are no images of it; then it is trained alone, on images of all, and votes with the others."""
+    x, y, parent = rows_of_four(torch.arange(120) % 4)
+    early = modlib.data.images(x[y < 3], y[y < 3], num_classes=4, empty=True)
+    with pytest.warns(UserWarning, match=r"classes \[3\] have no training images"):
+        modules = modlib.cotrain(parent, early, **LATER)
+    late = modlib.data.images(x, y, test=(x, y))
+    whole = modules.add(modlib.cotrain(parent, late, classes=[3], **LATER))
+    assert whole.classes == (0, 1, 2, 3)
+    assert whole.report(late).accuracy > 0.95
+    again = modlib.cotrain(parent, late, classes=[0], **LATER)  # which now knows images of class 3 as another's
+    assert whole.replace(0, again).report(late).accuracy > 0.95
+
+
+def test_a_class_beyond_the_outputs_is_a_clear_no():
+    x, y, parent = rows_of_four(torch.arange(40) % 4)
+    data = modlib.data.images(x, y)
+    with pytest.raises(
+        ValueError, match=r"classes: class 4 is beyond the parent's 4 outputs, 0 to 3, .* spare output for it"
+    ):
+        modlib.cotrain(parent, data, classes=[1, 4], **LATER)
+    parent[1] = nn.Linear(16, 3)
+    with pytest.raises(
+        ValueError, match=r"\[batch, 4 classes\], got \(2, 3\) .*; a class can come later where the parent"
+    ):
+        modlib.cotrain(parent, data, **LATER)

@@ -19,14 +19,20 @@ from modlib.parent import with_logits
 CPU = torch.device("cpu")
 ENGINES = ("vectorised", "sequential", "modulewise")
 STEP = Recipe(
-    k=0.3, alpha=2.0, epochs=4, batch_size=60, lr=0.5, grafting_lr=0.25, momentum=0.0, weight_decay=0.0,
+    k=0.3, alpha=2.0, epochs=4, batch_size=80, lr=0.5, grafting_lr=0.25, momentum=0.0, weight_decay=0.0,
     reduction="layer", share_init=False, norm="frozen",
 )  # fmt: skip
 
 
+def with_background(data):
+    """The toy data set with 20 images of no class."""
+    return replace(data, background_images=255 - data.train_images[:20])
+
+
 def one_step_by_hand(before, data, recipe, average, factor):
     """Scores, grafting weights and biases of three modules after one step of SGD, from plain masked networks."""
-    inputs, labels = data.inputs(data.train_images).double(), data.train_labels
+    batch = data.training().batch(torch.arange(len(data.training().labels)))
+    inputs, labels = batch.inputs.double(), batch.labels
     ranked = {n: s.abs() if recipe.scores == "absolute" else s for n, s in before.scores.items()}
     nets, grafts, odds, loss = [], [], [], 0.0
     for c in range(3):
@@ -41,7 +47,8 @@ def one_step_by_hand(before, data, recipe, average, factor):
         balance = torch.tensor([0.5 / (1 - share), 0.5 / share], dtype=torch.float64) if recipe.balanced else None
         loss = loss + (1 - recipe.vote) * cross_entropy(out, mine, balance, reduction="none").mean()
         nets, grafts, odds = [*nets, net], [*grafts, graft], [*odds, out[:, 1] - out[:, 0]]
-    (loss + recipe.vote * 3 * cross_entropy(torch.stack(odds, 1), labels)).backward()
+    votes = cross_entropy(torch.stack(odds, 1), labels, ignore_index=-1, reduction="sum") / len(labels)
+    (loss + recipe.vote * 3 * votes).backward()
     scores = {}
     for name, s in before.scores.items():
         straight = torch.stack([net.get_parameter(name).grad for net in nets]) * before.parent.get_parameter(name)
@@ -56,6 +63,7 @@ def one_step_by_hand(before, data, recipe, average, factor):
     [{}, {"scores": "absolute", "p": 2}, {"vote": 0.25, "scores": "absolute"}, {"balanced": True, "vote": 0.5, "p": 2}],
     ids=str,
 )
+@pytest.mark.parametrize("background", [False, True], ids=["", "background"])
 @pytest.mark.parametrize(
     ("engine", "kind"),
     [
@@ -63,15 +71,15 @@ def one_step_by_hand(before, data, recipe, average, factor):
         *((engine, kind) for engine in ENGINES[1:] for kind in ("parent", "tied_parent", "conv_parent")),
     ],
 )
-def test_one_step_by_hand(engine, kind, changes, data, request):
+def test_one_step_by_hand(engine, kind, background, changes, data, request):
     """S - lr (dL/dW_eff * W + stemming), dL/dW_eff from a network whose weights are masked in place."""
-    recipe = replace(STEP, **changes)
+    recipe, data = replace(STEP, **changes), with_background(data) if background else data
     worker = make_engine(engine, [Run(request.getfixturevalue(kind), recipe, seed=0)], (0, 1, 2), data, CPU)
     (before,) = worker.modules()
     average = {n: r.mean(1, keepdim=True) + 0.01 for n, r in worker.ranked().items()}  # a pull everywhere
     factor = {n: 2.0 / (len(average) * s[0].numel()) for n, s in before.scores.items()}  # alpha / (L n_l)
     scores, grafts = one_step_by_hand(before, data, recipe, average, factor)
-    worker.train_epoch(torch.arange(60)[None], 0, average)
+    worker.train_epoch(torch.arange(80 if background else 60)[None], 0, average)
     (after,) = worker.modules()
     for name in scores:
         torch.testing.assert_close(after.scores[name], scores[name], rtol=1e-10, atol=1e-13)
@@ -111,6 +119,27 @@ def test_all_engines_give_the_same_masks(changes, parent, decompose):
         assert_equal_masks(a, b)
     first = decompose(parent, **settings | {"lr": 1e-30, "alpha": 0.0})
     assert any(not torch.equal(first.masks.masks[n], m) for n, m in a.masks.masks.items()), "nothing was learned"
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"vote": 0.5, "balanced": True}, {"shared_epochs": 1, "share_init": True}], ids=str
+)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_images_of_no_class_are_those_of_a_class_that_gets_no_module(engine, changes, parent, data, decompose, same):
+    """To the last bit: negatives for every module, without a part in the vote; drawn, counted and looked up alike."""
+    order = data.train_labels.sort(stable=True)
+    labelled = replace(data, train_images=data.train_images[order.indices], train_labels=order.values)
+    images, labels = labelled.train_images, labelled.train_labels
+    unlabelled = replace(
+        data, train_images=images[labels < 2], train_labels=labels[labels < 2], background_images=images[labels == 2]
+    )
+    settings = {"engine": engine, "batch_size": 7, "epochs": 3, "images_per_epoch": 50, "share_init": False} | changes
+    with pytest.warns(UserWarning, match=r"classes \[2\] have no training images"):
+        a = decompose(parent, data=unlabelled, **settings)
+    b = decompose(parent, data=labelled, classes=[0, 1], **settings)
+    assert same(a, b)
+    assert unlabelled.sha256() != replace(unlabelled, background_images=None).sha256()
+    assert "40 train, 12 held_out, 18 test, 20 of no class" in repr(unlabelled)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

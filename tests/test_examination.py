@@ -162,3 +162,43 @@ def test_cotrain_says_where_the_vote_is_far_behind(data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         modlib.cotrain(parent, data, epochs=30, init="magnitude", **settings)
+
+
+def many(counts: dict[int, int]) -> modlib.data.Dataset:
+    labels = np.repeat(list(counts), list(counts.values()))
+    return own.images(bright(labels), labels, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "classes", "balanced"),
+    [
+        ({0: 200, 1: 100, 2: 20}, None, True),
+        ({0: 199, 1: 100, 2: 20}, None, False),
+        ({0: 200, 1: 100, 2: 20}, [0, 1], False),
+    ],
+    ids=["10 to 1", "below", "the rarest is not asked for"],
+)
+def test_an_imbalance_balances_where_asked_to_find_out(counts, classes, balanced):
+    """The recipe holds what was decided, as if it had been asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if balanced:
+            warnings.filterwarnings("error", "check: data: the largest class")  # what helps is on already
+        made = [
+            modlib.cotrain(
+                Reader().eval(),
+                many(counts),
+                k=1.0,
+                alpha=0.0,
+                epochs=1,
+                seed=0,
+                balanced=b,
+                classes=classes,
+                device="cpu",
+            )
+            for b in ("auto", *[balanced] * balanced)
+        ]
+    assert made[0].metadata["recipe"]["balanced"] is balanced
+    assert all(torch.equal(m.grafting_weight, made[0].grafting_weight) for m in made)
+    (line,) = [ln for ln in modlib.check(Reader().eval(), many(counts | {0: 200})).lines if "largest class" in ln]
+    assert 'balanced="auto" in cotrain' in line

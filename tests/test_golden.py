@@ -29,6 +29,7 @@ from modlib.study.records import Store
 from modlib.study.reproduce import Layout
 from modlib.study.small_networks import SmallNetwork, Subject, measured
 from modlib.study.trials import Trial, run_trials
+from modlib.study.two_parents import TwoParents
 from modlib.study.unknowns import Unknowns
 from modlib.zoo import datasets
 
@@ -87,6 +88,11 @@ def unknown_images(store: Store) -> None:
     Unknowns(Trial("digits", "fc1", "ours", recipe, 0, 50), "", (2, 10), 3, 100).run(datasets.load("digits"), store)
 
 
+def two_halves(store: Store) -> None:
+    recipe = recipes.ours(k=0.1, alpha=1.0, epochs=2)
+    TwoParents("digits", "fc1", 5, recipe, 0, 600, (0.0, 0.1)).run(datasets.load("digits"), store)
+
+
 RUNS: dict[str, Callable[[Store], None]] = {
     "trials": trial,
     "baselines": rules_of_others,
@@ -97,6 +103,7 @@ RUNS: dict[str, Callable[[Store], None]] = {
     "architectures": any_architecture,
     "small_networks": small_networks,
     "unknowns": unknown_images,
+    "two_parents": two_halves,
 }
 """By the folder of their records."""
 

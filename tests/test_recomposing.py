@@ -3,6 +3,7 @@
 import copy
 import importlib
 import io
+import operator
 import pickle
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from torch import fx, nn
 from torch.nn.functional import linear
 
+import modlib
 from modlib import baking, stacking
 from modlib.masking import MaskSet
 from modlib.modules import Modules
@@ -417,3 +419,49 @@ def test_a_function_without_a_name_is_not_baked(decompose):
     modules = decompose(Net(16, 3).double(), epochs=1, logits=lambda output: output["out"])
     with pytest.raises(ValueError, match=r"logits: <function .*lambda.* must be a function with a name in a module"):
         modules.recompose([0]).baked()
+
+
+class Output(dict):
+    """What a network of Hugging Face returns: its parts by key and by attribute."""
+
+    __getattr__ = dict.__getitem__
+
+
+class Tokens(nn.Module):
+    """A network that takes its inputs by name, and returns more than logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(8, 4), nn.Linear(4, 3)
+
+    def forward(self, input_ids, attention_mask=None):
+        hidden = self.embedding(input_ids) * attention_mask[..., None]
+        return Output(loss=None, logits=self.out(hidden.mean(1)), hidden_states=(hidden,))
+
+
+@pytest.mark.parametrize("pick", [operator.attrgetter("logits"), operator.itemgetter("logits")], ids=["name", "key"])
+def test_output_objects_of_other_libraries(pick):
+    """The error says what picks the logits, and what it says goes all the way."""
+    ids = torch.randint(8, (12, 5), generator=torch.Generator().manual_seed(0))
+    x, y = {"input_ids": ids, "attention_mask": torch.ones(12, 5)}, [0, 1, 2] * 4
+    data = modlib.data.tensors(x, y, test=(x, y))
+    settings = {"k": 0.5, "alpha": 1.0, "epochs": 1, "seed": 0, "device": "cpu"}
+    with pytest.raises(ValueError, match=r'Output for a batch of 2; pass logits=, .*: operator.attrgetter\("logits"\)'):
+        modlib.cotrain(Tokens(), data, **settings)
+    with pytest.warns(UserWarning, match="embedding.weight; pass policy="):
+        modules = modlib.cotrain(Tokens(), data, logits=pick, **settings)
+    assert modules.report(data).images == 12
+    assert set(modules.recompose([0, 2]).predict(x).tolist()) <= {0, 2}
+
+
+@pytest.mark.parametrize("pick", [operator.attrgetter("logits"), operator.itemgetter("logits")], ids=["name", "key"])
+def test_what_picks_by_name_is_baked(pick, decompose, inputs):
+    class Net(nn.Linear):
+        def forward(self, inputs):
+            return Output(logits=super().forward(inputs.flatten(1)))
+
+    net = decompose(Net(16, 3).double(), epochs=1, logits=pick).recompose([2, 0])
+    torch.testing.assert_close(net.baked()(inputs), net(inputs), rtol=1e-6, atol=0)
+    twice = decompose(Net(16, 3).double(), epochs=1, logits=operator.attrgetter("logits.real")).recompose([0])
+    with pytest.raises(ValueError, match="must be a function with a name in a module"):
+        twice.baked()

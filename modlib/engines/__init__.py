@@ -30,6 +30,9 @@ ENGINES = ("auto", "vectorised", "modulewise", "graphed", "sequential")
 class Engine(Protocol):
     """What Algorithm 1 asks of an engine of R runs with C modules each."""
 
+    def announce(self, what: str, epochs: int) -> None:
+        """Say to stderr, after the first steps, how long so many epochs of `what` take, where that is over a minute."""
+
     def train_epoch(self, orders: Tensor, epoch: int, average: dict[str, Tensor] | None) -> None:
         """Train all modules on the images in `orders` [R, images], pulled to `average` (None: no stemming)."""
 

@@ -84,6 +84,10 @@ class ModulewiseEngine(start.Started):
             member[f"statistics/{name}"].copy_(values)
         return member
 
+    @property
+    def passes(self) -> int:
+        return len(self.runs) * len(self.own)
+
     def train_epoch(self, orders: Tensor, epoch: int, average: dict[str, Tensor] | None) -> None:
         for r, slot in enumerate(self.slots):
             pull = None

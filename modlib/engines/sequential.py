@@ -58,6 +58,10 @@ class SequentialEngine(start.Started):
             for run, parent, weights in zip(runs, self.parents, self.weights_of, strict=True)
         ]
 
+    @property
+    def passes(self) -> int:
+        return len(self.runs)
+
     def train_epoch(self, orders: Tensor, epoch: int, average: dict[str, Tensor] | None) -> None:
         for r in range(len(self.runs)):
             pull = None if average is None else {name: values[r, 0] for name, values in average.items()}

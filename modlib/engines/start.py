@@ -3,6 +3,7 @@ functions of the recipe and the seed alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from modlib import grafting, masking, objective, stemming
 from modlib.data import Data
+from modlib.engines.remaining import Remaining
 from modlib.parent import each_tensor, functional_call
 from modlib.parent import frozen_copy as parent_copy
 from modlib.recipes import Recipe, Run
@@ -23,12 +25,12 @@ NORMALISATIONS = nn.modules.batchnorm._NormBase
 
 
 class Started:
-    """What every engine holds: its runs, the training images on its device, and frozen copies of the parents."""
+    """What every engine holds: its runs, what is trained on, on its device, and frozen copies of the parents."""
 
     def __init__(self, runs: Sequence[Run], classes: tuple[int, ...], data: Data, device: torch.device) -> None:
         self.runs, self.classes, self.data, self.device = runs, classes, data, device
         self.recipe = runs[0].recipe
-        self.source = data.part("train").to(device)
+        self.source = data.training().to(device)
         self.labels = self.source.labels
         self.class_tensor = torch.tensor(classes, device=device)
         self.parents = [frozen_copy(run.parent, device) for run in runs]
@@ -37,6 +39,7 @@ class Started:
             for parent, run in zip(self.parents, runs, strict=True)
         ]
         self.dtype = next(iter(self.weights_of[0].values())).dtype
+        self.remaining: Remaining | None = None
         self.frequency = objective.class_frequency(self.labels, data.num_classes).to(self.dtype)
         self.layout = torch.contiguous_format
         if self._takes_channels_last():
@@ -59,8 +62,20 @@ class Started:
             return False
         return True
 
+    def announce(self, what: str, epochs: int) -> None:
+        """Say to stderr, after the first steps, how long so many epochs of `what` take, where that is over a minute."""
+        images = self.recipe.images_per_epoch or len(self.labels)
+        self.remaining = Remaining(what, epochs * self.passes * math.ceil(images / self.recipe.batch_size))
+
+    @property
+    def passes(self) -> int:
+        """How many times an epoch asks for each batch."""
+        return 1
+
     def batch(self, rows: Tensor, draw: torch.Generator | None = None) -> Batch:
         """Return training rows by number, as the parents take them, augmented with the recipe's policy and `draw`."""
+        if self.remaining is not None:
+            self.remaining.step()
         batch = self.source.batch(rows, self.recipe.augment, draw)
         return replace(batch, inputs=each_tensor(batch.inputs, self._laid_out))
 
