@@ -10,7 +10,7 @@ from IPython.display import Markdown
 from modlib import checks
 from modlib.study.claims import VERDICTS
 
-MARKS = dict(zip(VERDICTS, ("✓ holds", "◐ holds in part", "✗ does not hold", "? open"), strict=True))
+MARKS = dict(zip(VERDICTS, ("✓ holds", "≈ close", "◐ holds in part", "✗ does not hold", "? open"), strict=True))
 """How a verdict is said: never by colour alone."""
 OURS = "★ ours"
 """In place of a verdict, on what the paper does not claim."""

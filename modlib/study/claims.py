@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from modlib import checks
 from modlib.study.records import Store, write
 
-VERDICTS = ("holds", "partly", "does not hold", "open")
+VERDICTS = ("holds", "close", "partly", "does not hold", "open")
 
 
 @dataclass(frozen=True)

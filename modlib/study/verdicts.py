@@ -10,18 +10,20 @@ import pandas as pd
 from modlib.study.claims import VERDICTS
 from modlib.study.records import mean_and_spread
 
-HOLDS, PARTLY, DOES_NOT_HOLD, OPEN = VERDICTS
+HOLDS, CLOSE, PARTLY, DOES_NOT_HOLD, OPEN = VERDICTS
 
 
 @dataclass(frozen=True)
 class Quantity:
     """A measured quantity: its column of the trials, and what of it counts as the same as a printed number.
 
-    `tolerance`: in the unit of print, which is `scale` times that of the trials; `digits`: of print.
+    `tolerance`: in the unit of print, which is `scale` times that of the trials; `close`: what is not the same but
+    close, in that unit; `digits`: of print.
     """
 
     column: str
     tolerance: float
+    close: float
     scale: float
     digits: int
 
@@ -38,11 +40,17 @@ class Quantity:
         spread = self.scale * float(trials[self.column].std()) if len(trials) > 1 else 0.0
         return abs(self.mean(trials) - printed) <= max(2 * spread, self.tolerance)
 
+    def verdict(self, trials: pd.DataFrame, printed: float) -> str:
+        """Return the verdict on a printed number."""
+        if self.near(trials, printed):
+            return HOLDS
+        return CLOSE if abs(self.mean(trials) - printed) <= self.close else DOES_NOT_HOLD
 
-ACCURACY = Quantity("accuracy", tolerance=0.5, scale=100, digits=2)
-MODULE_ACCURACY = Quantity("module_accuracy", tolerance=0.5, scale=100, digits=2)
-JACCARD_INDEX = Quantity("jaccard_index", tolerance=0.01, scale=1, digits=3)
-REMAINING = Quantity("remaining_parameters", tolerance=0.001, scale=1, digits=4)
+
+ACCURACY = Quantity("accuracy", tolerance=0.5, close=1.0, scale=100, digits=2)
+MODULE_ACCURACY = Quantity("module_accuracy", tolerance=0.5, close=1.0, scale=100, digits=2)
+JACCARD_INDEX = Quantity("jaccard_index", tolerance=0.01, close=0.03, scale=1, digits=3)
+REMAINING = Quantity("remaining_parameters", tolerance=0.001, close=0.005, scale=1, digits=4)
 
 
 def yes(shown: bool) -> str:
@@ -78,4 +86,4 @@ def of_rows(verdicts: pd.Series) -> str:
     """Return the verdict on a claim with several rows; one that has not been run contradicts nothing."""
     if verdicts.nunique() == 1:
         return str(verdicts.iloc[0])
-    return PARTLY if verdicts.isin([HOLDS, PARTLY]).any() else OPEN
+    return PARTLY if verdicts.isin([HOLDS, CLOSE, PARTLY]).any() else OPEN

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import Markdown
+from matplotlib.container import BarContainer
 
 from modlib import metrics
 from modlib.data import Dataset
-from modlib.study import claims, figures, grids, printed, records, tables, verdicts
+from modlib.study import cards, claims, figures, grids, printed, records, tables, verdicts
+from modlib.study.cards import Card
 from modlib.study.claims import VERDICTS, Claim
 from modlib.study.experiment import Experiment
 from modlib.study.grids import FirstColumn
@@ -25,10 +26,19 @@ from modlib.study.trials import last_epochs
 from modlib.study.verdicts import ACCURACY, JACCARD_INDEX, MODULE_ACCURACY, OPEN, REMAINING, Quantity
 from modlib.zoo import datasets
 
-ON_TRIALS = "[Table 1](table1.ipynb)"
-ON_DATA = "[setup](experimental_setup.ipynb)"
+ON_TRIALS = "table1"
+ON_DATA = "experimental_setup"
+CENTRAL, NUMBERS, SLIPS = "Central claims", "Numbers", "Slips of the text"
+GROUPS = {
+    CENTRAL: "What the paper is about.",
+    NUMBERS: "Whether what it prints comes out again.",
+    SLIPS: "Sentences that the data, an identity or the paper's own tables decide.",
+}
+"""The groups of the scoreboard, and what is in them."""
 NOT_HERE = "the data are not on this machine"
-COLOURS = dict(zip(VERDICTS, ("#009e73", "#e69f00", "#d55e00", "#999999"), strict=True))
+ORDER = ("does not hold", "partly", "close", "holds", "open")
+"""Of the cards in a group: what a reader should know first."""
+COLOURS = dict(zip(VERDICTS, ("#009e73", "#56b4e9", "#e69f00", "#d55e00", "#999999"), strict=True))
 JUDGED_ELSEWHERE = (
     ("MNIST FC2 to FC4 and F-MNIST under the published recipe", "Table 1", "seven further columns", "table1"),
     ("Initial score sharing has no significant effect", "Ablation Study", "0.175 and 0.173; 0.122 and 0.122", "table2"),
@@ -79,10 +89,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Row:
-    """A claim, judged, and the page that has the evidence."""
+    """A claim, judged, the stem of the page that has the evidence, and one of `GROUPS`."""
 
     claim: Claim
-    evidence: str
+    page: str
+    group: str = CENTRAL
 
 
 def read(table1: str, store: Store) -> Evidence:
@@ -95,20 +106,23 @@ def board_of(evidence: Evidence) -> pd.DataFrame:
     """Return the scoreboard, one row for each claim, or for each of its parts."""
     rows = [*_on_trials(evidence), *_on_the_papers_numbers(), *_on_accuracies(evidence), *_on_data()]
     rows += [
-        Row(claim, f"[its page]({stem}.ipynb)") for stem, of_page in evidence.gathered.items() for claim in of_page
+        Row(claim, stem, NUMBERS if stem == "table1" else CENTRAL)
+        for stem, of_page in evidence.gathered.items()
+        for claim in of_page
     ]
     rows += [
-        Row(Claim(text, where, paper, "not run yet", OPEN, ""), "")
+        Row(Claim(text, where, paper, "not run yet", OPEN, ""), page, NUMBERS if page == "table1" else CENTRAL)
         for text, where, paper, page in JUDGED_ELSEWHERE
         if page not in evidence.gathered
     ]
-    board = pd.DataFrame([asdict(row.claim) | {"evidence": row.evidence} for row in rows])
-    return board[["claim", "where", "paper", "here", "n", "verdict", "evidence"]]
+    return pd.DataFrame([asdict(row.claim) | {"page": row.page, "group": row.group} for row in rows])
 
 
-def _trial_row(evidence: Evidence, text: str, where: str, paper: str, here: str, verdict: str, n: int) -> Row:
+def _trial_row(
+    evidence: Evidence, text: str, where: str, paper: str, here: str, verdict: str, n: int, group: str = CENTRAL
+) -> Row:
     """Return a row that rests on the trials: open, where they are not of the paper's network and data."""
-    return Row(Claim(text, where, paper, here, verdict if evidence.comparable else OPEN, n), ON_TRIALS)
+    return Row(Claim(text, where, paper, here, verdict if evidence.comparable else OPEN, n), ON_TRIALS, group)
 
 
 def _on_trials(evidence: Evidence) -> Iterator[Row]:
@@ -141,7 +155,7 @@ def _on_trials(evidence: Evidence) -> Iterator[Row]:
     )
     converge = "With stemming, the remaining parameters converge to close to 0.5"
     bounds = f"between k and 2k, {k:.2f} and {2 * k:.2f}, whatever the masks"
-    yield Row(Claim(converge, where, "0.5", bounds, verdicts.DOES_NOT_HOLD, ""), "[identity](evaluation.ipynb)")
+    yield Row(Claim(converge, where, "0.5", bounds, verdicts.DOES_NOT_HOLD, ""), "evaluation", SLIPS)
 
 
 def _of_some_alpha(evidence: Evidence, what: str, quantity: Quantity, paper: float) -> Row:
@@ -150,15 +164,15 @@ def _of_some_alpha(evidence: Evidence, what: str, quantity: Quantity, paper: flo
     here = "; ".join(f"{quantity.text(trials)} at α = {alpha}" for alpha, trials in enumerate(ends))
     verdict = verdicts.of_some_alpha(quantity, ends, paper)
     text, said = f"MNIST FC1: {what}", f"{paper:.2f}, its α not given"
-    return _trial_row(evidence, text, "Table 1", said, here, verdict, len(evidence.stemmed))
+    return _trial_row(evidence, text, "Table 1", said, here, verdict, len(evidence.stemmed), NUMBERS)
 
 
 def _at_epoch_25(evidence: Evidence, alpha: int, trials: pd.DataFrame, paper: float) -> Row:
     """Judge a number of the paper's Table 2, of epoch 25."""
     then = trials[trials["epoch"] == 25] if evidence.comparable else trials
     text = f"MNIST FC1: two-class remaining parameters at epoch 25, α = {alpha}"
-    verdict = verdicts.yes(REMAINING.near(then, paper))
-    return _trial_row(evidence, text, "Table 2", f"{paper:.4f}", REMAINING.text(then), verdict, len(then))
+    verdict = REMAINING.verdict(then, paper)
+    return _trial_row(evidence, text, "Table 2", f"{paper:.4f}", REMAINING.text(then), verdict, len(then), NUMBERS)
 
 
 def _ahead(quantity: str) -> tuple[int, int]:
@@ -175,12 +189,12 @@ def _on_the_papers_numbers() -> Iterator[Row]:
     text = "The accuracy is also higher than the baseline in most cases"
     here = f"{ahead} of {every} columns of the paper's own table"
     verdict = verdicts.yes(ahead > every / 2)
-    yield Row(Claim(text, where, "most cases", here, verdict, ""), "[the paper's Table 1](evaluation.ipynb)")
+    yield Row(Claim(text, where, "most cases", here, verdict, ""), "evaluation", SLIPS)
     higher, every = _ahead("jaccard_index")
     text = "Module stemming outperforms the older method in terms of the Jaccard index"
     here = f"{higher} of {every} columns as printed; and the rows print two different quantities"
     verdict = verdicts.yes(higher == every)
-    yield Row(Claim(text, where, "all columns", here, verdict, ""), "[deviations](../deviations.md)")
+    yield Row(Claim(text, where, "all columns", here, verdict, ""), "../deviations", SLIPS)
 
 
 def _on_accuracies(evidence: Evidence) -> Iterator[Row]:
@@ -193,8 +207,9 @@ def _on_accuracies(evidence: Evidence) -> Iterator[Row]:
         "Table 5",
         f"{average.min():.2f} to {average.max():.2f} %, the maximum over epochs on test",
         f"{MODULE_ACCURACY.text(apart)} %, last epoch, α = 0 (the paper's α = 0: {average[0]:.2f} %)",
-        verdicts.yes(MODULE_ACCURACY.near(apart, average[0])),
+        MODULE_ACCURACY.verdict(apart, average[0]),
         len(apart),
+        NUMBERS,
     )
     parents = stemmed.drop_duplicates("seed")["parent_accuracy"]
     behind = 100 * (parents.mean() - stemmed["accuracy"].mean())
@@ -218,13 +233,13 @@ def _on_data() -> Iterator[Row]:
         here = f"{counts.min():,} to {counts.max():,} training images a class"
         verdict = verdicts.yes(counts.min() == counts.max())
     text = "MNIST has an equal number of images of each class"
-    yield Row(Claim(text, "Dataset", "equal", here, verdict, ""), ON_DATA)
+    yield Row(Claim(text, "Dataset", "equal", here, verdict, ""), ON_DATA, SLIPS)
     here, verdict = NOT_HERE, OPEN
     data = _training_part("fashion_mnist")
     if data is not None:
         levels = len(np.unique(data.train_images))
         here, verdict = f"{levels} grey levels", verdicts.yes(levels == 2)
-    yield Row(Claim("F-MNIST has binary images", "Dataset", "binary", here, verdict, ""), ON_DATA)
+    yield Row(Claim("F-MNIST has binary images", "Dataset", "binary", here, verdict, ""), ON_DATA, SLIPS)
 
 
 def _training_part(name: str) -> Dataset | None:
@@ -236,29 +251,38 @@ def _training_part(name: str) -> Dataset | None:
 
 
 def counted(board: pd.DataFrame) -> pd.DataFrame:
-    """Return claim and verdict, every claim once."""
-    return board.groupby("claim", sort=False)["verdict"].agg(verdicts.of_rows).reset_index()
+    """Return group, claim and verdict, every claim once."""
+    return board.groupby(["group", "claim"], sort=False)["verdict"].agg(verdicts.of_rows).reset_index()
 
 
-def board_table(evidence: Evidence, board: pd.DataFrame) -> Markdown:
-    """Tabulate the scoreboard."""
-    column, settings = evidence.column, evidence.column.settings
-    return tables.table(
-        board,
-        f"The paper's claims, judged. Rows whose evidence is Table 1 rest on {column.name}, k = {settings.k:.0%}, "
-        f"recipe published, {settings.published_epochs} epochs, n trials; for all others, the page behind "
-        "them says what they rest on and what n counts.",
-        "tab-scoreboard",
-    )
+def group_cards(board: pd.DataFrame, group: str) -> Markdown:
+    """Return the claims of one of `GROUPS` as cards, those that don't hold first."""
+    mine = board[board["group"] == group]
+    made = []
+    for _, rows in mine.groupby("claim", sort=False):
+        verdict, first = verdicts.of_rows(rows["verdict"]), rows.iloc[0]
+        here = " · ".join(f"{row['here']}{_n(row['n'])}" for _, row in rows.iterrows())
+        text = f"*The paper* ({first['where']}): {first['paper']}. *Here:* {here}."
+        made.append(Card(first["claim"], verdict, text, first["page"]))
+    made.sort(key=lambda card: ORDER.index(card.verdict))
+    return cards.grid(made, "1 1 2 2")
+
+
+def _n(n: Any) -> str:
+    return f" (n = {n})" if str(n) else ""
 
 
 def draw_counts(board: pd.DataFrame) -> None:
-    """Draw how many claims got which verdict."""
+    """Draw how many claims of each group got which verdict."""
+    tally = counted(board).groupby(["group", "verdict"]).size().unstack(fill_value=0)
+    tally = tally.reindex(index=list(GROUPS)[::-1], columns=list(VERDICTS), fill_value=0)
     _, ax = plt.subplots(figsize=(figures.WIDTH, 1.8))
-    names: Sequence[str] = list(VERDICTS)
-    looks = {"order": names, "hue": "verdict", "hue_order": names, "palette": COLOURS, "legend": False}
-    sns.countplot(counted(board), y="verdict", ax=ax, **looks)
+    tally.plot.barh(stacked=True, ax=ax, color=[COLOURS[name] for name in VERDICTS], width=0.7)
+    for bars, verdict in zip(ax.containers, VERDICTS, strict=True):
+        labels = [str(n) if n else "" for n in tally[verdict]]
+        ax.bar_label(cast(BarContainer, bars), labels, label_type="center", color="white")
     ax.set(xlabel="claims", ylabel="")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=5, columnspacing=1, handlelength=1, frameon=False)
     plt.show()
 
 
@@ -302,11 +326,13 @@ def summary(board: pd.DataFrame) -> str:
 
 
 def findings(evidence: Evidence, board: pd.DataFrame) -> Markdown:
-    """Say how many claims got which verdict."""
-    each = counted(board)["verdict"]
-    on_trials = board.loc[board["evidence"] == ON_TRIALS, "claim"].nunique()
-    said = zip(VERDICTS, ("hold", "hold partly", "do not hold", "are open"), strict=True)
-    return Markdown(
-        f"**What came out.** Of {len(each)} claims, {', '.join(f'{(each == v).sum()} {words}' for v, words in said)}; "
-        f"{on_trials} rest on the trials of {evidence.column.name} (n = {len(evidence.stemmed)})."
-    )
+    """Say how many claims of each group got which verdict."""
+    said = []
+    every = counted(board)
+    for group in GROUPS:
+        each = every.loc[every["group"] == group, "verdict"]
+        words = zip(VERDICTS, ("hold", "come close", "hold in part", "do not hold", "are open"), strict=True)
+        some = ", ".join(f"{(each == v).sum()} {w}" for v, w in words if (each == v).any())
+        said.append(f"- **{group}**: of {len(each)}, {some}.")
+    lines = "\n".join(said)
+    return Markdown(f"**Answer.**\n\n{lines}")
