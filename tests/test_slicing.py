@@ -69,7 +69,20 @@ class Branches(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-KINDS = (Plain, Residual, Depthwise, Branches)
+class Grouped(nn.Module):
+    """A convolution of two groups between two plain ones, with a residual connection around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.mix, self.head = nn.Conv2d(8, 8, 3, padding=1, groups=2), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x)).relu()
+        return self.head((x + self.mix(x).relu()).mean((2, 3)))
+
+
+KINDS = (Plain, Residual, Depthwise, Branches, Grouped)
 
 
 def made(kind: type[nn.Module]) -> nn.Module:
@@ -98,7 +111,7 @@ def images(count: int = 4) -> Tensor:
 
 def half(anatomy: slicing.Anatomy) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(3)
-    return {u.root: torch.randperm(u.channels, generator=draw)[: u.channels // 2].sort().values for u in anatomy.units}
+    return {u.root: u.first(torch.randperm(u.channels, generator=draw), u.channels // 2) for u in anatomy.units}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,6 +143,15 @@ def test_what_is_tied_is_one_unit_and_what_is_not_cut_is_named() -> None:
     assert dict(anatomy.uncut) == {"head": "gives the logits"}
     plain = slicing.anatomy(made(Plain), images())
     assert [(u.root, u.read_at) for u in plain.units] == [("a", ("norm",)), ("b", ("b",)), ("c", ("c",))]
+
+
+def test_of_a_grouped_convolution_the_same_places_of_each_group_go() -> None:
+    (unit,) = slicing.anatomy(made(Grouped), images()).units
+    assert (unit.layers, unit.groups) == (("stem", "mix"), 2)
+    order = torch.tensor([7, 0, 6, 5, 1, 2, 3, 4])
+    assert unit.first(order, 4).tolist() == [0, 3, 4, 7]
+    assert unit.first(order, 5).tolist() == [0, 3, 4, 7]  # no more than asked for
+    assert unit.first(order, 1).tolist() == [3, 7]
 
 
 def test_the_cost_of_a_layer_by_hand() -> None:

@@ -182,7 +182,11 @@ class Channels:
         limit = keep * measuring.cost(self.parent, example)[of]
 
         def made(strength: float, least: int) -> tuple[nn.Module, dict[str, Tensor]]:
-            kept = {root: r.first(_width(rule(r, strength), len(r.order), least)) for root, r in ranked.items()}
+            kept = {
+                unit.root: unit.first(r.order, _width(rule(r, strength), unit.channels, least))
+                for unit in self.anatomy.units
+                for r in [ranked[unit.root]]
+            }
             small = slicing.cut(self.parent, example, {**kept, self._last: torch.tensor(sorted(subset))})
             repairing.with_biases(small)  # they are part of the budget
             _reorder(small.get_submodule(self._last), [sorted(subset).index(c) for c in subset])

@@ -54,10 +54,6 @@ class Ranking:
     order: Tensor
     explained: Tensor
 
-    def first(self, count: int) -> Tensor:
-        """Return the numbers of the first `count` channels, ascending."""
-        return self.order[:count].sort().values
-
     def needed(self, share: float) -> int:
         """Return how many channels explain a share in (0, 1]; all of them for 1."""
         return len(self.order) if share >= 1 else int((self.explained < share).sum()) + 1

@@ -29,6 +29,7 @@ class Unit:
     `layers`: names of the convolutions and linear layers whose outputs they are; `read_at`: for each of these, the name
     of the normalisation right behind it, else of the layer itself: its output, before any ReLU, is the channels' value.
     `normalised`: the normalisations of these channels, wherever they stand. `root`: the layer that the cut starts from.
+    `groups`: of a grouped convolution among what is tied: in each group the same places have to stay.
     """
 
     root: str
@@ -36,6 +37,13 @@ class Unit:
     layers: tuple[str, ...]
     read_at: tuple[str, ...]
     normalised: tuple[str, ...]
+    groups: int = 1
+
+    def first(self, order: Tensor, count: int) -> Tensor:
+        """Return the first `count` channels in an order (int64 [channels]), ascending; see `groups`."""
+        size = self.channels // self.groups
+        places = list(dict.fromkeys((order % size).tolist()))[: max(1, count // self.groups)]
+        return torch.tensor(sorted(g * size + place for g in range(self.groups) for place in places))
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,8 @@ class Anatomy:
 def anatomy(network: nn.Module, example: Any) -> Anatomy:
     """Return the units of a network, in the order of its layers; `example`: inputs of one image or more.
 
-    The layers that give the logits keep their outputs. Grouped convolutions are cut where what they are tied to is cut
-    by whole groups only, which depthwise ones allow. Of what is left, a unit is taken if a cut network computes what
+    The layers that give the logits keep their outputs. Of what a grouped convolution reads or gives, the same places of
+    each group can go. Of what is left, a unit is taken if a cut network computes what
     `silenced` does, tried in float64: channels that a layer normalisation reads can't be cut, nor what is split or
     shuffled by place. Raises ValueError where the graph cannot be traced.
     """
@@ -72,19 +80,19 @@ def anatomy(network: nn.Module, example: Any) -> Anatomy:
         grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
         if grouped:
             continue  # cut with what it is tied to
-        members, normalised = _members(graph, layer, names)
+        members, normalised, groups = _members(graph, layer, names)
         if any(member in last for member in members):
             uncut[name] = "tied to the logits"
             continue
-        if any(_is_grouped(network.get_submodule(member)) for member in members):
-            uncut[name] = "tied to a grouped convolution"
+        if len(groups) > 1:
+            uncut[name] = "tied to convolutions of unequal groups"
             continue
         seen |= set(members)
         if any(_width(network.get_submodule(member)) != _width(layer) for member in members):
             uncut[name] = "tied to a layer of another width"
             continue
         read_at = tuple(_behind(graph, network.get_submodule(member), names) or member for member in members)
-        units.append(Unit(name, _width(layer), members, read_at, normalised))
+        units.append(Unit(name, _width(layer), members, read_at, normalised, *groups))
     exact = _exact(network, example, units)
     return Anatomy(tuple(exact), uncut | {u.root: "a cut changes what stays" for u in units if u not in exact})
 
@@ -97,7 +105,7 @@ def _exact(network: nn.Module, example: Any, units: Sequence[Unit]) -> list[Unit
     """
     draw = generator(0, "exact")
     precise, inputs = _moved(network, draw), each_tensor(example, _double)
-    half = {u.root: torch.randperm(u.channels, generator=draw)[: -(-u.channels // 2)].sort().values for u in units}
+    half = {u.root: u.first(torch.randperm(u.channels, generator=draw), -(-u.channels // 2)) for u in units}
 
     @torch.no_grad()
     def equal(some: Sequence[Unit]) -> bool:
@@ -211,15 +219,22 @@ def _out_pruner(layer: nn.Module) -> Any:
     return tp.prune_conv_out_channels if isinstance(layer, nn.Conv2d) else tp.prune_linear_out_channels
 
 
-def _members(graph: Any, layer: nn.Module, names: Mapping[nn.Module, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the layers whose outputs are cut with those of `layer`, and their normalisations, in order."""
+def _members(
+    graph: Any, layer: nn.Module, names: Mapping[nn.Module, str]
+) -> tuple[tuple[str, ...], tuple[str, ...], set[int]]:
+    """Return the layers whose outputs are cut with those of `layer`, their normalisations, in order, and the groups."""
     tp = extras.require("torch_pruning", "cutting channels")
     giving = _giving(tp)
     group = graph.get_pruning_group(layer, _out_pruner(layer), idxs=[0])
     parts = [dep.target.module for dep, _ in group]
     given = {dep.target.module for dep, _ in group if dep.handler in giving}
     normalised = {part for part in parts if isinstance(part, NORMALISATIONS)}
-    return tuple(n for m, n in names.items() if m in given), tuple(n for m, n in names.items() if m in normalised)
+    groups = {part.groups for part in parts if _is_grouped(part)}
+    return (
+        tuple(n for m, n in names.items() if m in given),
+        tuple(n for m, n in names.items() if m in normalised),
+        groups,
+    )
 
 
 def _behind(graph: Any, layer: nn.Module, names: Mapping[nn.Module, str]) -> str | None:
