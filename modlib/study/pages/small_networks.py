@@ -110,6 +110,11 @@ class Page:
         """The plans that are no variants of others."""
         return [f for f in self.found.values() if not f.plan.beside]
 
+    @property
+    def of_first_parent(self) -> list[Found]:
+        """Those of the parent that the page begins with."""
+        return [f for f in self.mains if f.plan.parent == self.mains[0].plan.parent]
+
     def faster(self, name: str, runtime: str, batch: int) -> float | None:
         """Return how many times faster than the parent a plan's network is, or None where it was not timed."""
         rows = [row for record in self.timed for row in record.rows]
@@ -174,21 +179,24 @@ def gap(values: pd.Series) -> str:
 
 
 def answer(page: Page) -> Markdown:
-    """Return the answer in sentences, one for each plan with a goal."""
+    """Return the answer: a sentence for each plan of the first parent, and how many of all plans met their goals."""
     said = []
-    for f in page.mains:
+    for f in page.of_first_parent:
         of, plan = f.split(), f.plan
         n = f"{len(of)} subset{'s' if len(of) > 1 else ''} of {plan.classes} classes"
         fast = page.faster(plan.name, "eager", 1)
         faster = "" if fast is None else f", {fast:.0f} times faster for one image"
         verdict = {None: "", True: " Accuracy and size: **met**.", False: " Accuracy and size: **missed**."}[f.goal_met]
         said.append(
-            f"- **{plan.name}** ({plan.parent}, {n}): {gap(of['gap'])} points against the parent restricted to them, "
+            f"- **{plan.name}** (n = {n}): {gap(of['gap'])} points against the parent restricted to them, "
             f"with {tables.percent(of['parameters'].mean(), 1)} of its parameters and "
             f"{tables.percent(of['multiply_adds'].mean(), 1)} of its multiply-adds{faster}."
             f"{verdict}{_speed(page, plan)}"
         )
-    return Markdown("**Answer** (test images; ± is the standard error over subsets).\n\n" + "\n".join(said))
+    asked = [f.goal_met for f in page.mains if f.goal_met is not None]
+    said.append(f"- Of all {len(asked)} goals of accuracy and size on this page, {sum(asked)} are met.")
+    head = f"**Answer** ({page.mains[0].plan.parent}, test images; ± is the standard error over subsets).\n\n"
+    return Markdown(head + "\n".join(said))
 
 
 def _speed(page: Page, plan: Plan) -> str:
@@ -203,12 +211,12 @@ def _speed(page: Page, plan: Plan) -> str:
     )
 
 
-def draw(page: Page) -> Figure:
+def draw(found: Sequence[Found]) -> Figure:
     """Draw every subset: points against the restricted parent over the share of its multiply-adds."""
-    frames = [f.split().assign(plan=f.plan.name) for f in page.mains]
+    frames = [f.split().assign(plan=f.plan.name) for f in found]
     rows = pd.concat(frames).assign(share=lambda t: 100 * t["multiply_adds"])
-    names = [f.plan.name for f in page.mains]
-    figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.4))
+    names = [f.plan.name for f in found]
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.0))
     sns.scatterplot(rows, x="share", y="gap", hue="plan", style="plan", palette=figures.palette(names), ax=ax, s=28)
     ax.axhline(0, color="0.4", linewidth=1)
     ax.set(xlabel="multiply-adds, % of the parent's", ylabel="points against\nthe restricted parent")
@@ -224,20 +232,19 @@ def results_table(page: Page) -> Markdown:
         goal = f"{-plan.points:+.1f} in {_limits(plan)}" if plan.points else "none"
         shown.append(
             {
-                "subsets": f"{plan.name}: {len(of)} of {plan.classes} classes",
-                "parent": plan.parent,
-                "restricted parent": tables.percent(of["parent_accuracy"].mean(), 1),
+                "network": f"{plan.name} ({plan.parent}, {len(of)} × {plan.classes})",
                 "points, test": gap(of["gap"]),
                 "worst": f"{of['gap'].min():+.2f}",
-                "held out": gap(f.split("held_out")["gap"]),
                 "parameters": tables.percent(of["parameters"].mean(), 1),
                 "multiply-adds": tables.percent(of["multiply_adds"].mean(), 1),
-                "s a subset": f"{of['seconds'].mean():.0f}",
+                "s": f"{of['seconds'].mean():.0f}",
                 "goal": goal + {None: "", True: ": met", False: ": missed"}[f.goal_met],
             }
         )
     return tables.table(
-        pd.DataFrame(shown), "Networks for subsets, against the parent restricted to them.", "tab-small"
+        pd.DataFrame(shown),
+        "Networks for subsets, against the parent restricted to them; in brackets parent, subsets × classes.",
+        "tab-small",
     )
 
 
