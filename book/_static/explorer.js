@@ -254,7 +254,8 @@
   const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
   const kilobytes = (count) => `${(count / 1000).toFixed(1)} kB`;
   const signed = (points) => `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(2)}`;
-  const listed = (subset) => (subset.length > 1 ? `classes ${subset.join(", ")}` : `class ${subset[0]}`);
+  const listed = (subset) =>
+    subset.length === 10 ? "all ten classes" : `class${subset.length > 1 ? "es" : ""} ${subset.join(", ")}`;
 
   function table(caption, headers, rows) {
     const head = element("tr", {}, ...headers.map((text) => element("th", { scope: "col" }, text)));
@@ -344,10 +345,10 @@
         : "A single class leaves nothing to vote on: tick a second one.";
       const name = listed(subset);
       status.textContent = `${name[0].toUpperCase()}${name.slice(1)}: ${percent(share)} of the weights, ${kilobytes(size)}. ${said}`;
-      const share_ = (count) => (votes ? percent(count / images, 2) : "–");
+      const shown = (count) => (votes ? percent(count / images, 2) : "–");
       const rows = [
-        { cells: ["parent", "100%", kilobytes(parentBytes(layers)), share_(parentRight)] },
-        { cells: ["modules", percent(share), kilobytes(size), share_(right)], current: true },
+        { cells: ["parent", "100%", kilobytes(parentBytes(layers)), shown(parentRight)] },
+        { cells: ["modules", percent(share), kilobytes(size), shown(right)], current: true },
       ];
       const channels = data.fc1_channels[subset.join("")];
       if (channels) {
@@ -372,7 +373,7 @@
           const text = a === b ? "1" : share.toFixed(2).slice(1);
           const faint = state.subset.has(a) && state.subset.has(b) ? "" : "faint";
           const style = `--share: ${share.toFixed(3)}`;
-          return element("td", { class: `${faint} ${share > 0.55 ? "deep" : ""}`, style }, text);
+          return element("td", { class: faint, style }, text);
         });
         return element("tr", {}, element("th", { scope: "row" }, `${a}`), ...cells);
       });
@@ -402,7 +403,7 @@
           return [255 * edge + 60 * ink, 150 * edge + 130 * ink, 230 * ink];
         });
         const faint = state.subset.has(c) ? "" : "faint";
-        return element("figure", { class: faint }, canvas, element("figcaption", {}, `module ${c}: ${read} pixels`));
+        return element("figure", { class: faint }, canvas, element("figcaption", {}, `module ${c}`));
       });
       root("heat").replaceChildren(...maps);
     }
@@ -491,11 +492,11 @@
         ...classes.map((c) => {
           const share = confidence(odds[c]);
           const inside = state.subset.has(c);
-          const state_ = c === won ? "won" : inside ? "" : "faint";
+          const kind = c === won ? "won" : inside ? "" : "faint";
           const text = `${percent(share)}${c === won ? ", wins" : inside ? "" : ", not ticked"}`;
           return element(
             "li",
-            { class: state_ },
+            { class: kind },
             element("span", { class: "name" }, `module ${c}`),
             element("span", { class: "bar", "aria-hidden": "true" }, element("span", { style: `width: ${100 * share}%` })),
             element("span", { class: "value" }, text)
@@ -568,9 +569,16 @@
       slider.addEventListener("input", showRun);
       sliders[name] = { slider, output };
       const label = { k: "k, share of the edges that a module keeps", alpha: "α, weight of stemming" }[name];
-      return element("label", { class: "line" }, label, " ", slider, " ", output);
+      return element("label", { class: "line" }, element("span", {}, label), slider, " ", output);
     });
-    root("runs").replaceChildren(element("div", {}, ...controls), runStatus, chart);
+    const last = (measured) => measured[measured.length - 1];
+    const marks = data.marks.map(
+      (one) =>
+        `${one.name.replace("alpha", "α")} (n = ${one.trials}): ${percent(last(one.all))} of the weights, ` +
+        `${percent(last(one.accuracy), 2)} right`
+    );
+    const note = element("p", { class: "note" }, `In blue, all ten classes of ${marks.join("; ")}.`);
+    root("runs").replaceChildren(element("div", {}, ...controls), runStatus, chart, note);
 
     function showRun() {
       const now = {};
@@ -580,7 +588,6 @@
         slider.setAttribute("aria-valuetext", words[name](now[name]));
       }
       const run = data.grid.find((one) => one.k === now.k && one.alpha === now.alpha);
-      const last = (values_) => values_[values_.length - 1];
       runStatus.textContent =
         `Published recipe, ${words.k(run.k)}, ${words.alpha(run.alpha)}, ${run.all.length} epochs, n = ${run.trials}: ` +
         `two classes hold ${percent(last(run.pairs))} of the weights (mean over pairs), all ten ` +
@@ -602,19 +609,20 @@
     function showLarger() {
       const rows = data.vgg16_channels.map((one) => ({
         cells: [
-          `${one.classes} classes (n = ${one.subsets})`,
+          `${one.classes} (n = ${one.subsets})`,
           percent(one.parameters),
           signed(100 * (one.accuracy - one.parent_accuracy)),
-          `${Math.round(one.kB).toLocaleString("en")} kB`,
-          `${one.ms.toFixed(2)} ms (${one.faster.toFixed(1)} times)`,
+          `${(one.kB / 1000).toFixed(1)} MB`,
+          `${one.ms.toFixed(2)} ms`,
+          `${one.faster.toFixed(1)}×`,
         ],
         current: one.classes === state.subset.size,
       }));
-      const headers = ["subset", "parameters", "points", "size", "one image"];
+      const headers = ["classes", "kept", "points", "size", "1 image", "faster"];
       const caption =
-        "Channels cut out of CIFAR-10's VGG16. Parameters, and points against the restricted parent: means over n " +
-        "subsets, test images. Size and milliseconds: one of these networks, in ONNX Runtime on one thread; in " +
-        "brackets, how many times faster than the parent.";
+        "Channels cut out of CIFAR-10's VGG16. Kept, of the parameters, and points against the restricted parent: " +
+        "means over n subsets, test images. Size and milliseconds: one of these networks, in ONNX Runtime on one thread; faster: " +
+        "times, against the parent.";
       root("vgg16").replaceChildren(table(caption, headers, rows));
     }
 
@@ -667,8 +675,8 @@
     const names = [["this", "this run"], ["other", "other k and α"], ["ours", "ours"], ["parent", "parent"]];
     names.forEach(([kind, name], i) => {
       const at = height - bottom - 58 + 14 * i;
-      svg.append(drawn("line", { x1: width - 100, x2: width - 84, y1: at - 4, y2: at - 4, class: kind }));
-      svg.append(drawn("text", { x: width - 78, y: at }, name));
+      svg.append(drawn("line", { x1: width - 108, x2: width - 92, y1: at - 4, y2: at - 4, class: kind }));
+      svg.append(drawn("text", { x: width - 86, y: at }, name));
     });
     const middle = (left + width) / 2;
     svg.append(drawn("text", { x: middle, y: height - 5, "text-anchor": "middle" }, "weights in the union of all ten"));
