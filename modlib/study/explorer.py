@@ -58,12 +58,13 @@ class Shown:
         path = self.trial.experiment.path(store, "modules", ".safetensors")
         if path is None or not path.exists():
             raise FileNotFoundError(f"store: {store.folder} has no modules of {self.trial.experiment.name}")
+        why: ValueError | None = None
         for parent in _parents(self.trial, store):
             try:
                 return load(path, parent)
-            except ValueError:  # of another parent: the name of a parent's file does not say which trials are its own
-                continue
-        raise FileNotFoundError(f"store: {store.folder} has no parent of {self.trial.experiment.name}")
+            except ValueError as error:  # of another parent: a parent's file does not say whose it is
+                why = error
+        raise FileNotFoundError(f"store: {store.folder} has no parent of {self.trial.experiment.name}") from why
 
     def counted(self, store: Store, data: Dataset | None) -> Record:
         """Return the record of its subsets: read where it is there, else counted on the test images of `data`.
@@ -170,7 +171,7 @@ def write_all(store: Store, data: Dataset | None, folder: Path) -> None:
 def _parents(trial: Trial, store: Store) -> list[nn.Module]:
     """Return the parents in a store that are of a trial's data set, model and seed."""
     folder = store.path("parents", "", "")
-    found = []
+    found: list[nn.Module] = []
     for path in sorted(folder.glob(f"{trial.dataset}-{trial.model}-seed{trial.seed}-*")) if folder else []:
         parent = parents.fc(parents.FC[trial.model], 28 * 28)
         parent_files.load(parent, path)
@@ -216,7 +217,7 @@ def _modules(one: Shown, modules: Modules, right: list[int]) -> dict[str, Any]:
 
 def _text(values: Tensor) -> str:
     """Return the bytes of a tensor in base64: float32 little-endian, or uint8."""
-    return base64.b64encode(in_bytes(values.detach())).decode()
+    return base64.b64encode(in_bytes(values.detach()).tobytes()).decode()
 
 
 def _grid(store: Store) -> list[dict[str, Any]]:
@@ -245,7 +246,7 @@ def _curve(rows: pd.DataFrame) -> dict[str, Any]:
         "trials": int(last["seed"].nunique()),
     }
     parent = round(float(last["parent_accuracy"].mean()), 5)
-    return facts | {"parent": parent} | {name: column.tolist() for name, column in means.items()}
+    return facts | {"parent": parent} | {str(name): column.tolist() for name, column in means.items()}
 
 
 def _small_networks(store: Store) -> dict[str, Any]:
@@ -276,9 +277,10 @@ def _times(plans: dict[str, Plan], given: dict[str, Any], store: Store) -> Rows:
 
 
 def _vgg16(plan: Plan, times: Rows, store: Store) -> dict[str, Any]:
-    """Return means over a plan's subsets, and milliseconds of one image of the plan's first network and its parent."""
+    """Return means over a plan's subsets; of its first network, size and milliseconds of one image."""
     rows = pd.DataFrame([_on_test(plan, network, store) for network in plan.networks(10)])
-    means = rows[["parameters", "multiply_adds", "accuracy", "parent_accuracy"]].mean().round(5).to_dict()
+    names = ("parameters", "accuracy", "parent_accuracy")
+    means = {name: round(float(rows[name].mean()), 5) for name in names}
     row = next(r for r in times if (r["network"], r["runtime"], r["batch"]) == (plan.name, "onnxruntime", 1))
     facts = {"kB": round(row["bytes_float32"] / 1000, 1), "ms": row["ms"], "faster": row["speedup"]}
     return {"classes": plan.classes, "subsets": len(rows), **means, **facts}
