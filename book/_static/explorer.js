@@ -252,6 +252,7 @@
   }
 
   const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
+  const sureness = (share) => (share > 0.9995 ? "over 99.9%" : share < 0.0005 ? "under 0.1%" : percent(share));
   const kilobytes = (count) => `${(count / 1000).toFixed(1)} kB`;
   const signed = (points) => `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(2)}`;
   const listed = (subset) =>
@@ -435,7 +436,7 @@
     const vote = element("p", { role: "status" });
     const bars = element("ol", { class: "bars", "aria-label": "Confidence of every module" });
     const digits = EXAMPLES.map((strokes, c) =>
-      element("button", { type: "button", "aria-label": `Draw a ${c}`, onclick: () => draw(strokes) }, `${c}`)
+      element("button", { type: "button", "aria-label": `Draw the digit ${c}`, onclick: () => draw(strokes) }, `${c}`)
     );
     root("draw").replaceChildren(
       element(
@@ -493,7 +494,7 @@
           const share = confidence(odds[c]);
           const inside = state.subset.has(c);
           const kind = c === won ? "won" : inside ? "" : "faint";
-          const text = `${percent(share)}${c === won ? ", wins" : inside ? "" : ", not ticked"}`;
+          const text = `${sureness(share)}${c === won ? ", wins" : inside ? "" : ", not ticked"}`;
           return element(
             "li",
             { class: kind },
@@ -512,7 +513,7 @@
       const refused = sure < 0.5 ? " Every module says “another class”; the vote takes the least unsure." : "";
       const parent = winner(parentLogits(layers, inputs), subset);
       vote.textContent =
-        `Among ${listed(subset)} the vote says ${won}, with a confidence of ${percent(sure)}.${refused} ` +
+        `Among ${listed(subset)} the vote says ${won}, with a confidence of ${sureness(sure)}.${refused} ` +
         `The parent, restricted to them, says ${parent}.`;
     }
 
