@@ -135,7 +135,8 @@
     const grafts = 2 * (layers[layers.length - 1].out + 1) * subset.length;
     const numbers = 4 * (held + parentBytes(layers) / 4 - all + grafts);
     const where = held < all ? Math.floor(all / PACKED) : 0;
-    const differ = countEdges(modules, (l, i) => subset.some((c) => modules.masks[c][l][i] !== modules.masks[subset[0]][l][i]));
+    const first = modules.masks[subset[0]];
+    const differ = countEdges(modules, (l, i) => subset.some((c) => modules.masks[c][l][i] !== first[l][i]));
     return numbers + where + (differ ? Math.floor((subset.length * held) / PACKED) : 0);
   }
 
@@ -345,7 +346,8 @@
           "points against the parent restricted to these classes."
         : "A single class leaves nothing to vote on: tick a second one.";
       const name = listed(subset);
-      status.textContent = `${name[0].toUpperCase()}${name.slice(1)}: ${percent(share)} of the weights, ${kilobytes(size)}. ${said}`;
+      const title = name[0].toUpperCase() + name.slice(1);
+      status.textContent = `${title}: ${percent(share)} of the weights, ${kilobytes(size)}. ${said}`;
       const shown = (count) => (votes ? percent(count / images, 2) : "–");
       const rows = [
         { cells: ["parent", "100%", kilobytes(parentBytes(layers)), shown(parentRight)] },
@@ -622,8 +624,8 @@
       const headers = ["classes", "kept", "points", "size", "1 image", "faster"];
       const caption =
         "Channels cut out of CIFAR-10's VGG16. Kept, of the parameters, and points against the restricted parent: " +
-        "means over n subsets, test images. Size and milliseconds: one of these networks, in ONNX Runtime on one thread; faster: " +
-        "times, against the parent.";
+        "means over n subsets, test images. Size and milliseconds: one of these networks, in ONNX Runtime on one " +
+        "thread; faster: times, against the parent.";
       root("vgg16").replaceChildren(table(caption, headers, rows));
     }
 
