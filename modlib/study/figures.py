@@ -66,7 +66,7 @@ def first_layer_masks(mask: Tensor, shape: tuple[int, int], classes: Sequence[in
     columns = min(5, len(classes))
     rows = -(-len(classes) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.55 * rows), squeeze=False)
-    counts = mask.sum(1).reshape(-1, *shape)
+    counts = mask.sum(1).reshape(-1, *shape).numpy()
     for ax in axes.flat:
         ax.axis("off")
     for ax, c, image in zip(axes.flat, classes, counts, strict=False):
