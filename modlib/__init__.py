@@ -14,6 +14,8 @@ from modlib.cotraining import cotrain
 from modlib.examination import CheckWarning, check
 from modlib.masking import MaskSet
 from modlib.modules import Modules, load, load_subset
+from modlib.recipes import Recipe, ours, published
+from modlib.recommending import recommended
 from modlib.recomposing import Recomposed
 from modlib.reporting import Report
 
@@ -27,6 +29,7 @@ __all__ = [
     "CheckWarning",
     "MaskSet",
     "Modules",
+    "Recipe",
     "Recomposed",
     "Report",
     "check",
@@ -38,6 +41,9 @@ __all__ = [
     "load_subset",
     "masking",
     "metrics",
+    "ours",
+    "published",
+    "recommended",
     "recomposing",
     "reporting",
 ]
