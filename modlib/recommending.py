@@ -24,6 +24,8 @@ from modlib.parent import unwrapped, with_logits
 from modlib.precision import undisturbed
 from modlib.recipes import Recipe, Run
 
+VERSION = 1
+"""Raised when the same network and data get other settings."""
 EPOCHS = 10
 """Epochs that the steps are shared out among: the first is without stemming, and each looks at the others anew."""
 STEPS = 400

@@ -7,14 +7,17 @@ recurrent, and a perceptron over a table. What is chosen is chosen on held-out i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import modlib
-from modlib import cotraining, data, metrics
+from modlib import data, metrics, recommending
 from modlib.data import Data
 from modlib.masking import mean_over_pairs
 from modlib.parent import called
@@ -22,7 +25,7 @@ from modlib.precision import undisturbed
 from modlib.recipes import Recipe
 from modlib.seeds import generator
 from modlib.sources import batches
-from modlib.study.experiment import Experiment, chosen, later_versions
+from modlib.study.experiment import Experiment, chosen
 from modlib.study.records import Record, Rows, Store, key
 from modlib.zoo import datasets, parent_files, parents
 
@@ -34,27 +37,27 @@ COLUMNS = 32
 """Columns of the table: principal components of images."""
 
 
-class Rows2d(nn.Module):
-    """An LSTM that reads an image row by row: [B, 1, H, W] -> logits [B, 10]."""
+class Recurrent(nn.Module):
+    """An LSTM that reads an image row by row: [B, C, H, W] -> logits [B, 10]."""
 
-    def __init__(self, width: int, hidden: int = 48) -> None:
+    def __init__(self, channels: int, side: int, hidden: int = 48) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(width, hidden, batch_first=True)
+        self.lstm = nn.LSTM(channels * side, hidden, batch_first=True)
         self.hidden, self.out = nn.Linear(hidden, 64), nn.Linear(64, 10)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
-        states, _ = self.lstm(images[:, 0])
+        states, _ = self.lstm(images.transpose(1, 2).flatten(2))
         return self.out(self.hidden(states[:, -1]).relu())
 
 
-class Patches(nn.Module):
-    """A small vision transformer over patches: [B, 1, S, S] -> logits [B, 10] (Dosovitskiy et al. 2021, in small)."""
+class Transformer(nn.Module):
+    """A small vision transformer over 16 patches: [B, C, S, S] -> logits [B, 10] (Dosovitskiy et al. 2021)."""
 
-    def __init__(self, side: int, patch: int = 7, dim: int = 64, depth: int = 3) -> None:
+    def __init__(self, channels: int, side: int, dim: int = 48, depth: int = 3) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(1, dim, patch, patch)
-        self.positions = nn.Parameter(0.02 * torch.randn(1, (side // patch) ** 2, dim))
+        self.patches = nn.Conv2d(channels, dim, side // 4, side // 4)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 16, dim))
         layer = nn.TransformerEncoderLayer(dim, 4, 2 * dim, 0.0, nn.functional.gelu, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
         self.norm, self.out = nn.LayerNorm(dim), nn.Linear(dim, 10)
@@ -65,44 +68,51 @@ class Patches(nn.Module):
         return self.out(self.norm(self.layers(tokens)).mean(1))
 
 
-def strided(normalised: bool) -> nn.Sequential:
-    """Return three 3 × 3 convolutions of stride 2 and a linear layer: [B, 3, 32, 32] -> logits [B, 10]."""
+def strided(channels: int, side: int, normalised: bool = False) -> nn.Sequential:
+    """Return three 3 × 3 convolutions of stride 2 and a linear layer: [B, channels, side, side] -> logits [B, 10]."""
     layers: list[nn.Module] = []
-    for before, after in ((3, 16), (16, 32), (32, 64)):
+    for before, after in ((channels, 16), (16, 32), (32, 64)):
         layers.append(nn.Conv2d(before, after, 3, 2, 1, bias=not normalised))
         layers += [nn.BatchNorm2d(after), nn.ReLU()] if normalised else [nn.ReLU()]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, 10))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * (-(-side // 8)) ** 2, 10))
 
 
-def perceptron() -> nn.Sequential:
-    """Return a perceptron over a table: [B, `COLUMNS`] -> logits [B, 10]."""
-    return nn.Sequential(nn.Linear(COLUMNS, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+def residual(channels: int, _: int) -> nn.Sequential:
+    """Return a convolution of stride 2 and three blocks of a wide residual network: [B, channels, H, W] -> [B, 10]."""
+    shapes = ((16, 16, 1), (16, 32, 2), (32, 64, 2))
+    blocks = [parents.WideBlock(before, after, stride, 0.0) for before, after, stride in shapes]
+    last = [nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
+    return nn.Sequential(nn.Conv2d(channels, 16, 3, 2, 1, bias=False), *blocks, *last)
+
+
+def perceptron(columns: int) -> nn.Sequential:
+    """Return a perceptron over a table: [B, columns] -> logits [B, 10]."""
+    return nn.Sequential(nn.Linear(columns, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of parent: in words, its data, the network, the epochs and the largest rate of its training."""
+    """A kind of parent: in words, its data, the network for a shape of inputs, epochs and largest rate of training.
+
+    `table`: whether it reads principal components of the images, as floats, instead of pixels.
+    """
 
     words: str
     dataset: str
-    build: Callable[[Data], nn.Module]
+    build: Callable[..., nn.Module]
     epochs: int
     lr: float = 3e-3
     table: bool = False
 
 
-def _side(data: Data) -> int:
-    return int(data.part("train").batch(torch.tensor([0])).inputs.shape[-1])
-
-
 KINDS = {
-    "fc": Kind("fully connected", "mnist", lambda data: parents.fc(1, _side(data) ** 2), 6),
-    "cnn": Kind("convolutions", "cifar10", lambda _: strided(False), 8),
-    "cnn_bn": Kind("convolutions, batch norm", "cifar10", lambda _: strided(True), 8),
-    "resnet": Kind("residual", "svhn_10k", lambda _: parents.wide_resnet(10, 1), 8, 1e-2),
-    "vit": Kind("transformer", "fashion_mnist", lambda data: Patches(_side(data)), 4),
-    "lstm": Kind("LSTM", "fashion_mnist", lambda data: Rows2d(_side(data)), 4),
-    "mlp": Kind("perceptron, table", "fashion_mnist", lambda _: perceptron(), 6, table=True),
+    "fc": Kind("fully connected", "mnist", lambda channels, side: parents.fc(1, channels * side * side), 6),
+    "cnn": Kind("convolutions", "cifar10", strided, 8),
+    "cnn_bn": Kind("convolutions, batch norm", "cifar10", partial(strided, normalised=True), 8),
+    "resnet": Kind("residual", "svhn_10k", residual, 12, 1e-2),
+    "vit": Kind("transformer", "fashion_mnist", Transformer, 4),
+    "lstm": Kind("LSTM", "fashion_mnist", Recurrent, 4),
+    "mlp": Kind("perceptron on a table", "fashion_mnist", perceptron, 6, table=True),
 }
 """By name."""
 
@@ -133,7 +143,7 @@ def trained(name: str, given: Data, seed: int, epochs: int, store: Store) -> nn.
     facts = {"kind": name, "data": given.name, "seed": seed, "epochs": epochs, "lr": kind.lr, "version": VERSION}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parent = kind.build(given)
+        parent = kind.build(*given.part("train").batch(torch.tensor([0])).inputs.shape[1:3])
     path = store.path("parents", f"{kind.dataset}-{name}-seed{seed}-{key(facts)}", ".safetensors")
     if path is not None and parent_files.load(parent, path):
         return parent.eval()
@@ -158,67 +168,71 @@ def trained(name: str, given: Data, seed: int, epochs: int, store: Store) -> nn.
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked: how far the vote of a parent's modules is behind it, under a recipe.
+    """What is asked: how far the vote of a parent's modules is behind it, with recommended settings or changed ones.
 
-    `kind`: of the parent, one of `KINDS`; `parent_seed` and `epochs` (0: the kind's) of its training; `dataset` or "",
-    see `load`. `split`: where it is measured; `images`: how many of it at most. `seed`: of the decomposition.
+    `kind`: of the parent, one of `KINDS`. `changes`: of the recommended settings. `seed`: of the decomposition.
+    `split`: where it is measured; `images`: how many of it at most. `dataset`: whose images, or "" for the kind's;
+    `epochs`: of the parent's training, or 0 for the kind's.
     """
 
     kind: str
-    recipe: Recipe
+    changes: Mapping[str, Any]
     seed: int
     split: str
     images: int
-    parent_seed: int = 0
-    epochs: int = 0
     dataset: str = ""
+    epochs: int = 0
 
     @property
     def experiment(self) -> Experiment:
-        """Return it as an experiment: its record."""
-        own = {name: value for name, value in vars(self).items() if name != "recipe"}
-        versions = {"version": VERSION} | later_versions(cotraining=cotraining.VERSION)
-        return Experiment(
-            "recommended",
-            f"{self.kind}-{self.split}-seed{self.seed}",
-            {**own, "recipe": chosen(self.recipe), **versions},
-        )
-
-    def parent(self, given: Data, store: Store) -> nn.Module:
-        """Return its parent."""
-        return trained(self.kind, given, self.parent_seed, self.epochs or KINDS[self.kind].epochs, store)
+        """Return it as an experiment: its record. The settings that were recommended are in its row."""
+        versions = {"version": VERSION, "recommending_version": recommending.VERSION}
+        facts = {**vars(self), "changes": dict(self.changes), **versions}
+        return Experiment("recommended", f"{self.kind}-{self.split}-seed{self.seed}", facts)
 
     def run(self, given: Data, store: Store) -> Record:
         """Return its record: one row."""
         return self.experiment.run(store, lambda: self._rows(given, store), data_sha256=given.sha256())
 
     def _rows(self, given: Data, store: Store) -> Rows:
-        parent = self.parent(given, store)
+        parent = trained(self.kind, given, 0, self.epochs or KINDS[self.kind].epochs, store)
         began = time.process_time()
-        modules = modlib.cotrain(parent, given, seed=self.seed, recipe=self.recipe, device="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an LSTM's weights stay whole; a vote far behind is a result of the page
+            modules = modlib.cotrain(parent, given, seed=self.seed, device="cpu", **self.changes)
         seconds = time.process_time() - began
         logits, odds, labels = _answers(modules, given, self.split, self.images)
-        pairs = modules.masks.remaining_of_pairs()
-        own = pairs.diagonal().mean()
-        right = {"parent": logits, "vote": odds}
         accuracy = {
-            name: metrics.recomposed_accuracy(values, labels, modules.classes) for name, values in right.items()
+            name: metrics.recomposed_accuracy(values, labels, modules.classes)
+            for name, values in (("parent", logits), ("vote", odds))
         }
         return [
             {
                 "kind": self.kind,
+                "data": given.name,
                 "seed": self.seed,
                 "split": self.split,
                 "images": len(labels),
                 **accuracy,
                 "gap": accuracy["parent"] - accuracy["vote"],
-                "module": float(own),
-                "pairs": mean_over_pairs(pairs),
-                "all": modules.remaining(),
-                "jaccard": modules.masks.mean_jaccard(),
+                **_sizes(modules),
                 "seconds": seconds,
+                "recipe": chosen(Recipe(**modules.metadata["recipe"])),
             }
         ]
+
+
+def _sizes(modules: modlib.Modules) -> dict[str, float]:
+    """Return shares of the maskable weights, those of all weights, and how alike masks are."""
+    pairs, weights = modules.masks.remaining_of_pairs(), sum(p.numel() for p in modules.parent.parameters())
+    return {
+        "weights": weights,
+        "masked": sum(mask[0].numel() for mask in modules.masks.masks.values()) / weights,
+        "module": float(pairs.diagonal().mean()),
+        "pairs": mean_over_pairs(pairs),
+        "all": modules.remaining(),
+        "jaccard": modules.masks.mean_jaccard(),
+    }
 
 
 @undisturbed()

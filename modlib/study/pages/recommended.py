@@ -1,0 +1,213 @@
+"""Settings that work: the recommended call on parents of different kinds, and how each of its constants was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from modlib.data import Data
+from modlib.study import figures, records, tables
+from modlib.study.columns import named
+from modlib.study.experiment import Experiment
+from modlib.study.records import Record, Store
+from modlib.study.six_parents import KINDS, Asked, load
+
+CLOSE = 0.03
+"""A vote no further behind its parent than this is within reach of it."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Settings that were tried instead of the recommended ones: a name, what is changed, and of which parents.
+
+    `kinds`: default, all of the page's.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    kinds: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The parameters of the page that its results depend on; the notebook says what each is."""
+
+    kinds: Sequence[str]
+    dataset: str
+    parent_epochs: int
+    changes: Mapping[str, Any]
+    seeds: Sequence[int]
+    candidates: Sequence[Mapping[str, Any]]
+    images: int
+    held_out_images: int
+
+    def test(self) -> list[Asked]:
+        """Return what is asked of the recommended settings on test images."""
+        return [self._asked(kind, {}, seed, "test", self.images) for kind in self.kinds for seed in self.seeds]
+
+    def held_out(self) -> dict[str, list[Asked]]:
+        """Return what is asked on held-out images, by the name of the settings: the recommended ones first."""
+        tried = [Candidate("recommended", {}), *named("candidates", self.candidates, Candidate)]
+        return {
+            one.name: [
+                self._asked(kind, one.changes, self.seeds[0], "held_out", self.held_out_images)
+                for kind in one.kinds or self.kinds
+            ]
+            for one in tried
+        }
+
+    def _asked(self, kind: str, changes: Mapping[str, Any], seed: int, split: str, images: int) -> Asked:
+        return Asked(kind, {**self.changes, **changes}, seed, split, images, self.dataset, self.parent_epochs)
+
+
+def experiments(**parameters: Any) -> list[Experiment]:
+    """Return the experiments that the page reads, from its parameters."""
+    page = Page(**{name: parameters[name] for name in Page.__dataclass_fields__})
+    return [one.experiment for part in (page.test(), *page.held_out().values()) for one in part]
+
+
+@dataclass(frozen=True)
+class Done:
+    """The records of the recommended settings on test images, and of all settings on held-out ones, by name."""
+
+    test: list[Record]
+    held_out: dict[str, list[Record]]
+
+    @property
+    def all(self) -> list[Record]:
+        """All records, those of the test images first."""
+        return [*self.test, *(record for part in self.held_out.values() for record in part)]
+
+    @property
+    def gaps(self) -> pd.DataFrame:
+        """The rows on test images."""
+        return records.frame(self.test)
+
+
+def run(page: Page, store: Store) -> Done:
+    """Return the records of the page."""
+    loaded: dict[str, Data] = {}
+
+    def done(asked: Asked) -> Record:
+        if asked.kind not in loaded:
+            loaded.clear()  # one data set at a time is enough
+            loaded[asked.kind] = load(asked.kind, asked.dataset)
+        return asked.run(loaded[asked.kind], store)
+
+    held_out: dict[str, list[Record]] = {name: [] for name in page.held_out()}
+    test = []
+    for kind in page.kinds:
+        for name, part in page.held_out().items():
+            held_out[name] += [done(one) for one in part if one.kind == kind]
+        test += [done(one) for one in page.test() if one.kind == kind]
+    return Done(test, held_out)
+
+
+def answer(done: Done) -> Markdown:
+    """Return how many parents the vote comes close to, and how far the others are away."""
+    means, trials = done.gaps.groupby("kind", sort=False)["gap"].mean(), done.gaps["seed"].nunique()
+    close, far = means[means <= CLOSE], means[means > CLOSE]
+    rest = ""
+    if len(far):
+        each = ", ".join(f"{KINDS[kind].words} {100 * gap:.1f}" for kind, gap in far.items())
+        rest = f" Further behind: {each} points."
+    return Markdown(
+        f"**Answer.** On {len(close)} of {len(means)} parents the vote of all ten modules is within "
+        f"{100 * CLOSE:.0f} points of the parent, {100 * means.mean():.1f} points behind on average and "
+        f"{100 * means.max():.1f} at most (test images, n = {trials} decompositions of each parent).{rest} "
+        f"The modules of a pair keep {_span(done.gaps, 'pairs')} of the maskable weights, all ten "
+        f"{_span(done.gaps, 'all')}; one decomposition takes {done.gaps['seconds'].min():.0f} to "
+        f"{done.gaps['seconds'].max():.0f} seconds of one processor core."
+    )
+
+
+def _span(rows: pd.DataFrame, column: str) -> str:
+    means = rows.groupby("kind")[column].mean()
+    return f"{100 * means.min():.0f} to {100 * means.max():.0f}%"
+
+
+def draw(done: Done) -> Figure:
+    """Draw how far the vote is behind each parent: a point for each decomposition, dashed where it is close."""
+    rows = done.gaps
+    kinds = list(rows["kind"].unique())
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 0.8 + 0.36 * len(kinds)))
+    ax.axvline(100 * CLOSE, color="black", linestyle="--", linewidth=1)
+    ax.axvline(0, color="grey", linewidth=1)
+    ax.plot(
+        100 * rows["gap"], rows["kind"].map(kinds.index), "o", color=figures.COLOURS["ours, with vote loss"], alpha=0.7
+    )
+    ax.set_yticks(range(len(kinds)), [KINDS[kind].words for kind in kinds])
+    ax.invert_yaxis()
+    ax.set_xlabel("points behind the parent (test images)")
+    return figure
+
+
+def test_table(done: Done) -> Markdown:
+    """Return parent, vote, gap, sizes and seconds for each parent."""
+    shown = []
+    for kind, part in tables.groups(done.gaps, "kind", sort=False):
+        shown.append(
+            {
+                "parent": KINDS[kind].words,
+                "data": part["data"].iloc[0],
+                "weights": f"{part['weights'].iloc[0] / 1000:.0f}k",
+                "masked": tables.percent(part["masked"].iloc[0], 0),
+                "parent right": tables.percent(part["parent"].mean()),
+                "vote right": tables.percent(part["vote"].mean()),
+                "points behind": records.mean_and_spread(part["gap"]),
+                "kept: one / pair / all": " / ".join(f"{100 * part[c].mean():.0f}" for c in ("module", "pairs", "all")),
+                "seconds": f"{part['seconds'].mean():.0f}",
+            }
+        )
+    caption = (
+        f"The recommended call on test images, mean ± standard deviation over {done.gaps['seed'].nunique()} seeds of "
+        "the decomposition. *Masked*: share of a parent's weights that masks choose among; *kept*: shares of these, in "
+        "%; *seconds* of a processor's time, one thread."
+    )
+    return tables.table(pd.DataFrame(shown), caption, "tab-recommended")
+
+
+def candidate_table(done: Done) -> Markdown:
+    """Return the gap on held-out images of every setting tried, a column for each parent."""
+    kinds = list(done.gaps["kind"].unique())
+    shown = []
+    for name, part in done.held_out.items():
+        rows = records.frame(part).set_index("kind")
+        cells = {
+            KINDS[kind].words: f"{100 * rows['gap'][kind]:.1f} ({100 * rows['all'][kind]:.0f}%)"
+            if kind in rows.index
+            else ""
+            for kind in kinds
+        }
+        shown.append({"settings": name, **cells})
+    images = min(row["images"] for record in done.all for row in record.rows if row["split"] == "held_out")
+    caption = (
+        f"Points behind the parent on {images:,} held-out images, and the share of maskable weights that all ten modules "
+        "keep; one seed. Each row changes one thing of the recommended settings; an empty cell is that row's own "
+        "setting already, or was not tried."
+    )
+    return tables.table(pd.DataFrame(shown), caption, "tab-recommended-candidates")
+
+
+def settings_table(done: Done) -> Markdown:
+    """Return the settings that were recommended, a column for each set of them."""
+    found: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for record in done.test:
+        row = record.rows[0]
+        of = found.setdefault(repr(row["recipe"]), (row["recipe"], []))[1]
+        if KINDS[row["kind"]].words not in of:
+            of.append(KINDS[row["kind"]].words)
+    names = sorted({name for recipe, _ in found.values() for name in recipe})
+    shown = [
+        {"setting": f"`{name}`"} | {", ".join(kinds): str(recipe.get(name, "")) for recipe, kinds in found.values()}
+        for name in names
+    ]
+    return tables.table(
+        pd.DataFrame(shown), "What is recommended; the rest is as in `Recipe`.", "tab-recommended-settings"
+    )
