@@ -18,7 +18,7 @@ from modlib import checks, masking
 from modlib.data import Data, check_data
 from modlib.engines import make_engine
 from modlib.engines.sharding import Shard
-from modlib.engines.start import epoch_order, resolve_device
+from modlib.engines.start import NORMALISATIONS, epoch_order, resolve_device
 from modlib.engines.vectorised import fully_connected_layers
 from modlib.parent import unwrapped, with_logits
 from modlib.precision import undisturbed
@@ -28,8 +28,10 @@ VERSION = 1
 """Raised when the same network and data get other settings."""
 EPOCHS = 10
 """Epochs that the steps are shared out among: the first is without stemming, and each looks at the others anew."""
-STEPS = 400
+STEPS = 200
 """Steps of a module where no time is given."""
+STEPS_NORMALISED = 400
+"""The same with batch normalisation, whose statistics have to follow the masks."""
 STEPS_FULLY_CONNECTED = 3000
 """The same where all modules take a step at once, which costs little."""
 BATCH = 64
@@ -50,8 +52,10 @@ def recommended(
     """Return settings for any network, with `changes`: what `modlib.cotrain` takes where it is given none.
 
     Scores start in the order of the weights' magnitude, grafting layers from the parent's own logits, and the vote is
-    trained. By what the network is: fully connected parents keep a tenth of the edges of every layer; others three
-    tenths of all edges, shared out by the weights (`allocation="lamp"`), and are pulled together less.
+    trained. By what the network is: fully connected parents (linear layers and ReLU, nothing else) keep a tenth of the
+    edges of every layer, pulled together by stemming. Others keep three tenths of all edges, shared out by the weights
+    (`allocation="lamp"`); their masks hardly part, and nothing pulls them. With layers that keep running statistics,
+    such as batch normalisation, steps are smaller, and twice as many.
 
     `minutes`: how long it may take on `device`, by the time of a few steps; default, a fixed number of steps, and the
     same recipe on every machine. `policy`, `logits`: as in `cotrain`. Raises ValueError for `minutes` that are not
@@ -65,41 +69,32 @@ def recommended(
         checks.positive("minutes", minutes)
     network = unwrapped(parent if logits is None else with_logits(parent, logits))
     masking.maskable_parameters(network, policy)
-    flat = fully_connected_layers(network) is not None
-    recipe = replace(_fully_connected() if flat else _any_other(), **changes)
-    steps = STEPS_FULLY_CONNECTED if flat else STEPS
+    plain, steps = _chosen(network)
+    recipe = replace(plain, **changes)
     if minutes is not None:
         steps = max(1, int(60 * minutes / _seconds_of_a_step(network, data, recipe, policy, device)))
     return replace(recipe, **_shared_out(steps, len(data.train_labels), recipe.batch_size) | changes)
 
 
-def _fully_connected() -> Recipe:
-    return Recipe(
+def _chosen(network: nn.Module) -> tuple[Recipe, int]:
+    """Return settings for a network, and how many steps; `epochs` follow from these and the data."""
+    common = Recipe(
         k=0.1,
         alpha=4.0,
         epochs=EPOCHS,
         vote=0.9,
         init="magnitude",
         batch_size=BATCH,
-        lr=0.1,
+        lr=0.03,
         schedule="cosine",
         grafting_init="own_logit",
     )
-
-
-def _any_other() -> Recipe:
-    return Recipe(
-        k=0.3,
-        alpha=0.0,
-        epochs=EPOCHS,
-        vote=0.9,
-        init="magnitude",
-        batch_size=BATCH,
-        lr=0.3,
-        schedule="cosine",
-        grafting_init="own_logit",
-        allocation="lamp",
-    )
+    if fully_connected_layers(network) is not None:
+        return common, STEPS_FULLY_CONNECTED
+    other = replace(common, k=0.3, alpha=0.0, allocation="lamp")
+    if any(isinstance(layer, NORMALISATIONS) for layer in network.modules()):
+        return replace(other, lr=0.01), STEPS_NORMALISED
+    return other, STEPS
 
 
 def _shared_out(steps: int, images: int, batch: int) -> dict[str, int | None]:

@@ -79,9 +79,9 @@ def strided(channels: int, side: int, normalised: bool = False) -> nn.Sequential
 
 def residual(channels: int, _: int) -> nn.Sequential:
     """Return a convolution of stride 2 and three blocks of a wide residual network: [B, channels, H, W] -> [B, 10]."""
-    shapes = ((16, 16, 1), (16, 32, 2), (32, 64, 2))
+    shapes = ((16, 16, 2), (16, 32, 2), (32, 32, 1))
     blocks = [parents.WideBlock(before, after, stride, 0.0) for before, after, stride in shapes]
-    last = [nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
+    last = [nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)]
     return nn.Sequential(nn.Conv2d(channels, 16, 3, 2, 1, bias=False), *blocks, *last)
 
 
@@ -171,14 +171,14 @@ class Asked:
     """What is asked: how far the vote of a parent's modules is behind it, with recommended settings or changed ones.
 
     `kind`: of the parent, one of `KINDS`. `changes`: of the recommended settings. `seed`: of the decomposition.
-    `split`: where it is measured; `images`: how many of it at most. `dataset`: whose images, or "" for the kind's;
+    `splits`: where it is measured; `images`: how many of each at most. `dataset`: whose images, or "" for the kind's;
     `epochs`: of the parent's training, or 0 for the kind's.
     """
 
     kind: str
     changes: Mapping[str, Any]
     seed: int
-    split: str
+    splits: tuple[str, ...]
     images: int
     dataset: str = ""
     epochs: int = 0
@@ -188,10 +188,10 @@ class Asked:
         """Return it as an experiment: its record. The settings that were recommended are in its row."""
         versions = {"version": VERSION, "recommending_version": recommending.VERSION}
         facts = {**vars(self), "changes": dict(self.changes), **versions}
-        return Experiment("recommended", f"{self.kind}-{self.split}-seed{self.seed}", facts)
+        return Experiment("recommended", f"{self.kind}-{'-'.join(self.splits)}-seed{self.seed}", facts)
 
     def run(self, given: Data, store: Store) -> Record:
-        """Return its record: one row."""
+        """Return its record: a row for each split."""
         return self.experiment.run(store, lambda: self._rows(given, store), data_sha256=given.sha256())
 
     def _rows(self, given: Data, store: Store) -> Rows:
@@ -201,25 +201,15 @@ class Asked:
             warnings.simplefilter("ignore")  # an LSTM's weights stay whole; a vote far behind is a result of the page
             modules = modlib.cotrain(parent, given, seed=self.seed, device="cpu", **self.changes)
         seconds = time.process_time() - began
-        logits, odds, labels = _answers(modules, given, self.split, self.images)
-        accuracy = {
-            name: metrics.recomposed_accuracy(values, labels, modules.classes)
-            for name, values in (("parent", logits), ("vote", odds))
+        common = {
+            "kind": self.kind,
+            "data": given.name,
+            "seed": self.seed,
+            **_sizes(modules),
+            "seconds": seconds,
+            "recipe": chosen(Recipe(**modules.metadata["recipe"])),
         }
-        return [
-            {
-                "kind": self.kind,
-                "data": given.name,
-                "seed": self.seed,
-                "split": self.split,
-                "images": len(labels),
-                **accuracy,
-                "gap": accuracy["parent"] - accuracy["vote"],
-                **_sizes(modules),
-                "seconds": seconds,
-                "recipe": chosen(Recipe(**modules.metadata["recipe"])),
-            }
-        ]
+        return [common | {"split": split, **_accuracies(modules, given, split, self.images)} for split in self.splits]
 
 
 def _sizes(modules: modlib.Modules) -> dict[str, float]:
@@ -237,10 +227,13 @@ def _sizes(modules: modlib.Modules) -> dict[str, float]:
 
 @undisturbed()
 @torch.no_grad()
-def _answers(modules: modlib.Modules, given: Data, split: str, images: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the parent's logits and the modules' log-odds, [n, N] each, and the labels [n]."""
+def _accuracies(modules: modlib.Modules, given: Data, split: str, images: int) -> dict[str, float]:
+    """Return how many images of a split are asked about, and what share of them parent and vote are right on."""
     source = given.part(split)
     rows = torch.arange(min(images, len(source.labels)))
     found = [(called(modules.parent, b.inputs), modules.log_odds(b.inputs)) for b in batches(source, rows, 500)]
-    logits, odds = (torch.cat(part) for part in zip(*found, strict=True))
-    return logits, odds, source.labels[rows]
+    parent, vote = (
+        metrics.recomposed_accuracy(torch.cat(part), source.labels[rows], modules.classes)
+        for part in zip(*found, strict=True)
+    )
+    return {"images": len(rows), "parent": parent, "vote": vote, "gap": parent - vote}

@@ -11,7 +11,6 @@ import pandas as pd
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from modlib.data import Data
 from modlib.study import figures, records, tables
 from modlib.study.columns import named
 from modlib.study.experiment import Experiment
@@ -45,68 +44,64 @@ class Page:
     seeds: Sequence[int]
     candidates: Sequence[Mapping[str, Any]]
     images: int
-    held_out_images: int
 
-    def test(self) -> list[Asked]:
-        """Return what is asked of the recommended settings on test images."""
-        return [self._asked(kind, {}, seed, "test", self.images) for kind in self.kinds for seed in self.seeds]
+    def recommended(self) -> list[Asked]:
+        """Return what is asked of the recommended settings; of the first seed, on held-out images too."""
+        return [
+            self._asked(kind, {}, seed, ("held_out", "test") if seed == self.seeds[0] else ("test",))
+            for kind in self.kinds
+            for seed in self.seeds
+        ]
 
-    def held_out(self) -> dict[str, list[Asked]]:
-        """Return what is asked on held-out images, by the name of the settings: the recommended ones first."""
-        tried = [Candidate("recommended", {}), *named("candidates", self.candidates, Candidate)]
+    def tried(self) -> dict[str, list[Asked]]:
+        """Return what is asked of other settings, on held-out images, by the name of the settings."""
         return {
             one.name: [
-                self._asked(kind, one.changes, self.seeds[0], "held_out", self.held_out_images)
-                for kind in one.kinds or self.kinds
+                self._asked(kind, one.changes, self.seeds[0], ("held_out",))
+                for kind in self.kinds
+                if kind in (one.kinds or self.kinds)
             ]
-            for one in tried
+            for one in named("candidates", self.candidates, Candidate)
         }
 
-    def _asked(self, kind: str, changes: Mapping[str, Any], seed: int, split: str, images: int) -> Asked:
-        return Asked(kind, {**self.changes, **changes}, seed, split, images, self.dataset, self.parent_epochs)
+    def _asked(self, kind: str, changes: Mapping[str, Any], seed: int, splits: tuple[str, ...]) -> Asked:
+        return Asked(kind, {**self.changes, **changes}, seed, splits, self.images, self.dataset, self.parent_epochs)
 
 
 def experiments(**parameters: Any) -> list[Experiment]:
     """Return the experiments that the page reads, from its parameters."""
     page = Page(**{name: parameters[name] for name in Page.__dataclass_fields__})
-    return [one.experiment for part in (page.test(), *page.held_out().values()) for one in part]
+    return [one.experiment for part in (page.recommended(), *page.tried().values()) for one in part]
 
 
 @dataclass(frozen=True)
 class Done:
-    """The records of the recommended settings on test images, and of all settings on held-out ones, by name."""
+    """The records of the recommended settings, and of those that were tried instead, by name."""
 
-    test: list[Record]
-    held_out: dict[str, list[Record]]
+    recommended: list[Record]
+    tried: dict[str, list[Record]]
 
     @property
     def all(self) -> list[Record]:
-        """All records, those of the test images first."""
-        return [*self.test, *(record for part in self.held_out.values() for record in part)]
+        """All records, those of the recommended settings first."""
+        return [*self.recommended, *(record for part in self.tried.values() for record in part)]
 
     @property
     def gaps(self) -> pd.DataFrame:
-        """The rows on test images."""
-        return records.frame(self.test)
+        """The rows of the recommended settings on test images."""
+        return records.frame(self.recommended).query("split == 'test'")
 
 
 def run(page: Page, store: Store) -> Done:
-    """Return the records of the page."""
-    loaded: dict[str, Data] = {}
-
-    def done(asked: Asked) -> Record:
-        if asked.kind not in loaded:
-            loaded.clear()  # one data set at a time is enough
-            loaded[asked.kind] = load(asked.kind, asked.dataset)
-        return asked.run(loaded[asked.kind], store)
-
-    held_out: dict[str, list[Record]] = {name: [] for name in page.held_out()}
-    test = []
+    """Return the records of the page, one parent after another."""
+    recommended: list[Record] = []
+    tried: dict[str, list[Record]] = {name: [] for name in page.tried()}
     for kind in page.kinds:
-        for name, part in page.held_out().items():
-            held_out[name] += [done(one) for one in part if one.kind == kind]
-        test += [done(one) for one in page.test() if one.kind == kind]
-    return Done(test, held_out)
+        given = load(kind, page.dataset)
+        recommended += [one.run(given, store) for one in page.recommended() if one.kind == kind]
+        for name, part in page.tried().items():
+            tried[name] += [one.run(given, store) for one in part if one.kind == kind]
+    return Done(recommended, tried)
 
 
 def answer(done: Done) -> Markdown:
@@ -148,7 +143,7 @@ def draw(done: Done) -> Figure:
     return figure
 
 
-def test_table(done: Done) -> Markdown:
+def result_table(done: Done) -> Markdown:
     """Return parent, vote, gap, sizes and seconds for each parent."""
     shown = []
     for kind, part in tables.groups(done.gaps, "kind", sort=False):
@@ -177,20 +172,16 @@ def candidate_table(done: Done) -> Markdown:
     """Return the gap on held-out images of every setting tried, a column for each parent."""
     kinds = list(done.gaps["kind"].unique())
     shown = []
-    for name, part in done.held_out.items():
-        rows = records.frame(part).set_index("kind")
-        cells = {
-            KINDS[kind].words: f"{100 * rows['gap'][kind]:.1f} ({100 * rows['all'][kind]:.0f}%)"
-            if kind in rows.index
-            else ""
-            for kind in kinds
-        }
+    for name, part in {"recommended": done.recommended, **done.tried}.items():
+        rows = records.frame(part).query("split == 'held_out'").set_index("kind")
+        gap, kept = (100 * rows[column].reindex(kinds) for column in ("gap", "all"))
+        cells = {KINDS[c].words: f"{gap[c]:.1f} ({kept[c]:.0f}%)" if c in rows.index else "" for c in kinds}
         shown.append({"settings": name, **cells})
-    images = min(row["images"] for record in done.all for row in record.rows if row["split"] == "held_out")
+    images = rows["images"].min()
     caption = (
-        f"Points behind the parent on {images:,} held-out images, and the share of maskable weights that all ten modules "
-        "keep; one seed. Each row changes one thing of the recommended settings; an empty cell is that row's own "
-        "setting already, or was not tried."
+        f"Points behind the parent on {images:,} held-out images, and the share of maskable weights that all ten "
+        "modules keep; one seed. Each row changes one thing of the recommended settings; an empty cell is what "
+        "is recommended already, or was not tried."
     )
     return tables.table(pd.DataFrame(shown), caption, "tab-recommended-candidates")
 
@@ -198,7 +189,7 @@ def candidate_table(done: Done) -> Markdown:
 def settings_table(done: Done) -> Markdown:
     """Return the settings that were recommended, a column for each set of them."""
     found: dict[str, tuple[dict[str, Any], list[str]]] = {}
-    for record in done.test:
+    for record in done.recommended:
         row = record.rows[0]
         of = found.setdefault(repr(row["recipe"]), (row["recipe"], []))[1]
         if KINDS[row["kind"]].words not in of:
