@@ -53,7 +53,7 @@ def recommended(
 
     Scores start in the order of the weights' magnitude, grafting layers from the parent's own logits, and the vote is
     trained. By what the network is: fully connected parents (linear layers and ReLU, nothing else) keep a tenth of the
-    edges of every layer, pulled together by stemming. Others keep three tenths of all edges, shared out by the weights
+    edges of every layer, pulled together by stemming. Others keep four tenths of all edges, shared out by the weights
     (`allocation="lamp"`); their masks hardly part, and nothing pulls them. With layers that keep running statistics,
     such as batch normalisation, steps are smaller, and twice as many.
 
@@ -91,7 +91,7 @@ def _chosen(network: nn.Module) -> tuple[Recipe, int]:
     )
     if fully_connected_layers(network) is not None:
         return common, STEPS_FULLY_CONNECTED
-    other = replace(common, k=0.3, alpha=0.0, allocation="lamp")
+    other = replace(common, k=0.4, alpha=0.0, allocation="lamp")
     if any(isinstance(layer, NORMALISATIONS) for layer in network.modules()):
         return replace(other, lr=0.01), STEPS_NORMALISED
     return other, STEPS

@@ -199,7 +199,8 @@ class Asked:
         began = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an LSTM's weights stay whole; a vote far behind is a result of the page
-            modules = modlib.cotrain(parent, given, seed=self.seed, device="cpu", **self.changes)
+            recipe = modlib.recommended(parent, given, **self.changes)
+            modules = modlib.cotrain(parent, given, seed=self.seed, recipe=recipe, device="cpu")
         seconds = time.process_time() - began
         common = {
             "kind": self.kind,
