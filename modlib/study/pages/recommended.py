@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -30,7 +30,7 @@ class Candidate:
 
     name: str
     changes: dict[str, Any]
-    kinds: list[str] = field(default_factory=list)
+    kinds: list[str] | None = None
 
 
 @dataclass(frozen=True)
