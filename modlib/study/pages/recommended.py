@@ -110,7 +110,7 @@ def answer(done: Done) -> Markdown:
     close, far = means[means <= CLOSE], means[means > CLOSE]
     rest = ""
     if len(far):
-        each = ", ".join(f"{KINDS[kind].words} {100 * gap:.1f}" for kind, gap in far.items())
+        each = ", ".join(f"{KINDS[str(kind)].words} {100 * gap:.1f}" for kind, gap in far.items())
         rest = f" Further behind: {each} points."
     return Markdown(
         f"**Answer.** On {len(close)} of {len(means)} parents the vote of all ten modules is within "
