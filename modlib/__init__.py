@@ -15,6 +15,8 @@ from modlib.examination import CheckWarning, check
 from modlib.masking import MaskSet
 from modlib.merging import Merged, merge
 from modlib.modules import Modules, load, load_subset
+from modlib.recipes import Recipe, ours, published
+from modlib.recommending import recommended
 from modlib.recomposing import Recomposed
 from modlib.reporting import Report
 
@@ -29,6 +31,7 @@ __all__ = [
     "MaskSet",
     "Merged",
     "Modules",
+    "Recipe",
     "Recomposed",
     "Report",
     "check",
@@ -41,6 +44,9 @@ __all__ = [
     "masking",
     "merge",
     "metrics",
+    "ours",
+    "published",
+    "recommended",
     "recomposing",
     "reporting",
 ]

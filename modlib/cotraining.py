@@ -9,7 +9,6 @@ The objective is `modlib.objective`, what a recipe holds `modlib.recipes`, how s
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,15 +24,27 @@ from modlib.data import Data, check_data
 from modlib.engines import Engine, checkpoints, engine_class, make_engine
 from modlib.engines.sharding import Shard
 from modlib.engines.start import epoch_order as epoch_order
+from modlib.engines.start import resolve_device as resolve_device
 from modlib.labels import numbered
 from modlib.modules import Modules
 from modlib.parent import flat, parent_hash, picked, with_logits
 from modlib.parent_checks import SPARE, check_parent, unmasked_lines
 from modlib.precision import undisturbed
 from modlib.recipes import FREE, RECIPES, Recipe, Run, ours, published
+from modlib.recommending import recommended
 
 VERSION = 1
 """Version of the algorithm: raised when the same recipe and seed give other results (a golden test watches)."""
+
+
+class _LeftOut:
+    """Stands for a setting that a call does not give."""
+
+    def __repr__(self) -> str:
+        return "left out"
+
+
+LEFT_OUT: Any = _LeftOut()
 
 Callback = Callable[[int, int, Modules], None]
 """Called after every epoch of every run of a population: position of the run, epoch (from 1), its modules."""
@@ -43,33 +54,35 @@ def cotrain(
     parent: nn.Module,
     data: Data,
     *,
-    k: float | Mapping[str, float],
-    alpha: float,
-    epochs: int,
     seed: int,
-    vote: float = 0.0,
-    init: str = "kaiming",
-    norm: str = "batch",
+    recipe: Recipe | None = None,
+    minutes: float | None = None,
+    k: float | Mapping[str, float] = LEFT_OUT,
+    alpha: float = LEFT_OUT,
+    epochs: int = LEFT_OUT,
+    vote: float = LEFT_OUT,
+    init: str = LEFT_OUT,
+    norm: str = LEFT_OUT,
     classes: Iterable[int | str] | None = None,
-    batch_size: int = 128,
-    lr: float = 0.1,
-    grafting_lr: float | None = None,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    p: int = 1,
-    reduction: str = "total",
-    scores: str = "positive",
-    method: str = "average",
-    base_class: int | None = None,
-    share_init: bool = True,
-    schedule: str = "constant",
-    balanced: bool | str = False,
-    grafting_init: str = "random",
-    images_per_epoch: int | None = None,
-    augment: str = "none",
-    precision: str = "float32",
-    allocation: str = "uniform",
-    shared_epochs: int = 0,
+    batch_size: int = LEFT_OUT,
+    lr: float = LEFT_OUT,
+    grafting_lr: float | None = LEFT_OUT,
+    momentum: float = LEFT_OUT,
+    weight_decay: float = LEFT_OUT,
+    p: int = LEFT_OUT,
+    reduction: str = LEFT_OUT,
+    scores: str = LEFT_OUT,
+    method: str = LEFT_OUT,
+    base_class: int | None = LEFT_OUT,
+    share_init: bool = LEFT_OUT,
+    schedule: str = LEFT_OUT,
+    balanced: bool | str = LEFT_OUT,
+    grafting_init: str = LEFT_OUT,
+    images_per_epoch: int | None = LEFT_OUT,
+    augment: str = LEFT_OUT,
+    precision: str = LEFT_OUT,
+    allocation: str = LEFT_OUT,
+    shared_epochs: int = LEFT_OUT,
     policy: masking.Policy = masking.default_policy,
     logits: Callable[[Any], Tensor] | None = None,
     engine: str = "auto",
@@ -79,15 +92,22 @@ def cotrain(
 ) -> Modules:
     """Decompose a trained classifier into one module per class (Algorithm 1).
 
+    With parent, data and seed alone, settings are the recommended ones, see `modlib.recommended`; so they are, with
+    changes, where other settings than `k`, `alpha` and `epochs` are given. Where these three are given, all of them,
+    what is left out is as in `Recipe`: the paper's.
+
     Args:
         parent: any `nn.Module`, inputs [B, ...] -> N logits [B, N]; a copy in eval mode is used, yours is untouched.
             Dropout is off. Weights that are not masked are named in a warning.
         data: the training images, see `modlib.data`.
+        seed: of scores, grafting layers and batches.
+        recipe: all settings at once, such as `published()`, `ours()`, or `recommended(parent, data)` with changes; then
+            no others may be given.
+        minutes: how long it may take, with recommended settings; default, a fixed number of steps.
         k: share of the edges that every layer of every module keeps, in (0, 1]; or a share by layer name, with
             "default" for the rest. See `allocation`.
         alpha: weight of the stemming loss, at least 0.
         epochs: passes over the training images.
-        seed: of scores, grafting layers and batches.
         vote: weight of the vote loss, in [0, 1]; ours, 0 is the paper.
         init: initial scores, "kaiming" (the paper) or "magnitude" (in the order of the weights' magnitude; ours).
         norm: batch normalisation, "batch" (statistics of the batch in training, running ones of each module's own
@@ -140,33 +160,37 @@ def cotrain(
     """
     check_data(data)
     chosen = None if classes is None else tuple(numbered(classes, data.class_names))
-    recipe = Recipe(
-        k=k,
-        alpha=alpha,
-        epochs=epochs,
-        vote=vote,
-        init=init,
-        norm=norm,
-        batch_size=batch_size,
-        lr=lr,
-        grafting_lr=grafting_lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        p=p,
-        reduction=reduction,
-        scores=scores,
-        method=method,
-        base_class=base_class,
-        share_init=share_init,
-        schedule=schedule,
-        balanced=_balanced(balanced, data, chosen),
-        grafting_init=grafting_init,
-        images_per_epoch=images_per_epoch,
-        augment=augment,
-        precision=precision,
-        allocation=allocation,
-        shared_epochs=shared_epochs,
-    )
+    given = {
+        "k": k,
+        "alpha": alpha,
+        "epochs": epochs,
+        "vote": vote,
+        "init": init,
+        "norm": norm,
+        "batch_size": batch_size,
+        "lr": lr,
+        "grafting_lr": grafting_lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "p": p,
+        "reduction": reduction,
+        "scores": scores,
+        "method": method,
+        "base_class": base_class,
+        "share_init": share_init,
+        "schedule": schedule,
+        "balanced": balanced,
+        "grafting_init": grafting_init,
+        "images_per_epoch": images_per_epoch,
+        "augment": augment,
+        "precision": precision,
+        "allocation": allocation,
+        "shared_epochs": shared_epochs,
+    }
+    settings = {name: value for name, value in given.items() if value is not LEFT_OUT}
+    if "balanced" in settings:
+        settings["balanced"] = _balanced(balanced, data, chosen)
+    recipe = _recipe(parent, data, recipe, minutes, settings, policy, logits, device)
     parent = parent if logits is None else with_logits(parent, logits)
     run = Run(parent, recipe, seed, chosen, policy)
     if callback is not None and not callable(callback):
@@ -190,6 +214,38 @@ def _balanced(asked: bool | str, data: Data, classes: Sequence[int] | None) -> b
     if not isinstance(asked, bool):
         raise TypeError(f"balanced must be True, False or 'auto', got {asked!r}")
     return asked
+
+
+def _recipe(
+    parent: nn.Module,
+    data: Data,
+    recipe: Recipe | None,
+    minutes: float | None,
+    settings: Mapping[str, Any],
+    policy: masking.Policy,
+    logits: Callable[[Any], Tensor] | None,
+    device: str | torch.device,
+) -> Recipe:
+    """Return the recipe that a call of `cotrain` means; `settings`: those that it gives."""
+    if recipe is not None:
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"recipe must be a modlib.Recipe, got {type(recipe).__name__}")
+        if settings or minutes is not None:
+            also = [*settings, *(() if minutes is None else ("minutes",))]
+            raise ValueError(f"recipe: holds all settings, and {also} are given beside it; change them in the recipe")
+        return recipe
+    needed = ("k", "alpha", "epochs")
+    there = [name for name in needed if name in settings]
+    if not there:
+        return recommended(parent, data, minutes=minutes, policy=policy, logits=logits, device=device, **settings)
+    if len(there) < len(needed):
+        raise ValueError(
+            f"k, alpha, epochs: give all three, or none of them for the recommended settings, got {there} alone; "
+            f"recipe=modlib.recommended(parent, data, {there[0]}=...) changes one of the recommended settings"
+        )
+    if minutes is not None:
+        raise ValueError(f"minutes: {minutes!r} goes with recommended settings; with k, alpha and epochs, epochs count")
+    return Recipe(**settings)
 
 
 def _interrupted(checkpoint: Path | None) -> str:
@@ -451,16 +507,6 @@ def check_finite(average: Mapping[str, Tensor], epoch: int) -> None:
             raise FloatingPointError(f"the scores of {name} diverged {where}: lower lr or alpha")
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device that a name means; "auto": this process's GPU where there is one. ValueError for others."""
-    if device == "auto":
-        return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device must be 'auto' or a torch device such as 'cpu' or 'cuda', got {device!r}") from error
-
-
 def _check_normalisation(parent: nn.Module) -> None:
     """Raise where processes that train different modules would share the statistics of their batches."""
     if Shard.here().size > 1 and any(isinstance(part, nn.SyncBatchNorm) for part in parent.modules()):
@@ -518,4 +564,4 @@ def _check_population(runs: Sequence[Run], data: Data) -> tuple[int, ...]:
     return classes
 
 
-__all__ = ["RECIPES", "Recipe", "Run", "cotrain", "cotrain_population", "ours", "published"]
+__all__ = ["RECIPES", "Recipe", "Run", "cotrain", "cotrain_population", "ours", "published", "recommended"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,10 +171,22 @@ def warn_if_behind(modules: Modules, data: Data, stacklevel: int) -> None:
     if parent - vote > BEHIND + 2 * (parent * (1 - parent) / len(rows)) ** 0.5:
         warnings.warn(
             f"check: the vote is right on {vote:.1%} of {len(rows)} {split} images, the parent on {parent:.1%}; try "
-            "more epochs, init='magnitude', allocation='lamp' (convolutions), vote=0.9, a larger k, or a smaller alpha",
+            f"{_remedies(modules.metadata.get('recipe', {}))}",
             CheckWarning,
             stacklevel=stacklevel + 2,  # the decorators are frames, too
         )
+
+
+def _remedies(recipe: Mapping[str, Any]) -> str:
+    """Return what may bring a vote closer to the parent, in words, that `recipe` does not have yet."""
+    better = {"init": "magnitude", "grafting_init": "own_logit"}
+    missing = [f"{name}={value!r}" for name, value in better.items() if recipe.get(name) != value]
+    if recipe.get("vote", 0.0) == 0.0:
+        missing.append("vote=0.9")
+    settings = (
+        f"the recommended settings (no k, alpha and epochs), or of them {', '.join(missing)}; " if missing else ""
+    )
+    return f"{settings}more steps (epochs, or minutes=), a larger k, a smaller alpha"
 
 
 def _counts(labels: Tensor, num_classes: int) -> tuple[int, ...]:

@@ -157,7 +157,8 @@ def test_cotrain_says_where_the_vote_is_far_behind(data):
         loss.backward()
         optimiser.step()
     settings = {"k": 0.4, "alpha": 0.0, "seed": 0, "device": "cpu", "batch_size": 16}
-    with pytest.warns(UserWarning, match=r"check: the vote is right on .* of 240 train images, the parent on 100.0%"):
+    said = r"the vote is right on .* of 240 train images, the parent on 100.0%; try the recommended .*, vote=0.9;"
+    with pytest.warns(UserWarning, match=said):
         modlib.cotrain(parent, data, epochs=1, lr=1e-9, **settings | {"k": 0.1})
     with warnings.catch_warnings():
         warnings.simplefilter("error")

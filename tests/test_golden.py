@@ -22,11 +22,12 @@ import torch
 from torch.nn.functional import conv2d
 
 from modlib import recipes
-from modlib.study import comparison, methods, panels, single_class
+from modlib.study import comparison, methods, panels, single_class, six_parents
 from modlib.study.pages import architectures, deep_networks, engines
 from modlib.study.panels import Panel
 from modlib.study.records import Store
 from modlib.study.reproduce import Layout
+from modlib.study.six_parents import Asked
 from modlib.study.small_networks import SmallNetwork, Subject, measured
 from modlib.study.trials import Trial, run_trials
 from modlib.study.two_parents import TwoParents
@@ -93,6 +94,12 @@ def two_halves(store: Store) -> None:
     TwoParents("digits", "fc1", 5, recipe, 0, 600, (0.0, 0.1)).run(datasets.load("digits"), store)
 
 
+def recommended(store: Store) -> None:
+    for kind in ("mlp", "cnn_bn"):
+        asked = Asked(kind, {"epochs": 2, "images_per_epoch": 320}, 0, ("held_out", "test"), 100, "digits", 3)
+        asked.run(six_parents.load(kind, "digits"), store)
+
+
 RUNS: dict[str, Callable[[Store], None]] = {
     "trials": trial,
     "baselines": rules_of_others,
@@ -104,6 +111,7 @@ RUNS: dict[str, Callable[[Store], None]] = {
     "small_networks": small_networks,
     "unknowns": unknown_images,
     "two_parents": two_halves,
+    "recommended": recommended,
 }
 """By the folder of their records."""
 

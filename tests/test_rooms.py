@@ -26,7 +26,7 @@ FLOORS = {
 """Who may import whom: a file imports from its own floor or below."""
 MOVED = ("datasets", "parents", "training")
 """Old names of what lies in `zoo` now; they import it when they are asked for something."""
-FACADE = ("cotraining", "shared_mask", "parent_checks", "examination", "__init__", "moved", *MOVED)
+FACADE = ("cotraining", "recommending", "shared_mask", "parent_checks", "examination", "__init__", "moved", *MOVED)
 """Flat files that stand above the engines: where Algorithm 1 meets them, the names that users see, and old ones."""
 ENTRY = ("__main__", "ship")
 """What the command line runs: nothing imports it. `ship` needs decomposers and deploy, and is no part of the study."""

@@ -4,6 +4,7 @@ functions of the recipe and the seed alone."""
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -160,6 +161,16 @@ def statistics_of_the_batch(network: nn.Module, norm: str) -> Iterator[None]:
         yield
     finally:
         network.eval()
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device that a name means; "auto": this process's GPU where there is one. ValueError for others."""
+    if device == "auto":
+        return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be 'auto' or a torch device such as 'cpu' or 'cuda', got {device!r}") from error
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
