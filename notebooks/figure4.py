@@ -48,8 +48,9 @@ evidence = page.gather(panels, store)
 page.answer(evidence, goal)
 
 # %% [markdown]
-# **Caveat.** Every panel is smaller than the paper's, and its claims about Figure 4 stay *open*. Modules that go on from one mask
-# stay nearly equal, so that is not much of a decomposition.
+# **Caveat.** Every panel is smaller than the paper's, and its claims about Figure 4 stay *open*. *One mask first*
+# trains one mask for all classes, and every module goes on from it: modules stay nearly equal, so it is not much of a
+# decomposition. *LAMP* shares the edges out among the layers by the parent's weights.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of recomposed networks on test images against the number of classes: modules of every setting (the vote loss is ours, not the paper's), beside the parent restricted to the subset and one shared mask, at the reduced size of the table above. Means over subsets of one size and over trials.", "name": "fig-figure4-subsets"}, "image": {"alt": "Falling curves of accuracy over the number of classes: the restricted parent on top, the modules below, and the shared mask."}}
 page.draw_subsets(evidence)
