@@ -186,7 +186,7 @@ def draw_changes(found: Sequence[Levers]) -> Figure:
         ax.axvline(0, color="black", lw=1)
         ax.set(xlabel=label, yticks=range(len(changes)), yticklabels=changes)
     axes[0].invert_yaxis()
-    axes[1].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper center")
     return figure
 
 
