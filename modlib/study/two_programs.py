@@ -44,7 +44,7 @@ class PlainModule(nn.Module):
         self.scores = nn.ParameterList([nn.Parameter(torch.rand_like(layer.weight)) for layer in self.layers])
         self.keep = [max(1, int(k * layer.weight.numel() + 0.5)) for layer in self.layers]
         self.graft = nn.Linear(self.layers[-1].out_features, 2)
-        groups = [{"params": list(self.scores)}, {"params": self.graft.parameters(), "lr": 0.01}]
+        groups: list[dict[str, Any]] = [{"params": list(self.scores)}, {"params": self.graft.parameters(), "lr": 0.01}]
         self.optimiser = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
     def forward(self, inputs: Tensor) -> Tensor:
