@@ -7,20 +7,12 @@
 # ---
 
 # %% [markdown]
-# # Any architecture: what can be decomposed, and what a step costs
+# # Any architecture: all networks tried can be decomposed, at hardly more than a plain step
 #
-# **Question.** The abstract says that the method *requires no assumption about the network architecture*. Which networks
-# does it take, what does it leave whole, and how much more than a plain training step does a step of a module cost?
-#
-# Every network here is torchvision's own, or one of the book's parents. It goes all the way: decomposed into two modules,
-# recomposed, saved, loaded, the same predictions afterwards, the parent bit-identical. Of every family of torchvision's classifiers the
-# published page has a network, of most a small one and the largest that its machine's memory (24 GiB) holds beside other work: `vit_l_32`, with
-# 300 million parameters, and `vit_h_14` and `regnet_y_128gf`, with more than 600, are left out. Weights and images are random,
-# because nothing on this page is about accuracy: whether deep networks *learn* under a mask is another page's question.
-# Networks as users write them (grouped, transposed, 1-d and 3-d convolutions, tied weights, attention, every
-# normalisation, buffers, outputs that are tuples or dicts) are tested one by one in `tests/test_architectures.py`.
+# **Question.** The abstract says that the method *requires no assumption about the network architecture*. Which networks does
+# it take, and how much more than a plain training step does a step of a module cost?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-input"]
 models: list[str] = [
     "squeezenet1_1",
     "mobilenet_v3_small",
@@ -39,7 +31,7 @@ device: str = "cpu"  # where all run: cpu or cuda
 engine: str = "modulewise"  # whose step of a module is measured: modulewise, or graphed on a GPU
 results: str = ""  # folder of records; empty: keep none
 
-# %%
+# %% tags=["remove-cell"]
 import matplotlib.pyplot as plt
 import torch
 
@@ -49,87 +41,68 @@ from modlib.study.pages import architectures as page
 figures.use_style()
 torch.set_num_threads(1)
 store = records.Store.at(results)
-
-# %% [markdown]
-# ## The networks and their images
-
-# %%
 tried = page.subjects(models, parents, precisions, device)
 settings = page.Settings(
     image_size=image_size, batch_size=batch_size, k=k, device=device, engine=engine,
     warm_up=warm_up, steps=steps, repeats=repeats,
 )  # fmt: skip
-
-# %% [markdown]
-# ## All the way
-#
-# What the library does not mask, it says in one line; here that line is counted, and turned into the kinds of weights it
-# names.
-
-# %%
 ways = page.ways(tried, settings, store)
-
-# %% [markdown]
-# ## A plain step, and a module's
-#
-# A plain step is what one would write: forward in training mode, cross-entropy, backward, fused Nesterov SGD; images in the
-# layout that convolutions like best. Auxiliary heads are left out of it, as they are of a module. A module's step is all
-# that the engine for large networks does for a batch: forward and backward through the masked network, stemming, momentum,
-# the exact top $k$ of every layer, and the masked weights of the next step.
-
-# %% [markdown]
-# On a processor, time is the processor's own of one thread. Single measurements of one program still differ, by a third in some networks; so the two
-# programs run in turns, and the smallest of several measurements counts. The first steps of a module take longer: where a
-# layer's threshold is not known yet, all its scores are looked through. Memory is the most that tensors hold at once, from
-# making the network to the end of the first step, as torch's allocator counts it.
-
-# %%
 costs = page.costs(tried, settings, store)
-
-# %% [markdown]
-# A network that fails gets a row with its error; the next one is tried.
-
-# %%
 found = page.Found.of(tried, ways, costs, settings)
 found.export(store)
 
+# %% tags=["remove-input"]
+page.answer(found, goal)
+
+# %% [markdown]
+# **Caveat.** Weights and images are random: nothing here is about accuracy. Whether deep networks *learn* under a mask is
+# [another page's](deep_networks.ipynb) question.
+
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "A module's training step over a plain one: fastest over fastest measurement. Dashed: the goal; solid: as fast as a plain step.", "name": "fig-architectures"}, "image": {"alt": "One row for each network, sorted: points of the ratio of a module's step to a plain step, by precision, beside a dashed line at the goal and a solid one at 1."}}
+page.draw_ratios(found, goal)
+plt.show()
+
 # %% [markdown]
 # ## What is decomposed, and what stays whole
+#
+# Every network is torchvision's own, or one of the book's parents. It is decomposed into two modules, recomposed, saved and
+# loaded. The loaded network must predict the same, and the parent must be bit-identical afterwards. Of every family of
+# torchvision's classifiers there is a network, of most a small one and the largest that the machine's memory (24 GiB) holds:
+# `vit_l_32`, `vit_h_14` and `regnet_y_128gf`, with 300 million parameters and more, are left out. Networks as users write them
+# (grouped, transposed, 1-d and 3-d convolutions, tied weights, attention, every normalisation, buffers, outputs that are
+# tuples or dicts) are tested one by one in `tests/test_architectures.py`.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.whole_table(found)
 
 # %% [markdown]
-# The weights left whole are tables that are looked up or added (positions of tokens), not edges between neurons. Auxiliary heads
-# are masked, but in eval mode they are not called: the library says that their masks mean nothing.
+# Nothing has to be known about an architecture where its weights belong to linear, convolutional or attention layers. Other
+# weights (recurrent layers, embeddings, weights behind a parametrisation such as weight norm, plain parameters) stay whole until
+# a `policy` names them: see [networks of your own](../own_network.md). The weights left whole here are tables that are looked up
+# or added (positions of tokens), not edges between neurons. Auxiliary heads are masked, but in eval mode they are not called:
+# the library says that their masks mean nothing. With batch normalisation a module holds statistics of its own.
 #
 # ## What a step costs
+#
+# A plain step is what one would write: forward in training mode, cross-entropy, backward, fused Nesterov SGD; images in the
+# layout that convolutions like best; no auxiliary heads. A module's step is all that the engine for large networks does for a
+# batch: forward and backward through the masked network, stemming, momentum, the exact top $k$ of every layer, and the masked
+# weights of the next step. What it adds is work for each weight, whatever the number of images.
+#
+# On a processor, time is the processor's own of one thread. The two programs run in turns, and the smallest of several
+# measurements counts, because single ones differ by up to a third. The first steps of a module take longer: where a layer's
+# threshold is not known yet, all its scores are looked through. Memory is the most that tensors hold at once, as torch's
+# allocator counts it.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.cost_table(found, goal)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A module's training step over a plain one: fastest over fastest measurement. Dashed: the goal; solid: as fast as a plain step.", "name": "fig-architectures"}, "image": {"alt": "One row for each network, sorted: points of the ratio of a module's step to a plain step, by precision, beside a dashed line at the goal and a solid one at 1."}}
-page.draw_ratios(found, goal)
-plt.show()
-
-# %% [markdown]
-# What a module adds to a step is work for each weight, whatever the number of images: one pass over scores, momentum and
-# gradient, and the selection. Beside a forward and a backward pass this is little, even with batches as small as these.
-
-# %% tags=["nbval-check-output"]
+# %% tags=["remove-cell", "nbval-check-output"]
+claims.publish(store, "architectures", [page.claim(found)])
 print(len(found.good), "of", len(found.once), "networks work:", ", ".join(found.good["model"]))
 print("edges:", {row["model"]: int(row["edges"]) for _, row in found.once.iterrows()})
 
-# %% tags=["hide-input"]
-claims.publish(store, "architectures", [page.claim(found)])
-page.what_came_out(found, goal)
-
 # %% [markdown]
-# **What it means.** Nothing has to be known about an architecture, where its weights belong to linear, convolutional or
-# attention layers. Where they do not (recurrent layers, embeddings, weights behind a parametrisation such as weight norm,
-# plain parameters), they stay whole until a `policy` names them; the method itself has no objection. The page on
-# [networks of your own](../own_network.md) says how. With batch normalisation a module holds statistics of its own.
-#
 # **Re-run it:** `modlib reproduce architectures -p models "[vit_b_16, convnext_small]" -p batch_size 32`. On a GPU:
 # `-p device cuda -p image_size 224 -p batch_size 64`, with `-p engine graphed` for steps that are replayed.
 

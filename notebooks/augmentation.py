@@ -7,16 +7,11 @@
 # ---
 
 # %% [markdown]
-# # Augmenting the images
+# # Augmentation: to a parent that never saw it, a shifted image is another image; a mirrored one is not
 #
 # **Question.** What do the paper's three augmentations do to an image, and how much does a parent mind that never saw them?
-#
-# The paper (appendix, "Augmentation") flips and crops CIFAR-10 and SVHN at random, and trains the wide residual network of
-# CIFAR-100 with RandAugment {cite:p}`cubuk2020`, $N = 2$ operations of magnitude $M = 14$. MNIST and F-MNIST are taken as
-# they are, to compare with {cite:t}`pan2020`. So are all data sets of the fully connected parents in this book: **no result
-# of FC1 to FC4 uses an augmentation.** This page shows the three, checks them, and asks a trained parent what it thinks.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, mnist, fashion_mnist, cifar10, cifar100, svhn_10k
 model: str = "fc1"  # parent, trained without augmentation: fc1 to fc4
 parent_epochs: int = 50  # epochs of the parent (Table 3: 100)
@@ -29,7 +24,7 @@ draws: int = 3  # augmentations drawn of each of them
 seed: int = 0  # seed of the parent and of the draws
 results: str = ""  # folder of records and parents; empty: keep none
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 import time
 
 import matplotlib.pyplot as plt
@@ -44,24 +39,6 @@ from modlib.zoo import datasets
 
 figures.use_style()
 started = time.perf_counter()
-
-# %% [markdown]
-# ## Who gets which
-
-# %% tags=["hide-input", "nbval-check-output"] mystnb={"markdown_format": "myst"}
-page.in_the_paper()
-
-# %% [markdown]
-# The paper does not say how far a crop may move (4 pixels is customary for images of 32 × 32), nor whether RandAugment
-# comes on top of flip and crop. `modlib.augmentation` applies all of them to a batch on the device it lies on, each image
-# with a draw of its own, by torchvision's own operations; RandAugment comes on top. The convolutional parents of
-# [Figure 4](figure4.ipynb) are of our recipe: flip and crop, for digits the crop alone.
-#
-# ## The three augmentations
-#
-# torchvision's, on uint8 images `[C, H, W]`, as they are: grey images stay grey.
-
-# %%
 data = datasets.load(dataset)
 augmentations = {
     "flip": v2.RandomHorizontalFlip(p=0.5),
@@ -69,13 +46,57 @@ augmentations = {
     "RandAugment": v2.RandAugment(num_ops=operations, magnitude=magnitude),
 }
 always = v2.RandomHorizontalFlip(p=1.0)
+parent = trained_parent(data, model, seed, parent_epochs, Store.at(results))
+found = page.asked(parent, data, images, augmentations, always, seed=seed, draws=draws)
+
+# %% tags=["remove-input"]
+page.answer(found, dataset, model, draws)
 
 # %% [markdown]
-# RandAugment's magnitude is a position on a scale of its own, the same for all operations: the larger, the stronger.
-#
-# ## What they keep
+# **Caveat.** **No result of FC1 to FC4 in this book uses an augmentation**, as in the paper; what training *with* one would
+# bring is not measured here.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of a parent trained without augmentation, on augmented held-out images; one point a draw, bars: their mean. Line: the same images as they are.", "name": "fig-augmented-accuracy"}, "image": {"alt": "Three bars, one for each augmentation, with the accuracy of the parent on augmented images, below or at a horizontal line for the images as they are."}}
+page.draw_accuracy(found)
+plt.show()
+
+# %% [markdown]
+# ## What a parent makes of them
+#
+# An augmentation is harmless where it leaves the class alone. A mirrored horse is a horse; a mirrored 2 is no digit. The paper
+# flips SVHN, whose images are digits too: `-p dataset svhn_10k` asks it of that data set; compare the row "all flipped". A fully
+# connected parent knows nothing of neighbouring pixels.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+page.accuracy_table(found)
+
+# %% [markdown]
+# ## Who gets which
+#
+# MNIST and F-MNIST are taken as they are, to compare with {cite:t}`pan2020`. RandAugment is {cite:p}`cubuk2020`.
+
+# %% tags=["hide-input", "nbval-check-output"] mystnb={"markdown_format": "myst"}
+page.in_the_paper()
+
+# %% [markdown]
+# The paper does not say how far a crop may move (4 pixels is customary for images of 32 × 32), nor whether RandAugment comes on
+# top of flip and crop. `modlib.augmentation` applies all of them to a batch on the device it lies on, each image with a draw of
+# its own, by torchvision's own operations; RandAugment comes on top. The convolutional parents of [Figure 4](figure4.ipynb) are of
+# our recipe: flip and crop, for digits the crop alone.
+#
+# ## The three augmentations
+#
+# RandAugment's magnitude is a position on a scale of its own, the same for all operations: the larger, the stronger. Grey images
+# stay grey.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images as they are (first column) and three draws of each augmentation. What lies outside the image is black.", "name": "fig-augmentations"}, "image": {"alt": "A grid of images. Each row starts with an original, followed by three draws each of a random flip, a random crop and RandAugment, which also changes colours and brightness and tilts or shears the image."}}
+page.draw_images(page.channels_first(data.train_images[:shown_images]), augmentations, seed)
+plt.show()
+
+# %% tags=["hide-input"]
+page.note_on(data)
+
+# %% tags=["remove-cell", "nbval-check-output"]
 some = page.channels_first(data.train_images[:20])
 for name, operation in augmentations.items():
     once, again = (page.augmented(operation, some, seed, draw=0) for _ in range(2))
@@ -86,40 +107,7 @@ print("flipped once is the image: ", torch.equal(always(some), some))
 print("crops of a padded image:   ", (2 * padding + 1) ** 2)
 print(f"RandAugment: magnitude {magnitude} of 0 to {augmentations['RandAugment'].num_magnitude_bins - 1}")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images as they are (first column) and three draws of each augmentation. What lies outside the image is black.", "name": "fig-augmentations"}, "image": {"alt": "A grid of images. Each row starts with an original, followed by three draws each of a random flip, a random crop and RandAugment, which also changes colours and brightness and tilts or shears the image."}}
-page.draw_images(page.channels_first(data.train_images[:shown_images]), augmentations, seed)
-plt.show()
-
-# %% tags=["hide-input"]
-page.note_on(data)
-
 # %% [markdown]
-# ## What a parent makes of them
-#
-# An augmentation is harmless where it leaves the class alone. A mirrored horse is a horse; a mirrored 2 is no digit. A
-# parent that was trained *without* augmentation is asked about augmented images: it shows how far they lie from what it
-# knows. This does not measure what training *with* them would bring.
-
-# %%
-parent = trained_parent(data, model, seed, parent_epochs, Store.at(results))
-found = page.asked(parent, data, images, augmentations, always, seed=seed, draws=draws)
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of a parent trained without augmentation, on augmented held-out images; one point a draw, bars: their mean. Line: the same images as they are.", "name": "fig-augmented-accuracy"}, "image": {"alt": "Three bars, one for each augmentation, with the accuracy of the parent on augmented images, below or at a horizontal line for the images as they are."}}
-page.draw_accuracy(found)
-plt.show()
-
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-page.accuracy_table(found)
-
-# %% tags=["hide-input"]
-page.what_came_out(found, dataset, model, draws)
-
-# %% [markdown]
-# **What it means.** The paper applies flips to SVHN, whose images are digits too. That is worth a look before it is
-# copied: `-p dataset svhn_10k` asks it of that data set; compare the row "all flipped". A fully connected parent knows
-# nothing of neighbouring pixels: to it, a shifted image is another image. That is a reason more to compare FC1 to FC4
-# without augmentation, as the paper does.
-#
 # **Re-run it:** `modlib reproduce augmentation -p dataset cifar10 -p parent_epochs 20`.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}

@@ -7,17 +7,12 @@
 # ---
 
 # %% [markdown]
-# # Discussing what holds, and what it costs
+# # Discussion: a subset costs no training, but one pass for each of its classes
 #
 # **Question.** What does a decomposed network cost, in time and memory? What is lost as more classes are asked for? And what
 # do the paper, and this book, leave open?
-#
-# The paper (section "Discussion") names one limitation: "it consumes a computation time proportional to the number of
-# classes". It says that recomposed networks can be used immediately, and that they are small. Which of its claims hold
-# is told by the [scoreboard](scoreboard.ipynb); this page measures the costs behind them, and says how far the evidence
-# reaches.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, mnist, fashion_mnist
 model: str = "fc1"  # parent: fc1 to fc4
 parent_epochs: int = 50  # epochs of the parent (Table 3: 100)
@@ -34,7 +29,7 @@ images_timed: int = 1000  # images in a timed pass, at most
 seed: int = 0  # seed of the parent and the decompositions
 results: str = ""  # folder of records and parents; empty: keep none
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 import time
 
 import matplotlib.pyplot as plt
@@ -47,27 +42,45 @@ from modlib.zoo import datasets
 
 figures.use_style()
 started = time.perf_counter()
-
-# %% [markdown]
-# ## Time: one module after another
-#
-# Decomposing: one run, some of the classes, seconds per epoch by the clock, with all that goes on around the steps (the page on [cost](cost.ipynb) times the steps alone,
-# and engines one by one). Predicting: a recomposed network applies mask
-# after mask, one pass of the parent's size for each module, where the parent needs a single one. The masks save memory,
-# not multiplications, unless a sparse kernel is used.
-
-# %%
 data, store = datasets.load(dataset), Store.at(results)
 settings = discussion.Settings(dataset, model, parent_epochs, k, epochs, batch_size, alpha, vote, vote_alpha, seed)
 parent = trained_parent(data, model, seed, parent_epochs, store)
 counts = [n for n in module_counts if n <= data.num_classes]
 seconds = {n: discussion.seconds_per_epoch(parent, data, settings, n, timed_epochs) for n in counts}
-
-# %%
 decompositions = {label: trial_modules(trial, data, store) for label, trial in settings.trials().items()}
 modules = decompositions["ours"]
 inputs = data.inputs(data.test_images[:images_timed])
 passes = discussion.time_passes(parent, modules, inputs, counts, repeats)
+sizes = discussion.Sizes.of(modules)
+growth = discussion.growth(decompositions, parent, data, seed)
+
+# %% tags=["remove-input"]
+discussion.answer(settings, seconds, passes, sizes, growth)
+
+# %% [markdown]
+# **Caveat.** One seed, one small network, one machine and this implementation; a sparse kernel, or a GPU that takes all masks at
+# once, would change the times.
+
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Recomposed networks by their number of classes, means over subsets. Left: accuracy on test images, beside the parent restricted to the same classes. Right: remaining parameters; dotted: k.", "name": "fig-growth"}, "image": {"alt": "Two panels of curves over the number of classes. Left, the accuracies of the vote of two decompositions and of the parent. Right, the share of the parent's weights in the union of the masks."}}
+discussion.draw_growth(growth, k)
+plt.show()
+
+# %% [markdown]
+# ## Accuracy: what is lost as subsets grow
+#
+# Every subset of the classes is asked, on the test images of its classes. Beside it stands the parent restricted to the same
+# classes: its largest logit among them.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+discussion.growth_table(growth)
+
+# %% [markdown]
+# ## Time: one module after another
+#
+# The paper names one limitation: "it consumes a computation time proportional to the number of classes". Left below: one run,
+# some of the classes, seconds of an epoch with all that goes on around the steps ([cost](cost.ipynb) times the steps alone).
+# Right: a recomposed network applies mask after mask, one pass of the parent's size for each module. The masks save memory, not
+# multiplications, unless a sparse kernel is used.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Time by the number of modules, on the device named below. Left: one epoch of a decomposition. Right: one pass of a recomposed network over the same images; solid line: one pass of the parent. Dashed: proportional to the number of modules, through the last point.", "name": "fig-time"}, "image": {"alt": "Two panels of points over the number of modules: seconds per epoch of co-training and milliseconds per pass, each beside a straight line through the origin."}}
 discussion.draw_times(seconds, passes)
@@ -81,41 +94,11 @@ discussion.times(seconds, passes, f"the fastest of {timed}")
 # ## Memory: a bit for every edge and module
 #
 # A mask is one bit an edge, whatever $k$ is. So $N$ masks weigh $N / 32$ of the parent's weights in float32, and above $N = 32$
-# classes they weigh more than the parent itself:
-
-# %% tags=["nbval-check-output"]
-sizes = discussion.Sizes.of(modules)
-print(f"parent: {sizes.edges} edges, {sizes.parent} bytes with biases")
-print(f"{len(modules.classes)} masks, packed: {sizes.masks} bytes; grafting layers: {sizes.grafting} bytes")
-for n in (10, 32, 100, 1000):
-    print(f"{n} classes: masks weigh {n / 32:g} of the parent's weights")
-coded = f"{discussion.entropy(k):.3f} bits an edge"
-print(f"a mask at k = {k:.0%}, coded as well as can be without knowing the others: {coded}")
-
-# %% [markdown]
-# To ship a subset one needs the weights of its union, where they lie, and one bit for each of them and module:
+# classes they weigh more than the parent itself. To ship a subset one needs the weights of its union, where they lie, and one
+# bit for each of them and module:
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 discussion.bytes_to_ship(decompositions, sizes)
-
-# %% [markdown]
-# ## Accuracy: what is lost as subsets grow
-#
-# Every subset of the classes is asked, on the test images of its classes, beside the parent that is told which classes can
-# occur (its largest logit among them).
-
-# %%
-growth = discussion.growth(decompositions, parent, data, seed)
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Recomposed networks by their number of classes, means over subsets. Left: accuracy on test images, beside the parent told which classes can occur. Right: remaining parameters; dotted: k.", "name": "fig-growth"}, "image": {"alt": "Two panels of curves over the number of classes. Left, the accuracies of the vote of two decompositions and of the parent. Right, the share of the parent's weights in the union of the masks."}}
-discussion.draw_growth(growth, k)
-plt.show()
-
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-discussion.growth_table(growth)
-
-# %% tags=["hide-input"]
-discussion.what_came_out(settings, seconds, passes, sizes, growth)
 
 # %% [markdown]
 # ## What is settled where
@@ -137,33 +120,36 @@ discussion.what_came_out(settings, seconds, passes, sizes, growth)
 #
 # ## What the paper leaves open
 #
-# - **Inference.** It counts remaining parameters, not passes: the union is small, but it is used once for each module. One
-#   mask for all classes would need a single pass; whether ten overlapping masks are worth it is asked by the
-#   [controls](controls.ipynb) and the [frontier](frontier.ipynb).
+# - **Inference.** It counts remaining parameters, not passes: the union is small, but it is used once for each module. Whether
+#   ten overlapping masks are worth it beside one mask and one pass is asked by the [controls](controls.ipynb) and the
+#   [frontier](frontier.ipynb).
 # - **Many classes.** It advises "distributed learning" where classes are many. Memory grows with them too, as above.
 # - **Confidences.** Modules never see each other's answers in training, yet their confidences are compared in the vote.
 #   The vote loss, which is ours, trains that comparison ([co-training](module_stemming.ipynb)).
 # - **Interpretability.** Small modules are said to be easier to verify. The paper does not test it; nor does this book.
 # - **How to choose** $k$ and $\alpha$ for a new network: "it is necessary to determine" them, and no rule is given.
 #
-# ## How far this book's evidence reaches
+# ## How far this book's evidence goes
 
 # %% tags=["hide-input"]
-discussion.reach()
+discussion.rests_on()
 
 # %% [markdown]
-# What is not there is not shown. A result on a small fully connected network says little about a deep convolutional one, where
-# a signal must pass many masked layers: those have pages of their own, [Figure 4](figure4.ipynb) at a reduced size and
-# [why deep networks die under a random mask](deep_networks.ipynb). How time grows with the number of classes, with engines and
-# processes, is [measured there](engines.ipynb). Five trials tell a spread only roughly, and a published
-# recipe that was given fewer epochs than the 50 that the paper names for Table 5 may not have come to its end. Timings are of one machine and of this
-# implementation; a sparse kernel, or a GPU that takes all masks at once, would change them. Every departure from the
-# paper is listed under [deviations](../deviations.md).
+# Five trials show a spread only roughly. A published recipe that was given fewer epochs than the 50 that the paper names for
+# Table 5 may not have come to its end. A small fully connected network says little about a deep convolutional one: those have
+# pages of their own, [Figure 4](figure4.ipynb) at a reduced size and
+# [why deep networks die under a random mask](deep_networks.ipynb). How their time grows with classes and processes is
+# [measured there](engines.ipynb). Every departure from the paper is listed under [deviations](../deviations.md), every claim on
+# the [scoreboard](scoreboard.ipynb).
 #
-# **What it means.** Decomposing pays where many subsets are asked for, again and again, and memory or reuse counts more
-# than the time of a prediction. Where one subset is needed once, the parent with the other logits ignored is the
-# baseline to beat, and it takes no work at all.
-#
+# Decomposing pays where many subsets are asked for, again and again, and memory or reuse counts more than the time of a
+# prediction. Where one subset is needed once, the restricted parent is the baseline to beat, and it takes no work at all.
+
+# %% tags=["remove-cell", "nbval-check-output"]
+print(f"parent: {sizes.edges} edges, {sizes.parent} bytes with biases")
+print(f"{len(modules.classes)} masks, packed: {sizes.masks} bytes; grafting layers: {sizes.grafting} bytes")
+
+# %% [markdown]
 # **Re-run it:** `modlib reproduce discussion -p model fc4`.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}

@@ -7,19 +7,12 @@
 # ---
 
 # %% [markdown]
-# # Which engine trains what
+# # Engines: side by side for small parents, one after another for convolutional ones
 #
 # **Question.** Fully connected parents train all their modules in one pass ([what that saves](cost.ipynb)). Large networks
-# cannot: their modules go one after another over the images, and the device holds one at a time. What does that cost in
-# accuracy, where does the first way stop paying, and how does the time grow with the number of classes and shrink with processes?
-#
-# - `vectorised`: all modules side by side; fully connected parents.
-# - `modulewise`: one module after another within an epoch; any network. With a vote loss, a module sees the other modules' log-odds
-#   in a **table** of one epoch ago.
-# - `graphed`: the same, its steps recorded as CUDA graphs; on a GPU, so not timed on this page, whose runs are on a CPU.
-# - `sequential`: all modules step by step, as the paper reads; any network, the reference of the tests.
+# cannot: their modules take turns. What does that cost in accuracy and time?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set of the fully connected trials
 model: str = "fc1"  # its parent
 seeds: list[int] = [0]  # one trial for each seed
@@ -38,7 +31,7 @@ processes: list[int] = [1]  # processes that share the largest of these numbers 
 repeats: int = 2  # measurements, in turns
 results: str = ""  # folder of records and parents; empty: keep none
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 import tempfile
 import time
 
@@ -54,20 +47,40 @@ torch.set_num_threads(1)
 scratch = tempfile.TemporaryDirectory()
 store = records.Store.at(results or scratch.name)
 start_of_page = time.perf_counter()
-
-# %% [markdown]
-# ## What a table of one epoch ago costs
-#
-# The same parents, recipe, seeds and order of images; recipe *ours* with vote loss (ours, *not the paper's*). Nothing is chosen
-# here.
-
-# %%
 data = datasets.load(dataset)
 trials = page.experiments(
     dataset=dataset, model=model, seeds=seeds, parent_epochs=parent_epochs, epochs=epochs, alpha=alpha, vote=vote, k=k
 )
 done = [page.decomposed(trial, data, store) for trial in trials]
 rows = records.frame(done)
+timed = page.passes(convolutional, side, batch_sizes, modules_at_once, k, repeats)
+growth = page.Growth.measured(convolutional, classes, processes, side=side, images=images, repeats=repeats)
+
+# %% tags=["remove-input"]
+page.answer(rows, timed, growth)
+
+# %% [markdown]
+# **Caveat.** Times are of one CPU, in float32, with random images; accuracies are of FC1 and recipe *ours* with vote loss
+# (*not the paper's*).
+
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Left: seconds of an epoch of the modulewise engine by the number of modules; dashed: proportional. Right: seconds of an epoch of the largest number of modules by the number of processes that share them out; dashed: the time of one, divided. Shortest of several measurements.", "name": "fig-engines-growth"}, "image": {"alt": "Left, points on a rising line close to the proportional one. Right, time against processes."}}
+page.draw_growth(growth)
+plt.show()
+
+# %% [markdown]
+# ## Which engine for what
+#
+# Use `engine="auto"`. It takes `vectorised` for fully connected parents and trains other networks module by module.
+#
+# - `vectorised`: all modules side by side; fully connected parents.
+# - `modulewise`: one module after another within an epoch; any network. With a vote loss, a module sees the other modules'
+#   log-odds in a **table** of one epoch ago.
+# - `graphed`: the same, its steps recorded as CUDA graphs; on a GPU, so not timed here.
+# - `sequential`: all modules step by step, as the paper reads; any network, the reference of the tests.
+#
+# ## What a table of one epoch ago costs
+#
+# The same parents, recipe, seeds and order of images. Nothing is chosen here.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.stale_table(rows, dataset, model, epochs)
@@ -75,42 +88,27 @@ page.stale_table(rows, dataset, model, epochs)
 # %% [markdown]
 # ## Where passing all modules at once stops paying
 #
-# A forward and backward pass of $C$ modules, each the same network under another mask: `torch.func.vmap` over the masks, which
-# makes grouped convolutions of them, against a loop. Normalisation as in eval mode, random images; only time is asked here.
-
-# %%
-timed = page.passes(convolutional, side, batch_sizes, modules_at_once, k, repeats)
+# A forward and backward pass of several modules, each the same network under another mask: `torch.func.vmap` over the masks,
+# which makes grouped convolutions of them, against a loop. Normalisation is as in eval mode.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.passes_table(timed, repeats)
 
 # %% [markdown]
 # ## The paper's limit: time proportional to the number of classes
-
-# %%
-growth = page.Growth.measured(convolutional, classes, processes, side=side, images=images, repeats=repeats)
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: seconds of an epoch of the modulewise engine by the number of modules; dashed: proportional. Right: seconds of an epoch of the largest number of modules by the number of processes that share them out; dashed: the time of one, divided. Shortest of several measurements.", "name": "fig-engines-growth"}, "image": {"alt": "Left, points on a rising line close to the proportional one. Right, time against processes."}}
-page.draw_growth(growth)
-plt.show()
+#
+# Within one machine the limit stands for the modulewise engine: every module is trained in its turn. The vectorised one shares
+# a part of the work between modules, so its time [grows less](discussion.ipynb). While modules train, the device holds one of
+# them; the others wait in host memory, at 8 bytes for each edge. That memory grows with the number of classes.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.growth_table(growth)
 
-# %% tags=["nbval-check-output"]
+# %% tags=["remove-cell", "nbval-check-output"]
+claims.publish(store, "engines", [page.claim(growth)])
 print(len(done), "decompositions,", len(timed), "pairs of timings,", len(growth.every), "epochs timed")
 
-# %% tags=["hide-input"]
-claims.publish(store, "engines", [page.claim(growth)])
-page.what_came_out(rows, timed, growth)
-
 # %% [markdown]
-# **What it means.** Use `engine="auto"`. With the modulewise engine the limit stands within one machine: every module is trained in its turn. (The
-# vectorised one shares a part of the work between modules: its time [grows less](discussion.ipynb).) While they train,
-# the device holds one module (and, with a vote loss, one number for each image and class); the others wait in host memory, at 8 bytes
-# for each edge, which does grow with the number of classes. The times above are of
-# whole decompositions of one epoch, with what is checked and set up around it, and in float32.
-#
 # **Re-run it:** `modlib reproduce engines -p processes "[1, 2]"`.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}

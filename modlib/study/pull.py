@@ -158,7 +158,7 @@ def reach_table(found: Strengths) -> Markdown:
             "scores n": f"{one.n:,}",
             "reading": f"`{reading}`",
             "factor": span(one.layers["factor"]),
-            "reach in an epoch (σ), by layer": span(one.layers["reach"]),
+            "moves in an epoch by (σ), by layer": span(one.layers["reach"]),
             "mean over scores": f"{one.mean('reach'):.2g}",
             "FC1 / this": f"{found['fc1', reading].mean('reach') / one.mean('reach'):,.0f}",
         }
@@ -194,7 +194,7 @@ def draw_reach(found: Strengths) -> Figure:
         height = 1.01 if i % 2 == 0 else 1.06  # names that do not touch
         ax.text(found[which, "total"].n, height, which, transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
     ax.axhline(1, color="0.4", linestyle="--", linewidth=0.8)
-    ax.set(xscale="log", yscale="log", xlabel="maskable weights", ylabel="reach in an epoch (σ)")
+    ax.set(xscale="log", yscale="log", xlabel="maskable weights", ylabel="moves in an epoch by (σ)")
     ax.legend(frameon=False, title="reading of Eq. 1")
     return figure
 

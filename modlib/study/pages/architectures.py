@@ -423,25 +423,18 @@ def claim(found: Found) -> Claim:
     )
 
 
-def what_came_out(found: Found, goal: float) -> Markdown:
-    """Return in words how many networks are decomposed, and what a step costs."""
+def answer(found: Found, goal: float) -> Markdown:
+    """Return the answer in sentences: how many networks are decomposed, and what a step costs."""
     works, good, settings = found.works, found.good, found.settings
-    failed = found.rows[found.rows["error"] != ""].to_dict("records")
-    lost = "; ".join(f"{row['model']}: {row['error']}" for row in failed)
-    worst = works.sort_values("ratio").iloc[-1]
+    failed = "; ".join(f"{row['model']}: {row['error']}" for row in found.rows.to_dict("records") if row["error"])
     ratio, memory = works["ratio"], works["module_bytes"] / works["plain_bytes"]
-    first, epoch = (works[name] / works["module_ms"] for name in ("slowest_of_the_first_ms", "epoch_ms"))
+    epoch, masked = works["epoch_ms"] / works["module_ms"], 100 * (1 - good["whole_share"].max())
     return Markdown(
-        f"**What came out.** {len(good)} of {len(found.once)} networks are decomposed, recomposed, saved and loaded, "
-        f"and their parents stay as they were{f' (failed: {lost})' if lost else ''}. Masks cover "
-        f"{100 * (1 - good['whole_share'].max()):.1f} to {100 * (1 - good['whole_share'].min()):.1f} % of their "
-        f"parameters. A module's step takes {ratio.min():.2f} to {ratio.max():.2f} times a plain one (median "
-        f"{ratio.median():.2f}, n = {len(works)} networks and precisions, the fastest of {settings.repeats} "
-        f"measurements of {settings.steps} {'step' if settings.steps == 1 else 'steps'} each; most in "
-        f"{worst['model']}, {worst['edges'] / 1e6:.1f} million edges for {worst['batch']} images): the goal of at most "
-        f"{goal:g} is met in {int((ratio <= goal).sum())} of {len(works)}. The slowest of a module's first "
-        f"{settings.warm_up} steps takes up to {first.max():.1f} times a later one, and what begins and ends an epoch "
-        f"as long as {epoch.min():.1f} to {epoch.max():.1f} steps. Training one module holds {memory.median():.1f} "
-        f"times the memory of plain training (median; {memory.min():.1f} to {memory.max():.1f}), "
-        f"{(works['module_bytes'] / works['parameters']).median():.0f} bytes for each parameter in the median network."
+        f"**Answer.** **{len(good)} of {len(found.once)}** networks are decomposed, recomposed, saved and loaded"
+        f"{f' (failed: {failed})' if failed else ''}. Masks cover {masked:.1f} % or more "
+        f"of their parameters. A module's step takes **{ratio.median():.2f} times** a plain one (median of n = "
+        f"{len(works)} networks and precisions; {ratio.min():.2f} to {ratio.max():.2f}, goal at most {goal:g}; fastest "
+        f"of {settings.repeats} measurements). It holds {memory.median():.1f} times the memory ({memory.min():.1f} to "
+        f"{memory.max():.1f}), and beginning and ending an epoch takes as long as {epoch.min():.1f} to "
+        f"{epoch.max():.1f} steps."
     )

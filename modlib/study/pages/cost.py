@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
@@ -19,31 +19,26 @@ from torch import nn
 from modlib import recipes
 from modlib.data import Dataset
 from modlib.engines.vectorised import VectorisedEngine
-from modlib.study import figures, tables, timing
+from modlib.study import figures, tables, timing, two_programs
 from modlib.zoo import parents
-
-Steps = Callable[[int], None]
-"""Takes so many training steps with all modules."""
 
 
 @dataclass(frozen=True)
 class Race:
     """Two programs that take the same steps on the same data, and how they are measured.
 
-    `obvious_way` makes the steps of a parent, classes and a batch size, `ours` those of several parents side by side.
-    `steps`: in one measurement; `repeats`: measurements of each, in turns; `threads`: of both; `device`: cpu or cuda.
+    `k`: share of the edges kept in every layer; `steps`: in one measurement; `repeats`: measurements of each, in turns;
+    `threads`: of both; `device`: cpu or cuda.
     """
 
     data: Dataset
-    obvious_way: Callable[[nn.Module, Sequence[int], int], Steps]
-    ours: Callable[[Sequence[nn.Module], Sequence[int], int], Steps]
     k: float
     steps: int
     repeats: int
     threads: int
     device: str
 
-    def _in_turns(self, programs: Mapping[str, Steps]) -> pd.DataFrame:
+    def _in_turns(self, programs: Mapping[str, two_programs.Steps]) -> pd.DataFrame:
         """Return one row a measurement: the program, and milliseconds a step."""
         for run in programs.values():
             run(2)  # memory, caches, compilation
@@ -54,8 +49,14 @@ class Race:
         return pd.DataFrame(rows, columns=["program", "ms"])
 
     def _both(self, parent: nn.Module, chosen: Sequence[int], batch: int) -> pd.DataFrame:
-        both = {"obvious way": self.obvious_way(parent, chosen, batch), "ours": self.ours([parent], chosen, batch)}
-        return self._in_turns(both)
+        obvious = two_programs.obvious_way(parent, chosen, batch, **self._common)
+        return self._in_turns(
+            {"obvious way": obvious, "ours": two_programs.ours([parent], chosen, batch, **self._common)}
+        )
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {"data": self.data, "k": self.k, "device": self.device}
 
     def by_size(self, models: Sequence[str], batch_sizes: Sequence[int]) -> pd.DataFrame:
         """Return the time of a step of all modules of every parent with every batch size."""
@@ -77,7 +78,9 @@ class Race:
         rows = []
         for size in populations:
             made = [parents.make(model, self.data, seed) for seed in range(size)]
-            taken = self._in_turns({"ours": self.ours(made, range(self.data.num_classes), batch)})
+            taken = self._in_turns(
+                {"ours": two_programs.ours(made, range(self.data.num_classes), batch, **self._common)}
+            )
             rows.append(taken.assign(population=size, each=taken["ms"] / size))
         return pd.concat(rows)
 
@@ -212,25 +215,23 @@ def classes_table(growth: pd.DataFrame, parts: Parts) -> Markdown:
     )
 
 
-def what_came_out(
-    speed: pd.DataFrame, parts: Parts, growth: pd.DataFrame, side_by_side: pd.DataFrame, race: Race
-) -> Markdown:
-    """Return in words how much faster ours is, where its time goes, and how it grows."""
+def answer(speed: pd.DataFrame, parts: Parts, growth: pd.DataFrame, race: Race) -> Markdown:
+    """Return the answer in sentences: how much faster ours is, where its time goes, and how it grows."""
     middle, by_count = medians(speed), medians(growth, ["classes"]).reset_index()
     one, few, many = middle.xs((parts.model, parts.batch)), by_count.iloc[0], by_count.iloc[-1]
-    each = side_by_side.groupby("population")["each"].median()
-    span = np.log(max(many["classes"] / few["classes"], 1.001))
-    slope = np.log(many["ours"] / few["ours"]) / span
+    epoch = one["ours"] * math.ceil(len(race.data.train_labels) / parts.batch) / 1e3
+    least, most = middle["ratio"].min(), middle["ratio"].max()
+    threads = f"{race.threads} thread{'s' if race.threads > 1 else ''} of a {race.device.upper()}"
     return Markdown(
-        f"**What came out.** On {race.data.name}, {parts.model.upper()}, batch {parts.batch}, {race.threads} "
-        f"thread(s), {race.data.num_classes} modules: ours takes {one['ours']:.1f} ms a step, the obvious way "
-        f"{one['obvious way']:.1f} ms, a ratio of **{one['ratio']:.1f}** (n = {race.repeats} measurements of each; "
-        f"over all rows of the table {middle['ratio'].min():.1f} to {middle['ratio'].max():.1f}). The matrix products "
-        f"take {parts.products / parts.whole:.0%} of our step, at "
-        f"{parts.operations / parts.products / 1e6 / parts.peak:.0%} of the fastest rate seen on this machine; the "
-        f"compiled pass takes {parts.fused / parts.whole:.0%}. From {int(few['classes'])} to {int(many['classes'])} "
-        f"modules the time of a step grows like the {slope:.2f}th power of their number (1 is proportional): the "
-        "paper's limit holds for the work, and what the modules share makes up for a part of it. A population of "
-        f"{each.index.max()} takes {each[each.index.max()]:.2f} ms a step for each decomposition, where one alone "
-        f"takes {each[each.index.min()]:.2f}."
+        f"**Answer** ({race.data.name} {parts.model.upper()}, {race.data.num_classes} modules, batch {parts.batch}, "
+        f"{threads}, medians of n = {race.repeats}). Ours takes **{one['ours']:.1f} ms a step**, so {epoch:.1f} s an "
+        f"epoch. The obvious way takes {one['obvious way']:.1f} ms, **{one['ratio']:.1f} times** as long "
+        f"({least:.1f} to {most:.1f} over all parents and batches tried). The matrix products take "
+        f"{parts.products / parts.whole:.0%} of our step. {int(many['classes'])} modules take "
+        f"{many['ours'] / few['ours']:.1f} times as long as {int(few['classes'])}: less than in proportion."
     )
+
+
+def obvious_code() -> Markdown:
+    """Return the code of the obvious way."""
+    return Markdown(f"```python\n{two_programs.source()}```")

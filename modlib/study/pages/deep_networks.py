@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -406,38 +405,6 @@ def _signal_in_words(share: float) -> str:
     return f"{share:.1g}{' (nothing but rounding)' if share < 1e-6 else ''}"
 
 
-def what_is_left(rows: pd.DataFrame, settings: Settings, num_classes: int) -> Markdown:
-    """Return in words what the first masks leave of the deep parent."""
-    deep = rows[rows["model"] == settings.model]
-    ends = _at_the_logits(deep).droplevel(["model", "seed"]).groupby(["init", "norm"]).mean()
-    signal, agreement = 10 ** ends["log_signal"], ends["agreement"]
-
-    def first_layer(init: str, norm: str) -> float:
-        return float(10 ** _of(deep[deep["masked_layer"] == 1], init, norm, "log_gradient").mean())
-
-    def middle(init: str, norm: str, column: str) -> float:
-        return float(10 ** _of(deep, init, norm, column).median())
-
-    def accuracy(init: str, norm: str) -> str:
-        return records.mean_and_spread(_of(deep, init, norm, "masked_accuracy"), digits=1)
-
-    return Markdown(
-        f"**What came out** ({settings.label}, n = {len(settings.seeds)}). Kaiming scores and frozen statistics: the "
-        f"logits keep {_signal_in_words(signal['kaiming', 'frozen'])} of the parent's signal, the accuracy is "
-        f"{accuracy('kaiming', 'frozen')} % of {num_classes} classes, and the first layer's scores get "
-        f"{first_layer('kaiming', 'frozen'):.1g} of the parent's gradient: a rate that suits the last layer does "
-        f"nothing there. Statistics of the batch bring the scale back (median over layers "
-        f"{middle('kaiming', 'batch', 'log_signal'):.2g}; logits, behind what is not normalised, "
-        f"{signal['kaiming', 'batch']:.1g}), not the content: the agreement at the logits is "
-        f"{agreement['kaiming', 'batch']:.2f}. Scores in the order of the weights' magnitude keep content (agreement "
-        f"{agreement['magnitude', 'frozen']:.2f} with frozen statistics, {agreement['magnitude', 'batch']:.2f} with "
-        f"those of the batch); with both, the masked parent still answers {accuracy('magnitude', 'batch')} % right "
-        f"before any training, and a layer's scores get {middle('magnitude', 'batch', 'log_gradient'):.2g} of the "
-        f"parent's gradient (median over layers; with Kaiming scores and frozen statistics "
-        f"{middle('kaiming', 'frozen', 'log_gradient'):.1g})."
-    )
-
-
 def after_table(rows: pd.DataFrame, bench: Bench) -> Markdown:
     """Return the accuracies after the short co-training, with those that chose the rates."""
     own = bench.settings
@@ -473,23 +440,6 @@ def after_table(rows: pd.DataFrame, bench: Bench) -> Markdown:
     )
 
 
-def what_was_learnt(rows: pd.DataFrame, bench: Bench) -> Markdown:
-    """Return in words how well each combination learns in the short co-training."""
-    own, chosen = bench.settings, rows[rows["chosen"]]
-    votes = {combination: _of(chosen, *combination, "accuracy") for combination in COMBINATIONS}
-    ordered = sorted(COMBINATIONS, key=lambda c: votes[c].mean(), reverse=True)
-    said = [f"{c[0]} scores, {c[1]} statistics {records.mean_and_spread(votes[c], digits=1)} %" for c in ordered]
-    last = chosen[chosen["layer"] == chosen["layer"].max()]
-    still = 10 ** _of(last, "kaiming", "frozen", "log_signal").mean()
-    return Markdown(
-        f"**What came out** (vote of {len(own.classes)} classes, n = {len(own.seeds)}): {'; '.join(said)} (chance "
-        f"{100 / len(own.classes):.1f} %; one standard error of such an accuracy is at most "
-        f"{100 * math.sqrt(0.25 / bench.votes):.1f} points, so rates that differ by less are not told apart). With "
-        f"Kaiming scores and frozen statistics the logits have {_signal_in_words(still)} of the parent's signal after "
-        "training."
-    )
-
-
 def statistics_table(networks: Mapping[str, nn.Module]) -> Markdown:
     """Return what statistics of its own cost a module, and a network recomposed of all of them."""
     shown = []
@@ -515,18 +465,6 @@ def statistics_table(networks: Mapping[str, nn.Module]) -> Markdown:
         "What statistics of its own cost a module, and a network recomposed of all N of them: numbers and bytes, "
         "beside a packed mask and the parent's weights.",
         "tab-deep-statistics",
-    )
-
-
-def extra_parameters(rows: pd.DataFrame, settings: Settings) -> Markdown:
-    """Return in words what the co-trained modules hold beside their masks."""
-    final = rows.dropna(subset=["accuracy"])
-    batch, frozen = (final[final["norm"] == norm].iloc[0] for norm in ("batch", "frozen"))
-    return Markdown(
-        f"`extra_parameters()` of the modules trained above: {int(batch['extra_statistics']):,} numbers of statistics "
-        f"and {int(batch['extra_grafting'])} of the grafting layer, for each module ({settings.label}). With frozen "
-        f"statistics the first is {int(frozen['extra_statistics'])}. These numbers are not edges: [remaining "
-        "parameters](evaluation.ipynb) do not count them."
     )
 
 
@@ -651,30 +589,29 @@ def pulled_table(pulls: Pulls) -> Markdown:
     )
 
 
-def what_the_pull_does(rows: pd.DataFrame, found: pull.Strengths, pulls: Pulls) -> Markdown:
-    """Return in words how strong Eq. 1 is: by its reach, beside gradients and decay, and in the trials."""
-    own, fc1 = pulls.settings, found["fc1", "total"]
-    large = {name: found[which, "total"] for which, name in LARGE.items()}
-    less = ", ".join(f"{fc1.mean('reach') / one.mean('reach'):,.0f} times in {name}" for name, one in large.items())
-    equal = ", ".join(f"{one.mean('equal'):.0f} in {name}" for name, one in large.items())
-    ratio = found["wrn28_10", "total"].n / fc1.n
-    stronger = {
-        model: _stated(_share_of_scores(_first_gradients(rows, model, "kaiming", norm), "stronger_total"))
-        for model, norm in (("fc1", "none"), (own.model, "batch"))
-    }
+def answer(rows: pd.DataFrame, after: pd.DataFrame, found: pull.Strengths, pulls: Pulls, bench: Bench) -> Markdown:
+    """Return the answer in sentences: what first masks leave, what brings it back, and how strong Eq. 1 is."""
+    own, chosen = pulls.settings, after[after["chosen"]]
+    deep, count = rows[rows["model"] == own.model], len(own.classes)
+    dead = float(10 ** _at_the_logits(deep).xs(("kaiming", "frozen"), level=("init", "norm"))["log_signal"].mean())
+
+    def percent(part: pd.DataFrame, init: str, norm: str, column: str) -> str:
+        return f"{records.mean_and_spread(_of(part, init, norm, column), digits=1)} %"
+
+    equal = ", ".join(f"{found[which, 'total'].mean('equal'):.0f} in {name}" for which, name in LARGE.items())
     return Markdown(
-        f"**What came out** (n = {len(own.seeds)} where something was trained). At α = 1, Eq. 1 as printed (`total`) "
-        f"can move a score of FC1 by {fc1.mean('reach'):.2g} σ in an epoch, and less than that by "
-        f"{less} (the factor itself is {ratio:,.0f} times smaller in the last; its rate and its few steps "
-        "do the rest). Against the modules' differing gradients that need not be weak, because these are small in a "
-        "large layer too: on the first masks (Kaiming scores, statistics of the batch) the pull is the stronger one "
-        f"for {stronger['fc1']} of the scores of FC1 and for {stronger[own.model]} of those of {own.label}. Against "
-        f"weight decay it is: on a score of one σ they are equal at α = {fc1.mean('equal'):.2g} in FC1, but at "
-        f"{equal}. The trial agrees: in {pulls.steps} steps α = 1 leaves {pulls.stated('fc1', 'apart')} of the "
-        f"scores' distance and {pulls.stated('fc1', 'disagreement')} of the masks' disagreement in FC1; in the reduced "
-        f"network it leaves {pulls.stated(own.model, 'apart')} and {pulls.stated(own.model, 'disagreement')} with "
-        f"weight decay, {pulls.stated(own.model, 'apart', 0.0)} and {pulls.stated(own.model, 'disagreement', 0.0)} "
-        "without."
+        f"**Answer** ({own.label}; held-out images, n = {len(own.seeds)}).\n\n"
+        f"- **Random mask, the parent's statistics:** {_signal_in_words(dead)} of the parent's signal is left at the "
+        f"logits. A short co-training does not help: {percent(chosen, 'kaiming', 'frozen', 'accuracy')} of {count} "
+        f"classes, chance {100 / count:.0f} %.\n"
+        "- **Largest weights, statistics of the module's own:** "
+        f"{percent(deep, 'magnitude', 'batch', 'masked_accuracy')} of {bench.data.num_classes} classes untrained, "
+        f"**{percent(chosen, 'magnitude', 'batch', 'accuracy')}** of {count} after that co-training. Own "
+        f"statistics alone give {percent(chosen, 'kaiming', 'batch', 'accuracy')}.\n"
+        f"- **Eq. 1 as printed** gets weak with size: it holds a score against weight decay from "
+        f"α = {found['fc1', 'total'].mean('equal'):.2g} on in FC1, but only from {equal} on. In {pulls.steps} steps "
+        f"α = 1 leaves {pulls.stated('fc1', 'apart')} of the scores' distance in FC1, and "
+        f"{pulls.stated(own.model, 'apart')} here."
     )
 
 
@@ -683,13 +620,11 @@ def for_figure_4(found: pull.Strengths) -> Markdown:
     later = ", ".join(f"{found[w, 'total'].until:.0f} epochs in {name}" for w, name in LARGE.items())
     return Markdown(
         "**For the paper's Figure 4.** It reports that stemming with α up to 1 reduces the remaining parameters of "
-        "VGG16, ResNet50 and WideResNet-28-10. Read literally, with the published rates and batches and a weight decay "
-        f"of {WEIGHT_DECAY:g}, α = 1 cannot hold modules together at first: a score of one σ decays harder than it is "
-        f"pulled. It can once decay has shrunk the scores, if nothing else moves them: after {later}. So a literal Eq. "
-        "1 is hard to reconcile with a reduction in WideResNet-28-10 within the 50 epochs that the paper names for "
-        "other runs, or anywhere in the first epochs; for VGG16 and ResNet50 it is not ruled out by this. What the "
-        "paper had instead, if anything (another reduction, another decay, longer runs), is not shown here. The "
-        "`scale_free` reading has the same reach in all of these networks, with an α of its own."
+        "VGG16, ResNet50 and WideResNet-28-10. Read literally, α = 1 cannot hold modules together at first, because "
+        f"weight decay ({WEIGHT_DECAY:g}) is stronger. It can once decay has shrunk the scores, if nothing else moves "
+        f"them: after {later}. So a literal Eq. 1 is hard to reconcile with a reduction in WideResNet-28-10 within 50 "
+        "epochs; for VGG16 and ResNet50 it is not ruled out. What the paper had instead, if anything, is not shown "
+        "here. The `scale_free` reading moves scores as far in all of these networks, with an α of its own."
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -187,11 +186,6 @@ class Sizes:
         return bits / 8 + biases + self.grafting * number / of
 
 
-def entropy(k: float) -> float:
-    """Return the bits that an edge of a mask takes at least, where other masks are not known."""
-    return -(k * math.log2(k) + (1 - k) * math.log2(1 - k))
-
-
 def bytes_to_ship(decompositions: Mapping[str, Modules], sizes: Sizes) -> Markdown:
     """Return the table of what recomposed networks weigh, by decomposition and number of classes."""
     rows = []
@@ -205,7 +199,7 @@ def bytes_to_ship(decompositions: Mapping[str, Modules], sizes: Sizes) -> Markdo
                 {
                     "decomposition": label,
                     "classes": n,
-                    "remaining parameters": f"{share:.4f}",
+                    "remaining parameters (%)": f"{100 * share:.2f}",
                     "bytes to ship": f"{weighs:,.0f}",
                     "of the parent's": tables.percent(weighs / sizes.parent, 1),
                 }
@@ -255,10 +249,10 @@ def draw_growth(grown: pd.DataFrame, k: float) -> Figure:
         style = {"marker": "o", "markersize": 3, "color": figures.COLOURS[str(label)]}
         left.plot(group["classes"], 100 * group["accuracy"], label=label, **style)
         if label != "parent":
-            right.plot(group["classes"], group["kept"], **style)
-    right.axhline(k, ls=":", color="black", lw=1)
+            right.plot(group["classes"], 100 * group["kept"], **style)
+    right.axhline(100 * k, ls=":", color="black", lw=1)
     left.set(xlabel="classes in the subset", ylabel="accuracy (%)")
-    right.set(xlabel="classes in the subset", ylabel="remaining parameters", ylim=(0, None))
+    right.set(xlabel="classes in the subset", ylabel="remaining parameters (%)", ylim=(0, None))
     figure.legend(frameon=False, ncols=3, loc="outside upper center")
     return figure
 
@@ -269,7 +263,7 @@ def growth_table(grown: pd.DataFrame) -> Markdown:
     for (n, many), group in tables.groups(grown, ["classes", "subsets"]):
         asked = group.to_dict("records")
         line = {"classes": n, "subsets": many} | {f"{one['who']} (%)": f"{100 * one['accuracy']:.2f}" for one in asked}
-        kept = {f"remaining, {one['who']}": f"{one['kept']:.4f}" for one in asked if one["who"] != "parent"}
+        kept = {f"remaining, {one['who']} (%)": f"{100 * one['kept']:.2f}" for one in asked if one["who"] != "parent"}
         lines.append(line | kept)
     caption = (
         "Accuracy on test images and remaining parameters of recomposed networks, means over subsets (n = 1 seed)."
@@ -277,49 +271,29 @@ def growth_table(grown: pd.DataFrame) -> Markdown:
     return tables.table(pd.DataFrame(lines), caption, "tab-growth")
 
 
-def what_came_out(
+def answer(
     settings: Settings, seconds: Mapping[int, float], passes: Passes, sizes: Sizes, grown: pd.DataFrame
 ) -> Markdown:
-    """Return what the decompositions cost, and how they fare beside the parent as subsets grow."""
+    """Return the answer in sentences: what the decompositions cost, and how they fare against the parent."""
     few, many = min(seconds), max(seconds)
-    ratio = seconds[many] / seconds[few]
-    if ratio > 1.25 * many / few:
-        scaling = "more than proportionally"
-    elif ratio > 0.75 * many / few:
-        scaling = "about proportionally"
-    else:
-        scaling = "less than proportionally: modules that are trained side by side share a part of the work"
-    return Markdown(
-        f"**What came out.** On {settings.dataset} with {settings.model.upper()} (n = 1 seed): an epoch with {many} "
-        f"modules takes {ratio:.1f} times as long as one with {few}, so time grows {scaling}. Recomposing takes "
-        f"{passes.recomposing:.1f} milliseconds, without training; a prediction by {many} modules then costs "
-        f"{passes.of_modules[many] / passes.parent:.1f} passes of the parent. All masks together weigh "
-        f"{tables.percent(sizes.masks / sizes.parent, 0)} of the parent's bytes.\n\n" + _beside_parent(grown)
-    )
-
-
-def _beside_parent(grown: pd.DataFrame) -> str:
     wide = grown.pivot(index="classes", columns="who", values="accuracy")
-    one, other = (name for name in grown["who"].unique() if name != "parent")
-    ahead = {name: 100 * (wide[name] - wide["parent"]) for name in (one, other)}
-    most = int(wide.index.max())
-    gained = [gaps[most] - gaps[2] for gaps in ahead.values()]
-    one_gained, other_gained = (f"{'loses' if gain < 0 else 'gains'} {abs(gain):.2f}" for gain in gained)
-    beside = {name: (_from_it(gaps[2]), _from_it(gaps[most])) for name, gaps in ahead.items()}
-    return (
-        f"Beside the parent, the vote of recipe {one} is {beside[one][0]} for two classes (mean of pairs), and "
-        f"{beside[one][1]} for all {most}; that of recipe {other} is {beside[other][0]} and {beside[other][1]}. "
-        f"From two classes to all, the one {one_gained} points on the parent, the other {other_gained}."
+    said = []
+    for name in (name for name in grown["who"].unique() if name != "parent"):
+        gap = 100 * (wide[name] - wide["parent"])
+        said.append(
+            f"recipe *{name}* {gap.iloc[0]:+.2f} for two classes and {gap.iloc[-1]:+.2f} for all {gap.index[-1]}"
+        )
+    return Markdown(
+        f"**Answer** ({settings.dataset} {settings.model.upper()}, n = 1 seed). Recomposing takes "
+        f"**{passes.recomposing:.0f} ms** and no training. A prediction by {many} modules then takes as long as "
+        f"**{passes.of_modules[many] / passes.parent:.1f} passes** of the parent, and an epoch with {many} modules "
+        f"{seconds[many] / seconds[few]:.1f} times as long as with {few}. All masks weigh "
+        f"{tables.percent(sizes.masks / sizes.parent, 0)} of the parent's bytes. In points against the parent: "
+        f"{'; '.join(said)}."
     )
 
 
-def _from_it(ahead: float) -> str:
-    if abs(ahead) < 0.005:
-        return "level with it"
-    return f"{abs(ahead):.2f} points {'behind' if ahead < 0 else 'ahead of'} it"
-
-
-def reach() -> Markdown:
+def rests_on() -> Markdown:
     """Return on how many trials, and of which sizes, the published Table 1 rests."""
     folder = Layout.here().root / "book" / "results"
     if not (folder / "table1.csv").exists():

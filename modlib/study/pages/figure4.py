@@ -300,13 +300,19 @@ def _one_mask_lines(evidence: Evidence, name: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def one_mask_sentence(evidence: Evidence) -> Markdown:
-    """Say what modules that go on from one mask gain over one mask alone, of about as many epochs."""
-    said = [part for name in evidence.panels for part in _one_mask_differences(evidence, name)]
-    return Markdown(f"Modules that go on from one mask, minus one mask alone, paired by seed: {'; '.join(said)}.")
+def one_mask_differences(evidence: Evidence) -> Markdown:
+    """Tabulate what modules that go on from one mask gain over one mask alone, of about as many epochs."""
+    lines = [line for name in evidence.panels for line in _one_mask_differences(evidence, name)]
+    columns = ["panel", "one mask alone", "points", "95% interval", "its passes, of those of the modules", "n"]
+    return tables.table(
+        pd.DataFrame(lines, columns=columns),
+        "Modules that go on from one mask, minus one mask alone: accuracy of all classes, test images, mean ± standard "
+        "deviation over n trials, paired by seed.",
+        "tab-figure4-one-mask-differences",
+    )
 
 
-def _one_mask_differences(evidence: Evidence, name: str) -> Iterator[str]:
+def _one_mask_differences(evidence: Evidence, name: str) -> Iterator[dict[str, Any]]:
     results, panel = evidence.panels[name], evidence.panels[name].panel
     accuracy = evidence.of_all_classes(name).set_index(["setting", "seed"])["accuracy"]
     both = panel.settings() | panel.control_recipes()
@@ -316,11 +322,14 @@ def _one_mask_differences(evidence: Evidence, name: str) -> Iterator[str]:
         change = 100 * (accuracy[first_mask] - accuracy[one])
         low, high = records.interval(change)
         share = both[one].epochs / (both[first_mask].shared_epochs + results.num_classes * panel.epochs)
-        spread = f"n = {len(change)}, 95% interval {low:+.2f} to {high:+.2f}" if len(change) > 1 else "n = 1"
-        yield (
-            f"{name}: {mean_and_spread(change, 1)} points against *{one}* ({spread}), "
-            f"which takes {share:.0%} of the passes"
-        )
+        yield {
+            "panel": name,
+            "one mask alone": one,
+            "points": signed(change),
+            "95% interval": f"{low:+.2f} to {high:+.2f}" if len(change) > 1 else "",
+            "its passes, of those of the modules": f"{share:.0%}",
+            "n": len(change),
+        }
 
 
 def first_seeds(evidence: Evidence) -> pd.DataFrame:
@@ -363,34 +372,6 @@ def tried_table(tried: pd.DataFrame) -> Markdown:
         "rate is that of the scores.",
         "tab-figure4-tried",
     )
-
-
-def rates_sentence(evidence: Evidence, tried: pd.DataFrame) -> Markdown:
-    """Say how far the best rate of each setting is ahead of the next; `tried`: of `first_seeds`."""
-    used = tried["setting"].str.split(", rate ").str[0]  # the setting whose rate was varied
-    said = []
-    for (name, setting), part in tried.groupby(["panel", used], sort=False):
-        if len(part) < 2:
-            continue
-        results = evidence.panels[str(name)]
-        ranked = part.assign(accuracy=100 * part["accuracy"]).sort_values("accuracy", ascending=False, kind="stable")
-        best, second = ranked.iloc[0], ranked.iloc[1]
-        _, images = results.parents[results.panel.seeds[0]]
-        error = (best.accuracy * (100 - best.accuracy) / images) ** 0.5
-        said.append(
-            f"{name}, *{setting}*: of {len(part)} rates {best.rate:g} is {best.accuracy - second.accuracy:.2f} points "
-            f"ahead of {second.rate:g} (standard error {error:.2f}); {results.recipes()[str(setting)].lr:g} is used"
-        )
-    return Markdown(
-        f"Rates (n = 1 each; a lead within two standard errors tells nothing): {'; '.join(said) or 'no other tried'}. "
-        "Of *one mask first* no other rate was tried."
-    )
-
-
-def failed_sentence(evidence: Evidence) -> Markdown:
-    """Say which trials and controls failed."""
-    said = [f"{one.panel}, *{one.variant}*, seed {one.seed}: {one.failed}" for one in evidence.failed.itertuples()]
-    return Markdown(f"Failed: {'; '.join(said) or 'no trial and no control'}.")
 
 
 def beside_moda(evidence: Evidence) -> dict[tuple[str, str], pd.DataFrame]:
@@ -454,13 +435,25 @@ def moda_table(evidence: Evidence) -> Markdown:
     )
 
 
-def findings(evidence: Evidence, goal: float) -> Markdown:
-    """Say what came out of each panel; `goal`: the share of the weights in which all classes should fit."""
-    said = []
-    for name in evidence.panels:
-        stemming, _ = stemming_of(evidence, name)
-        said.append(f"{_accuracy_of(evidence, name, goal)}{_smallest_of(evidence, name)} Stemming: {stemming}.")
-    return Markdown("**What came out.**\n\n" + "\n\n".join(said))
+def answer(evidence: Evidence, goal: float) -> Markdown:
+    """Return the answer: what is right in each panel, against the parent; `goal`: a share of the weights for all."""
+    said = "\n".join(f"- {_accuracy_of(evidence, name, goal)}" for name in evidence.panels)
+    changes = [change for name in evidence.panels if (change := stemming_of(evidence, name)[1]) is not None]
+    last = evidence.last(evidence.rows)
+    alike = last.loc[last["variant"] == "α = 0", "jaccard_index"].groupby(last["panel"]).mean()
+    most = max((100 * abs(change["remaining_parameters"].mean()) for change in changes), default=0.0)
+    stemming = f"α = 1 changes the remaining parameters of pairs by at most {most:.2f} points" if changes else ""
+    return Markdown(
+        "**Answer** (all classes, test images; points against the own parent, + is better; goal: within one point in "
+        f"at most {goal:.0%} of the weights).\n\n"
+        f"{said}\n\nStemming finds little to do: without it two modules already have a Jaccard index of "
+        f"{alike.min():.2f} to {alike.max():.2f}. {stemming or 'α above 0 was not run'}."
+    )
+
+
+def signed(points: Sequence[float] | pd.Series) -> str:
+    """Return mean ± standard deviation of points, with their sign."""
+    return f"{'+' if pd.Series(points).mean() >= 0 else ''}{mean_and_spread(points, 1)}"
 
 
 def _last_of(evidence: Evidence, name: str) -> pd.DataFrame:
@@ -469,63 +462,31 @@ def _last_of(evidence: Evidence, name: str) -> pd.DataFrame:
     return last[last["panel"] == name].set_index(["variant", "seed"])
 
 
-def _held_out_means(evidence: Evidence, name: str) -> pd.DataFrame:
-    """Return, by variant, mean accuracy on held-out images, how far that is behind the parents, and weights held."""
+def _best_on_held_out(evidence: Evidence, name: str) -> str:
+    """Return the decomposition of a panel that is most accurate on held-out images."""
     last = evidence.last(evidence.rows, "held_out")
-    held_out = last[last["panel"] == name]
-    parents = [evidence.panels[name].parents[seed][0] for seed in held_out["seed"]]
-    means = held_out.assign(behind=parents - held_out["accuracy"]).groupby("variant")
-    return means[["accuracy", "behind", "remaining_parameters_all"]].mean()
+    return str(last[last["panel"] == name].groupby("variant")["accuracy"].mean().idxmax())
 
 
-def _behind_parents(evidence: Evidence, name: str) -> Any:
-    """Return how far the vote of all classes is behind the parent on the same test images, grouped by setting."""
-    subsets = evidence.panels[name].subsets
-    of_all = subsets[subsets["classes"] == subsets["classes"].max()]
-    return (of_all["parent_accuracy"] - of_all["accuracy"]).groupby(of_all["setting"])
+def _against_parents(evidence: Evidence, name: str) -> Any:
+    """Return the points of the vote of all classes against the parent on the same test images, grouped by setting."""
+    of_all = evidence.of_all_classes(name)
+    return (100 * (of_all["accuracy"] - of_all["parent_accuracy"])).groupby(of_all["setting"])
 
 
 def _accuracy_of(evidence: Evidence, name: str, goal: float) -> str:
-    """Say how accurate the vote of all classes is in a panel, beside its controls and the goal."""
-    results, last = evidence.panels[name], _last_of(evidence, name)
-    panel, means = results.panel, _held_out_means(evidence, name)
-    best = str(means["accuracy"].idxmax())
-    uniform, at_best = last.loc["α = 0"], last.loc[best]
-    gap = _behind_parents(evidence, name).get_group(best)
-    controls = evidence.of_all_classes(name)
-    controls = controls[controls["setting"].isin(panel.controls)]
-    masks = ", ".join(
-        f"{mean_and_spread(control['accuracy'])}% in {control['union'].mean():.1%} ({which})"
-        for which, control in controls.groupby("setting", sort=False)
-    )
-    held = controls.groupby("setting")["held_out_accuracy"].mean()
-    met = at_best["remaining_parameters_all"].mean() <= goal and gap.mean() <= CLOSE
-    size = f"reduced: {panel.reduced}" if panel.reduced else results.size
+    """Say how accurate the vote of all classes is in a panel, beside one mask alone and the goal."""
+    panel, last = evidence.panels[name].panel, _last_of(evidence, name)
+    best, points = _best_on_held_out(evidence, name), _against_parents(evidence, name)
+    controls = evidence.controls[evidence.controls["panel"] == name]
+    held = controls[controls["setting"].isin(panel.controls)].groupby("setting")["held_out_accuracy"].mean()
+    gap, union = points.get_group(best), last.loc[best]["remaining_parameters_all"].mean()
+    met = union <= goal and gap.mean() >= -100 * CLOSE
+    alone = str(held.idxmax())
     return (
-        f"**{name}, {size} (n = {len(panel.seeds)}).** With the same share of every layer, as in the paper, and "
-        f"without stemming, the vote of all classes is right on {mean_and_spread(uniform['accuracy'])}%, in "
-        f"{uniform['remaining_parameters_all'].mean():.1%} of the weights. Best of the decompositions on held-out "
-        f"images is *{best}* ({means['accuracy'][best]:.2%} there; the best control, *{held.idxmax()}*, "
-        f"{held.max():.2%}): **{mean_and_spread(at_best['accuracy'])}% in "
-        f"{at_best['remaining_parameters_all'].mean():.1%}** of the weights on test images, {mean_and_spread(gap)} "
-        f"points behind the parent, on held-out ones {100 * means['behind'][best]:.2f}. One mask for all classes: "
-        f"{masks}. All classes in at most {goal:.0%} of the weights within one point of the parent, on test images: "
-        f"{'**met**' if met else '**not met**'}{'' if len(gap) > 1 else ' in one trial, which tells no spread'}."
-    )
-
-
-def _smallest_of(evidence: Evidence, name: str) -> str:
-    """Say which setting is the smallest within one point of the parent on held-out images; empty where none is."""
-    means = _held_out_means(evidence, name)
-    close = means[means["behind"] <= CLOSE]
-    if close.empty:
-        return ""
-    smallest = str(close["remaining_parameters_all"].idxmin())
-    last, gap = _last_of(evidence, name).loc[smallest], _behind_parents(evidence, name).get_group(smallest)
-    return (
-        f" The smallest within one point on held-out images is *{smallest}*: {mean_and_spread(last['accuracy'])}% on "
-        f"test images, in {last['remaining_parameters_all'].mean():.1%} of the weights, {mean_and_spread(gap)} points "
-        "behind the parent."
+        f"**{name}{' (reduced)' if panel.reduced else ''}**, n = {len(gap)}: the same share of every layer, as in the "
+        f"paper, {signed(points.get_group('α = 0'))}; *{best}* **{signed(gap)}** in {union:.1%} of the weights, goal "
+        f"**{'met' if met else 'missed'}**; one mask alone (*{alone}*) {signed(points.get_group(alone))}."
     )
 
 
@@ -534,8 +495,8 @@ def stemming_of(evidence: Evidence, name: str) -> tuple[str, pd.DataFrame | None
     results = evidence.panels[name]
     panel, uniform = results.panel, _last_of(evidence, name).loc["α = 0"]
     found = (
-        f"without stemming two modules' Jaccard index is {uniform['jaccard_index'].mean():.3f}, and pairs hold "
-        f"{uniform['remaining_parameters'].mean():.4f} of a possible {panel.k:g} to {2 * panel.k:g}"
+        f"without stemming two modules' Jaccard index is {uniform['jaccard_index'].mean():.3f}, and a pair holds "
+        f"{uniform['remaining_parameters'].mean():.2%} of the weights"
     )
     recipes = panel.settings() | panel.recipes_of(panel.tried)
     as_written = {recipe.alpha: setting for setting, recipe in recipes.items() if setting == f"α = {recipe.alpha:g}"}
@@ -547,11 +508,14 @@ def stemming_of(evidence: Evidence, name: str) -> tuple[str, pd.DataFrame | None
     stemmed = last[(last["panel"] == name) & (last["variant"] == strongest)].set_index("seed")
     change = (stemmed[measured] - uniform[measured]).dropna()  # of what was tried, the first seed
     return (
-        f"{found}; with {strongest} of Eq. 1 as written (n = {len(change)}) that changes by "
-        f"{mean_and_spread(change['remaining_parameters'], 1, 4)}, and a module's accuracy by "
-        f"{mean_and_spread(change['module_accuracy'])} points ({mean_and_spread(uniform['module_accuracy'])}% at "
-        f"α = 0; always saying *another class*: {1 - 1 / results.num_classes:.0%})"
+        f"{found}; {strongest} changes that by {_change(change['remaining_parameters'])} points (n = {len(change)}), "
+        f"and a module's accuracy by {_change(change['module_accuracy'])}"
     ), change
+
+
+def _change(shares: pd.Series) -> str:
+    """Return mean ± standard deviation of a change in points, or that it is nothing to two digits."""
+    return "less than 0.01" if (shares.abs() < 5e-5).all() else signed(100 * shares)
 
 
 def judged(evidence: Evidence) -> list[claims.Claim]:

@@ -152,14 +152,14 @@ def one_at_a_time(found: Sequence[Levers], epochs: int) -> Markdown:
         change = one.change("accuracy")
         for name in one.names:
             rows = one.of(name)
-            behind = 100 * (rows["parent_accuracy"] - rows["accuracy"])
+            gap = 100 * (rows["accuracy"] - rows["parent_accuracy"])
             lines.append(
                 {
-                    "column": one.name,
+                    "network": one.name,
                     "what": name,
                     "accuracy of the vote (%)": mean_and_spread(rows["accuracy"]),
                     "against the base (points)": "" if name == BASE else mean_and_spread(change[name]),
-                    "behind the parent": f"{behind.mean():.2f}",
+                    "against the parent (points)": f"{gap.mean():+.2f}",
                     "Jaccard index": mean_and_spread(rows["jaccard_index"], 1, 3),
                     "pairs (%)": mean_and_spread(rows["pair_accuracy"]),
                     "n": len(rows),
@@ -186,7 +186,7 @@ def draw_changes(found: Sequence[Levers]) -> Figure:
         ax.axvline(0, color="black", lw=1)
         ax.set(xlabel=label, yticks=range(len(changes)), yticklabels=changes)
     axes[0].invert_yaxis()
-    axes[1].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper center")
     return figure
 
 
@@ -194,7 +194,7 @@ def single_modules(found: Sequence[Levers]) -> Markdown:
     """Return the table of single modules, with and without vote loss."""
     lines = [
         {
-            "column": one.name,
+            "network": one.name,
             "what": change,
             "all test images (Table 5, %)": mean_and_spread(rows["all"]),
             "own class, balanced (Table 6, %)": mean_and_spread(rows["own"]),
@@ -212,7 +212,7 @@ def calibration(found: Sequence[Levers]) -> Markdown:
     """Return the table of the vote before and after calibration, with and without vote loss."""
     lines = [
         {
-            "column": one.name,
+            "network": one.name,
             "what": change,
             "vote (%)": mean_and_spread(rows["plain"]),
             "calibrated vote (%)": mean_and_spread(rows["calibrated"]),
@@ -226,25 +226,27 @@ def calibration(found: Sequence[Levers]) -> Markdown:
     return tables.table(pd.DataFrame(lines), caption, "tab-ours-calibration")
 
 
-def came_out(found: Sequence[Levers]) -> Markdown:
-    """Return the page's answer in words, a paragraph for each network."""
-    return Markdown("**What came out.** " + "\n\n".join(_said(one) for one in found))
+def answer(found: Sequence[Levers]) -> Markdown:
+    """Return the answer in sentences: the changes that are clear on each network, and what the vote loss costs."""
+    said = "\n".join(_said(one) for one in found)
+    lost = 100 * pd.concat([one.single[WITHOUT]["all"] - one.single[BASE]["all"] for one in found])
+    gains = 100 * pd.concat([rows["gain"] for one in found for rows in one.votes.values()])
+    return Markdown(
+        "**Answer** (test images; mean change of the vote's accuracy in points, where its paired 95% interval leaves "
+        f"out zero).\n\n{said}\n\nThe vote loss costs a module alone {mean_and_spread(lost, 1)} points "
+        f"(n = {len(lost)}). Calibrating the vote changes its accuracy by {gains.mean():+.2f} points."
+    )
 
 
 def _said(one: Levers) -> str:
     change = 100 * one.change("accuracy").drop(columns=BASE)
-    mean, n = change.mean(), len(change)
+    mean = change.mean()
     intervals = {name: interval(change[name].dropna()) for name in change}
     clear = mean[[low > 0 or high < 0 for low, high in intervals.values()]].sort_values()
-    listed = "; ".join(f"{name} {value:+.2f}" for name, value in clear.items()) or "none"
-    rest = sorted(set(mean.index) - set(clear.index))
-    lost = 100 * (one.single[WITHOUT] - one.single[BASE])
-    gain, without = (100 * one.votes[which]["gain"].sum() / n for which in (BASE, WITHOUT))
+    listed = ", ".join(f"{name} **{value:+.2f}**" for name, value in clear.items()) or "none is clear"
+    base = one.of(BASE)
+    gap = 100 * (base["accuracy"] - base["parent_accuracy"])
     return (
-        f"On {one.name} (n = {n}), changes of accuracy whose 95% interval (Student's, paired) leaves out zero, in "
-        f"points: {listed}. Not told apart from zero: {', '.join(rest) or 'none'}"
-        f"{' (one trial tells no spread)' if n == 1 else ''}. Single modules lose by the vote loss: "
-        f"{mean_and_spread(lost['all'], 1)} points on all test images, {mean_and_spread(lost['own'], 1)} on their own "
-        f"class, balanced. Calibration changes the vote by {gain:+.2f} points with the vote loss, and by "
-        f"{without:+.2f} without."
+        f"- **{one.name}** (n = {len(change)}; unchanged {mean_and_spread(base['accuracy'])} %, {gap.mean():+.2f} "
+        f"against its parents): {listed}. The other {len(mean) - len(clear)} changes are not told apart from zero."
     )

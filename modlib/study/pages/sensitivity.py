@@ -173,8 +173,9 @@ def readings(found: Found) -> Markdown:
         )
     caption = (
         f"Readings of the published recipe, {found.column.dataset} {found.column.model.upper()}, epoch {found.epochs}, "
-        f"test images; mean ± standard deviation over n trials.{note} Agreement: within {found.tolerance} of Table 2, "
-        "or two standard deviations (of a single trial: those of the recipe as published)."
+        f"test images; mean ± standard deviation over n trials.{note} Agreement: within "
+        f"{100 * found.tolerance:.1f} points of Table 2, or two standard deviations (of a single trial: those of "
+        "the recipe as published)."
     )
     board = pd.DataFrame([_line(found, row) for row in CHANGES]).fillna("")
     return tables.table(board, caption, "tab-sensitivity")
@@ -186,8 +187,8 @@ def _line(found: Found, row: str) -> dict[str, Any]:
         return {"reading": row, "verdict": "diverged"}
     return {
         "reading": row,
-        "remaining parameters of pairs": mean_and_spread(part["remaining_parameters"], 1, 4),
-        "the paper, Table 2": "" if target is None else f"{target:.3f}",
+        "remaining parameters of pairs (%)": mean_and_spread(part["remaining_parameters"]),
+        "the paper, Table 2 (%)": "" if target is None else f"{100 * target:.1f}",
         "Jaccard index": mean_and_spread(part["jaccard_index"], 1, 3),
         "accuracy of the vote (%)": mean_and_spread(part["accuracy"]),
         "n": len(part),
@@ -230,23 +231,22 @@ def calibration(found: Found) -> Markdown:
     return tables.table(pd.DataFrame(lines), caption, "tab-sensitivity-calibration")
 
 
-def came_out(found: Found) -> Markdown:
-    """Return the page's answer in words: which readings give the paper's numbers, and whether calibration would."""
+def answer(found: Found) -> Markdown:
+    """Return the answer in sentences: which readings give the paper's numbers, and whether calibration would."""
     text = "The paper prints no Table 2 for this network: the rows compare readings with each other."
     if found.paper.remaining:
-        text = " ".join([_agreeing(found), _closest(found), _tables_of_the_paper(found)])
+        text = f"{_agreeing(found)} {_closest(found)}"
     gains = " and ".join(f"{100 * rows['gain'].mean():+.2f}" for rows in found.votes.values())
-    return Markdown(f"**What came out.** {text} Calibration changes the vote by {gains} points (α = 1 and 0).")
+    return Markdown(f"**Answer.** {text} Calibrating the vote changes its accuracy by {gains} points (α = 1 and 0).")
 
 
 def _agreeing(found: Found) -> str:
-    lists: dict[bool | None, list[str]] = {True: [], False: [], None: []}
-    for row in CHANGES:
-        lists[found.agrees(row)].append(f"{row} (n = {len(found.trials[row])})")
-    yes, no = ("; ".join(lists[verdict]) or "none" for verdict in (True, False))
+    judged = [row for row in CHANGES if found.agrees(row) is not None]
+    alike = [f"{row} (n = {len(found.of(row))})" for row in judged if found.agrees(row)]
+    listed = f": {'; '.join(alike)}" if alike else ""
     return (
-        f"As in Table 2 at epoch {found.epochs}: {yes}. Not: {no}. Most readings other than the default are seen in "
-        f"few trials; the default's spread over {len(found.trials[DEFAULT[True]])} says what a difference is worth."
+        f"**{len(alike) or 'None'} of {len(judged)}** readings {'give' if alike else 'gives'} the remaining parameters "
+        f"of the paper's Table 2{listed}."
     )
 
 
@@ -255,22 +255,28 @@ def _closest(found: Found) -> str:
     stemmed = means.loc[[row for row in means.index if CHANGES[str(row)]["alpha"] > 0]]
     closest = str((stemmed["remaining_parameters"] - found.paper.remaining[True]).abs().idxmin())
     near_index = str((stemmed["jaccard_index"] - found.paper.jaccard).abs().idxmin())
-    one = stemmed.loc[closest]
+    one, other = found.of(closest), found.of(near_index)
     return (
-        f"With stemming, **{closest}** comes closest to Table 2, {near_index} to the Jaccard index of Table 1 "
-        f"({stemmed['jaccard_index'][near_index]:.3f}, n = {len(found.of(near_index))}). The first has remaining "
-        f"parameters {one['remaining_parameters']:.4f} (the paper {found.paper.remaining[True]:.3f}), Jaccard index "
-        f"{one['jaccard_index']:.3f} ({found.paper.jaccard:.2f}), accuracy {100 * one['accuracy']:.2f} % "
-        f"({found.paper.accuracy:.2f} %), n = {len(found.of(closest))}."
+        f"With stemming, *{closest}* comes closest: {_percent(one['remaining_parameters'])} against the paper's "
+        f"{found.paper.remaining[True]:.1%} (n = {len(one)}). But the Jaccard index of its Table 1 "
+        f"({found.paper.jaccard:.2f}) fits *{near_index}* best: {mean_and_spread(other['jaccard_index'], 1, 3)} "
+        f"(n = {len(other)})."
     )
 
 
-def _tables_of_the_paper(found: Found) -> str:
+def _percent(shares: pd.Series) -> str:
+    return f"{mean_and_spread(shares)} %"
+
+
+def tables_of_the_paper(found: Found) -> Markdown:
+    """Return in words whether the means of the paper's Tables 1 and 2 go together."""
+    if not found.paper.remaining:
+        return Markdown("The paper's Table 2 has no numbers of this network.")
     k, remaining, jaccard = found.k, found.paper.remaining[True], found.paper.jaccard
     low, high = found.paper.pairs
-    return (
-        f"The means of the paper's two tables do not go together: at k = {k:.0%}, {remaining:.3f} remaining parameters "
-        f"go with an index of about {2 * k / remaining - 1:.3f}, and the index of Table 1 with "
-        f"{metrics.remaining_from_jaccard(k, jaccard):.3f} (the [identity](evaluation.ipynb) of both), which lies "
-        f"within the range of pairs that Table 2 prints, {low:.3f} to {high:.3f}."
+    return Markdown(
+        f"The paper's own means do not go together, by the [identity](evaluation.ipynb) of both quantities: "
+        f"{remaining:.1%} remaining parameters at k = {k:.0%} mean an index of about {2 * k / remaining - 1:.3f}, "
+        f"not {jaccard:.2f}. That means {metrics.remaining_from_jaccard(k, jaccard):.1%}, which is within the range "
+        f"of pairs that Table 2 prints, {low:.1%} to {high:.1%}."
     )

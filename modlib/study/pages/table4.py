@@ -80,6 +80,18 @@ def draw_rates(steps: int = 200) -> Figure:
     return figure
 
 
+def influence(decay: float, steps: int = 5000) -> list[float]:
+    """Return by how much a gradient of 1 in step 0 still lowers a score, step by step, at recipe published's rate."""
+    base = RECIPES["published"]()
+    score, velocity, trace = 0.0, 0.0, []
+    for step in range(steps):
+        gradient = (1.0 if step == 0 else 0.0) + decay * score
+        velocity = base.momentum * velocity + gradient
+        score -= base.lr * (gradient + base.momentum * velocity)
+        trace.append(-score)
+    return trace
+
+
 def steps_to_half(influence: Sequence[float]) -> int | None:
     """Return the first step after the peak at which less than half of it is left; None where it stays."""
     top = max(range(len(influence)), key=lambda step: influence[step])
@@ -161,7 +173,7 @@ def last_epoch(curve: pd.DataFrame) -> Markdown:
             "accuracy of the vote (%)": f"{100 * row['accuracy']:.2f}",
             "accuracy of a module (%)": f"{100 * row['module_accuracy']:.2f}",
             "Jaccard index": f"{row['jaccard_index']:.3f}",
-            "remaining parameters, pairs": f"{row['remaining_parameters']:.4f}",
+            "remaining parameters, pairs (%)": f"{100 * row['remaining_parameters']:.2f}",
             "size of the scores": f"{row['size']:.2g}",
             "edges exchanged in the last epoch (%)": f"{100 * row['changed']:.1f}",
         }
@@ -171,26 +183,17 @@ def last_epoch(curve: pd.DataFrame) -> Markdown:
     return tables.table(pd.DataFrame(rows), caption, "tab-score-decay")
 
 
-def what_came_out(
-    dataset: str, model: str, k: float, alpha: float, curve: pd.DataFrame, parents_accuracy: float
-) -> Markdown:
-    """Return what the largest weight decay does to scores, votes and masks, beside the smallest."""
-    epochs = curve["epoch"].max()
+def answer(dataset: str, model: str, k: float, alpha: float, curve: pd.DataFrame, parents_accuracy: float) -> Markdown:
+    """Return the answer in sentences: what the largest weight decay does to votes and masks, beside the smallest."""
+    epochs, percent = curve["epoch"].max(), tables.percent
     last = curve[curve["epoch"] == epochs].sort_values("decay").to_dict("records")
     small, large = last[0], last[-1]
-    gap = 100 * (large["accuracy"] - small["accuracy"])
-    closer = large["jaccard_index"] - small["jaccard_index"]
-    accuracy = (
-        f"{abs(gap):.2f} points {'more' if gap > 0 else 'less'} accurate" if abs(gap) >= 0.5 else "about as accurate"
-    )
-    masks = "about as alike" if abs(closer) < 0.02 else "more alike" if closer > 0 else "less alike"
-    percent = tables.percent
+    of_large, of_small = (percent(row["accuracy"], 1) for row in (large, small))
+    still, least = (percent(row["changed"], 0) for row in (large, small))
     return Markdown(
-        f"**What came out.** On {dataset} with {model.upper()}, after {epochs} epochs at k = {percent(k, 0)} and "
-        f"alpha = {alpha:g} (n = 1 seed), weight decay {large['decay']:g} instead of {small['decay']:g} leaves scores "
-        f"of size {large['size']:.2g} instead of {small['size']:.2g}. The vote is {accuracy} "
-        f"({percent(large['accuracy'])} and {percent(small['accuracy'])}; the parent: {percent(parents_accuracy)}), "
-        f"and the masks are {masks} (Jaccard index {large['jaccard_index']:.3f} and {small['jaccard_index']:.3f}). "
-        f"In the last epoch {percent(large['changed'], 1)} of the first layer's kept edges still changed, with the "
-        f"smaller decay {percent(small['changed'], 1)}."
+        f"**Answer** ({dataset} {model.upper()}, held-out images, k = {percent(k, 0)}, α = {alpha:g}, {epochs} epochs, "
+        f"n = 1 seed). With weight decay {large['decay']:g} the vote is right on **{of_large}**, with "
+        f"{small['decay']:g} on **{of_small}** (the parent: {percent(parents_accuracy, 1)}). The Jaccard index is "
+        f"{large['jaccard_index']:.3f} against {small['jaccard_index']:.3f}. In the last epoch {still} of the first "
+        f"layer's kept edges still change, against {least}: a large decay makes scores forget what they learnt."
     )
