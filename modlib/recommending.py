@@ -55,8 +55,8 @@ def recommended(
     trained. By what the network is: fully connected parents (linear layers and ReLU, nothing else) keep a tenth of the
     edges of every layer, pulled together by stemming. Others keep four tenths of all edges, shared out by the weights
     (`allocation="lamp"`); their masks hardly part, and nothing pulls them. With layers that keep running statistics,
-    such as batch normalisation, steps are smaller, and twice as many. Losses are balanced where the most frequent class has
-    ten times or more the images of the rarest.
+    such as batch normalisation, steps are smaller, and twice as many. Losses are balanced where the most frequent class
+    has ten times or more the images of the rarest.
 
     `minutes`: how long it may take on `device`, by the time of a few steps; default, a fixed number of steps, and the
     same recipe on every machine. `policy`, `logits`: as in `cotrain`. Raises ValueError for `minutes` that are not

@@ -57,6 +57,14 @@ def test_changes_are_made_and_the_rest_stays(parent, data):
         modlib.recommended(parent, "mnist")
 
 
+def test_losses_are_balanced_where_classes_are_uneven(parent, data):
+    some = torch.cat([(data.train_labels == 0).nonzero()[:2, 0], (data.train_labels > 0).nonzero()[:, 0]])
+    uneven = replace(data, train_images=data.train_images[some], train_labels=data.train_labels[some])
+    found = [modlib.recommended(parent, d).balanced for d in (data, uneven)]
+    assert found == [False, True]
+    assert modlib.recommended(parent, uneven, balanced=False).balanced is False
+
+
 def test_minutes_are_turned_into_steps(parent, conv_parent, data, monkeypatch):
     before = modlib.recommended(conv_parent, data)
     state = {name: values.clone() for name, values in conv_parent.state_dict().items()}
