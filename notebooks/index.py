@@ -34,23 +34,23 @@ page.draw(evidence)
 page.main_result(evidence)
 
 # %% [markdown]
-# ## Where to go
-#
-# - **Does the paper hold?** The [scoreboard](scoreboard.ipynb): each claim with the paper's number, ours, and a verdict.
-# - **How does it work?** [Introduction](introduction.ipynb), then [masks](training_mask.ipynb),
-#   [grafting layers](grafting_layer.ipynb), [stemming and co-training](module_stemming.ipynb),
-#   [recomposing](recomposing.ipynb).
-# - **Does it work for convolutional networks?** [Figure 4](figure4.ipynb): VGG16, ResNet50 and a WideResNet at a reduced
-#   size, what starves their modules, and what to do about it; the paper's claims about them are still open.
-# - **Your own network:** [three lines](../own_network.md), and the [API](../api.md).
-# - **Re-run a page with other parameters:** [how](../rerun.md). What differs from the paper, and why:
-#   [deviations](../deviations.md).
-#
 # ```python
-# modules = modlib.cotrain(parent, data, seed=0)  # or recipe settings of your own
+# modules = modlib.cotrain(parent, data, seed=0)  # any trained classifier; its weights stay as they are
 # pair = modules.recompose([1, 7])  # an nn.Module: no training
 # pair.predict(inputs)  # 1 or 7, for each input
 # ```
+#
+# ## Where to go
+#
+# - **Does the paper hold?** The [scoreboard](scoreboard.ipynb): each claim with the paper's number, ours, and a verdict.
+# - **See it work:** the [explorer](../explorer.md). Tick classes, draw a digit, watch the modules vote.
+# - **How does it work?** [Introduction](introduction.ipynb), then [masks](training_mask.ipynb),
+#   [grafting layers](grafting_layer.ipynb), [stemming and co-training](module_stemming.ipynb),
+#   [recomposing](recomposing.ipynb).
+# - **Your own network:** [an example](../own_network.md), [settings that work](recommended.ipynb),
+#   [which way for a subset](which_way.ipynb), and the [API](../api.md).
+# - **Re-run a page with other parameters:** [how](../rerun.md). What differs from the paper, and why:
+#   [deviations](../deviations.md).
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(evidence.done, "tab-from-index", evidence.column.parameters)

@@ -32,6 +32,8 @@ from modlib import checks
 
 RUNS = ("quick", "published")
 """The runs of a page: with the defaults of its parameters cell, and with those of notebooks/params on top."""
+SUMS = ("scoreboard", "index")
+"""Pages that sum up what the others found."""
 TYPES = {"dict": dict, "int": int, "float": (int, float), "str": str, "bool": bool}
 
 
@@ -57,11 +59,11 @@ class Layout:
         return self.root / "_build" / "quick" / "source"
 
     def stems(self) -> list[str]:
-        """Return the notebooks in the order of the table of contents, the home page last: it sums up the others."""
+        """Return the notebooks in the order of the table of contents, those of `SUMS` last."""
         contents = yaml.safe_load((self.root / "_toc.yml").read_text())
         files = [contents["root"], *(c["file"] for part in contents["parts"] for c in part["chapters"])]
         stems = [Path(f).name for f in files if Path(f).parent.name == "executed"]
-        return stems[1:] + stems[:1]
+        return [*(s for s in stems if s not in SUMS), *(s for s in SUMS if s in stems)]
 
     def source(self, stem: str) -> Path:
         """Return the source of a notebook; raise ValueError for an unknown one."""
