@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modlib import augmentation
 from modlib.data import Data
 from modlib.parent import brought, called
-from modlib.precision import undisturbed
+from modlib.precision import autocast, laid_out, undisturbed
 from modlib.seeds import generator
 from modlib.sources import Source
 
@@ -68,12 +68,29 @@ def fit(
         schedule.step()
 
 
-def fit_labels(network: nn.Module, images: Labelled, *, steps: int, rate: float, seed: int, purpose: str) -> nn.Module:
+def logits_at(network: nn.Module, inputs: Any, precision: str) -> Tensor:
+    """Return a network's logits in float32, of a pass at one of `modlib.precision.PRECISIONS`."""
+    some = next(network.parameters())
+    with autocast(some.device, precision):
+        logits: Tensor = called(network, laid_out(network, inputs, precision))
+    return logits.to(some.dtype)
+
+
+def fit_labels(
+    network: nn.Module,
+    images: Labelled,
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    purpose: str,
+    precision: str = "float32",
+) -> nn.Module:
     """Train all of a network, logits [B, K], on labels, in place, and return it; dropout as it is in the network."""
     network.requires_grad_(True).train()
 
     def loss(inputs: Any, targets: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(called(network, inputs), targets)
+        return nn.functional.cross_entropy(logits_at(network, inputs, precision), targets)
 
     with torch.random.fork_rng(devices=[]):  # dropout knows torch's global generator alone
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator(seed, "ways dropout", purpose))))

@@ -27,7 +27,7 @@ class SmallNetwork:
     """The parent's architecture within `keep` of its multiply-adds, trained anew.
 
     `steps` at `rate`: see `modlib.study.ways.fitting.fit` and `modlib.deploy.distilling`. `images`: unlabelled, for
-    distilling. `mirrored`: whether they are seen from right to left as well.
+    distilling. `mirrored`: whether they are seen from right to left as well. `precision`: of training on labels.
     """
 
     keep: float
@@ -36,6 +36,7 @@ class SmallNetwork:
     distilled: bool = False
     images: int = 4000
     mirrored: bool = False
+    precision: str = "float32"
 
     @property
     def shared(self) -> tuple[Any, ...]:
@@ -54,7 +55,15 @@ class SmallNetwork:
         _anew(small, seed)
         ours = Labelled.of(data, subset)
         if not self.distilled:
-            fit_labels(small, ours, steps=self.steps, rate=self.rate, seed=seed, purpose="small network")
+            fit_labels(
+                small,
+                ours,
+                steps=self.steps,
+                rate=self.rate,
+                seed=seed,
+                purpose="small network",
+                precision=self.precision,
+            )
             return Made(small, len(ours.rows))
         drawn = torch.randperm(len(ours.rows), generator=generator(seed, "ways", "distilled images"))[: self.images]
         given = brought(ours.source.batch(ours.rows[drawn]).inputs, next(small.parameters()))

@@ -42,6 +42,7 @@ class PrunedAndTuned:
     rate: float
     importance: str = "taylor"
     rounds: int = 1
+    precision: str = "float32"
 
     @property
     def shared(self) -> tuple[Any, ...]:
@@ -67,7 +68,13 @@ class PrunedAndTuned:
                 self._with_gradients(network, ours, seed, pruner.current_step)
                 pruner.step()
             fit_labels(
-                network, ours, steps=self.steps // self.rounds, rate=self.rate, seed=seed, purpose=f"tuning {i}"
+                network,
+                ours,
+                steps=self.steps // self.rounds,
+                rate=self.rate,
+                seed=seed,
+                purpose=f"tuning {i}",
+                precision=self.precision,
             )
         return Made(network, len(ours.rows))
 
