@@ -1,12 +1,14 @@
-"""Ways to a subset's network, measured alike: a record for each parent, way, setting, subset and draw; and their times."""
+"""Ways to a subset's network, measured alike: a record for each parent, way, setting, subset and draw; their times."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from modlib import checks
@@ -55,9 +57,7 @@ class Asked:
         """Return it as an experiment: its record."""
         label = f"{data.name}-{self.subject.model}-seed{self.subject.seed}-{self.way.replace(' ', '_')}"
         label += f"-{'_'.join(map(str, self.subset))}"
-        return Experiment(
-            "ways", label, identity(data) | vars(self.subject) | self.parameters | {"version": VERSION}
-        )
+        return Experiment("ways", label, identity(data) | vars(self.subject) | self.parameters | {"version": VERSION})
 
 
 class Bench:
@@ -82,7 +82,24 @@ class Bench:
         shared = (asked.subject, asked.way, way.shared, asked.draw)
         if shared not in self._prepared:
             self._prepared[shared] = prepare(way, parent, self.data, asked.draw, self.store)
-        return build(way, parent, self.data, asked.subset, asked.draw, self._prepared[shared])
+        made = build(way, parent, self.data, asked.subset, asked.draw, self._prepared[shared])
+        path = self._path(asked)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(made.network, path)
+        return made
+
+    def network(self, asked: Asked) -> nn.Module:
+        """Return the network that is asked for: as this checkout has built it before, else built now."""
+        path = self._path(asked)
+        if path is not None and path.exists():
+            kept: nn.Module = torch.load(path, weights_only=False)  # of this very folder, written above
+            return kept
+        return self.built(asked).network
+
+    def _path(self, asked: Asked) -> Path | None:
+        """Return where a built network is kept, so that it can be timed when the machine is idle; in no repository."""
+        return asked.experiment(self.data).path(self.store, "checkpoints", ".pt")
 
 
 def measured(networks: Sequence[Asked], data: Dataset, store: Store) -> list[Record]:
@@ -151,6 +168,6 @@ class Timing:
 
     def _rows(self, data: Dataset, store: Store) -> Rows:
         bench = Bench(data, store)
-        made = {name: bench.built(asked).network for name, asked in self.networks.items()}
+        made = {name: bench.network(asked) for name, asked in self.networks.items()}
         parent = bench.parent(self.subject)
         return measure(made, parent, example_of(data, parent), runtimes=("eager",), repeats=self.repeats).rows

@@ -55,7 +55,14 @@ Loss = Callable[[Any, Tensor], Tensor]
 
 @undisturbed()
 def fit(
-    loss: Loss, parameters: Sequence[nn.Parameter], images: Labelled, *, steps: int, rate: float, seed: int, purpose: str
+    loss: Loss,
+    parameters: Sequence[nn.Parameter],
+    images: Labelled,
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    purpose: str,
 ) -> None:
     """Make a loss small over so many batches: AdamW from `rate` down to nothing along a cosine."""
     optimiser = torch.optim.AdamW(parameters, lr=rate)

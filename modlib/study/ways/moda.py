@@ -30,6 +30,10 @@ from modlib.study.ways.interface import Made
 from modlib.study.ways.torch_pruning import restricted_copy
 
 
+TIES = 1e-3
+"""What strength counts beside being active."""
+
+
 @dataclass(frozen=True)
 class Modular:
     """A parent of MODA's, and how often its channels are active: unit -> [C, channels], shares of images and places."""
@@ -98,7 +102,8 @@ class ActivationDriven:
                 with _activations(network, anatomy) as read:
                     called(network, data.part("train").batch(part).inputs.to(some))
                 for root, values in read.items():
-                    sums[root] = sums[root] + _by_image((values > 0).float()).sum(0)
+                    strength = values / (1 + values)  # between channels that are active alike, the stronger one
+                    sums[root] = sums[root] + _by_image((values > 0) + TIES * strength).sum(0)
             for root, total in sums.items():
                 found[root].append(total / max(1, len(rows)))
         return {root: torch.stack([v.expand(found[root][-1].shape) for v in each]) for root, each in found.items()}
@@ -109,9 +114,9 @@ class ActivationDriven:
         whole = cost(parent, example)["multiply_adds"]
         network, _ = restricted_copy(prepared.parent, example, subset)
         often = {root: values[list(subset)].amax(0) for root, values in prepared.active.items()}
-        low, high = 0.0, 1.0
+        low, high = 0.0, 1.0 + TIES
         small = _cut(network, example, often, high)
-        for _ in range(12):
+        for _ in range(16):
             middle = (low + high) / 2
             tried = _cut(network, example, often, middle)
             if cost(tried, example)["multiply_adds"] <= self.keep * whole:

@@ -4,8 +4,8 @@ Qi et al. 2023, "Reusing Deep Neural Network Models through Model Re-engineering
 network gets a real number, from 1, that decides by its sign whether the weight stays; a new head reads the logits; the
 cross-entropy plus α times the share of weights that stay is made small. The weights keep their values.
 
-Written anew from the paper. Simplified: far fewer steps; the gradient passes the sign as it is; kernels of zeros are not
-taken out of the network, so that its size in memory and its speed stay the parent's.
+Written anew from the paper. Simplified: far fewer steps; the gradient passes the sign as it is; kernels of zeros are
+not taken out of the network, so that its size in memory and its speed stay the parent's.
 """
 
 from __future__ import annotations

@@ -16,17 +16,17 @@ from torch import nn
 from modlib import checks, extras
 from modlib.data import Data
 from modlib.deploy import cost, slicing
-from modlib.parent import arguments, called, frozen_copy
+from modlib.parent import arguments, frozen_copy
 from modlib.study.records import Store
-from modlib.study.ways.fitting import Labelled, example_of, fit_labels
+from modlib.study.ways.fitting import Labelled, example_of, fit_labels, logits_at
 from modlib.study.ways.interface import Made
 
 IMPORTANCES = {"taylor": "GroupTaylorImportance", "magnitude": "GroupMagnitudeImportance"}
-CUTS = 60
+CUTS = 30
 """Cuts, of equal numbers of channels, from the whole network to almost nothing."""
 LEFT = 0.05
 """What is left of the channels after the last of these cuts."""
-BATCHES = 4
+BATCHES = 2
 """Batches of labelled images whose gradients Taylor's importance reads before each cut."""
 
 
@@ -98,7 +98,7 @@ class PrunedAndTuned:
         if self.importance == "taylor":
             some = next(network.parameters())
             for inputs, targets in images.batches(BATCHES, seed, f"importance {step}", some):
-                nn.functional.cross_entropy(called(network, inputs), targets).backward()
+                nn.functional.cross_entropy(logits_at(network, inputs, self.precision), targets).backward()
 
 
 def restricted_copy(parent: nn.Module, example: Any, subset: Sequence[int]) -> tuple[nn.Module, nn.Module]:
