@@ -195,7 +195,8 @@ def _framed(done: Sequence[Record]) -> pd.DataFrame:
 
 
 def _of_parent(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Store) -> tuple[pd.DataFrame, list[Record]]:
-    asked, marks = [], []
+    asked: list[Asked] = []
+    marks: list[dict[str, Any]] = []
     for plan in plans:
         if parent.ways and plan.name not in parent.ways:
             continue
@@ -211,7 +212,8 @@ def _of_parent(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Stor
 def _tried(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Store) -> tuple[pd.DataFrame, list[Record]]:
     """Return what was tried: the first subset, the first size; the setting that was chosen is the first of each."""
     subset = parent.subsets(data.num_classes)[0]
-    asked, marks = [], []
+    asked: list[Asked] = []
+    marks: list[dict[str, Any]] = []
     for plan in plans:
         for i, change in enumerate([{}, *plan.tried] if plan.tried else []):
             settings = {**plan.sizes[0], **change}
@@ -261,7 +263,7 @@ def _said(row: pd.Series) -> str:
 
 def _best(rows: pd.DataFrame) -> pd.Series:
     """Return the row with the best accuracy."""
-    return rows.loc[rows["gap"].idxmax()]
+    return rows.sort_values("gap").iloc[-1]
 
 
 def _small(rows: pd.DataFrame, most: float) -> pd.DataFrame:
@@ -301,7 +303,7 @@ def _lightest(page: Page, classes: int) -> str:
     near = page.means(classes).query("gap >= @low", local_dict={"low": -POINTS})
     if near.empty:
         return f"{_amount(classes)}: none"
-    least = near.loc[near["kept_weights"].idxmin()]
+    least = near.sort_values("kept_weights").iloc[0]
     return (
         f"{_amount(classes)} **{least['plan']}**, {tables.percent(least['kept_weights'], 1)} of the weights in "
         f"{tables.percent(least['multiply_adds'], 0)} of the multiply-adds"
@@ -331,7 +333,7 @@ def draw(page: Page) -> Figure:
 
 def _panel(ax: Axes, page: Page, classes: int, name: str, scale: float) -> None:
     colours, means = _colours(page), page.means(classes)
-    for i, (plan, part) in enumerate(means.groupby("plan", sort=False)):
+    for i, (plan, part) in enumerate(tables.groups(means, "plan", sort=False)):
         part = part.sort_values(name)
         marker = "osD^vP*Xhd<>8p"[i % 14]
         ax.plot(scale * part[name], part["gap"], color=colours[plan], marker=marker, ms=4, lw=1, label=plan)
@@ -402,7 +404,7 @@ Rule = Callable[[pd.DataFrame], pd.Series | None]
 def _least(rows: pd.DataFrame, of: str) -> pd.Series | None:
     """Return the row with the least of something among those within `POINTS`; None where there is none."""
     near = rows[(rows["gap"] >= -POINTS) & rows[of].notna()]
-    return None if near.empty else near.loc[near[of].idxmin()]
+    return None if near.empty else near.sort_values(of).iloc[0]
 
 
 def decision_table(page: Page, most: float) -> Markdown:
@@ -456,7 +458,7 @@ def tried_table(page: Page) -> Markdown:
             "mult.-adds": tables.percent(row["multiply_adds"], 0),
             "weights held": tables.percent(row["kept_weights"], 0),
         }
-        for plan, part in rows.groupby("plan", sort=False)
+        for plan, part in tables.groups(rows, "plan", sort=False)
         for _, row in part.iterrows()
     ]
     return tables.table(
@@ -473,6 +475,7 @@ def other_parents(page: Page) -> Markdown:
     every = pd.concat(parts, ignore_index=True)
     if every.empty:
         return Markdown("No further parent.")
+    every = every.fillna({"size": 0})
     shown = [
         {
             "parent": f"{dataset} {model}",
@@ -483,9 +486,9 @@ def other_parents(page: Page) -> Markdown:
             "param.": tables.percent(part["parameters"].mean(), 1),
             "n": len(part),
         }
-        for (dataset, model, classes, plan, _), part in every.assign(size=every.get("size", 0))
-        .fillna({"size": 0})
-        .groupby(["dataset", "model", "classes", "plan", "size"], sort=False)
+        for (dataset, model, classes, plan, _), part in tables.groups(
+            every, ["dataset", "model", "classes", "plan", "size"], sort=False
+        )
     ]
     return tables.table(pd.DataFrame(shown), "Further parents: the cheap ways.", "tab-which-way-others")
 

@@ -29,7 +29,6 @@ from modlib.study.ways.fitting import BATCH, Labelled, example_of, fit, logits_a
 from modlib.study.ways.interface import Made
 from modlib.study.ways.torch_pruning import restricted_copy
 
-
 TIES = 1e-3
 """What strength counts beside being active."""
 

@@ -75,6 +75,7 @@ def _anew(network: nn.Module, seed: int) -> None:
     """Give a network the weights that an untrained one has, drawn by a seed; convolutions start as the zoo's do."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator(seed, "ways", "untrained"))))
+        part: Any
         for part in network.modules():
             if hasattr(part, "reset_parameters"):
                 part.reset_parameters()
