@@ -75,7 +75,7 @@ def test_a_way_gives_the_logits_of_a_subset_and_leaves_the_parent_as_it_was(name
     if "keep" in settings:
         assert cost(built.network, example)["multiply_adds"] <= 0.5 * cost(parent, example)["multiply_adds"]
     assert 0 < built.kept_weights <= (1.01 if settings.get("union", True) else len(SUBSET))
-    assert built.seconds_first >= built.seconds_further > 0
+    assert built.first_seconds >= built.further_seconds > 0
     labels_used = {"torch-pruning", "seam", "gradsplitter", "moda", "one mask", "module stemming"}
     scratch = name == "small network" and not settings.get("distilled")
     assert (built.labelled_images > 0) == (name in labels_used or scratch)

@@ -113,7 +113,7 @@ def measured(networks: Sequence[Asked], data: Dataset, store: Store) -> list[Rec
 
 
 def _rows(asked: Asked, bench: Bench) -> Rows:
-    """Return a row for the held-out and for the test images; sizes are shares of the parent's, times are seconds."""
+    """Return a row for the held-out and for the test images; sizes are shares of the parent's, times processor's seconds."""
     data, built, parent = bench.data, bench.built(asked), bench.parent(asked.subject)
     example = example_of(data, parent)
     whole, left = cost(parent, example), cost(built.network, example)
@@ -127,8 +127,8 @@ def _rows(asked: Asked, bench: Bench) -> Rows:
         "subset": list(asked.subset),
         **{name: left[name] / whole[name] for name in whole},
         "kept_weights": built.kept_weights,
-        "seconds_first": built.seconds_first,
-        "seconds_further": built.seconds_further,
+        "first_seconds": built.first_seconds,
+        "further_seconds": built.further_seconds,
         "labelled_images": built.labelled_images,
     }
     return [

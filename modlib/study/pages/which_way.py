@@ -108,7 +108,7 @@ class Page:
 
     def means(self, classes: int) -> pd.DataFrame:
         """Return the mean over subsets and draws of each plan and size, on test images, with `held_out`, `n`, times."""
-        quantities = ["gap", "parameters", "multiply_adds", "kept_weights", "seconds_first", "seconds_further"]
+        quantities = ["gap", "parameters", "multiply_adds", "kept_weights", "first_seconds", "further_seconds"]
         quantities += ["labelled_images"]
         by = ["plan", "size"]
         groups = self.of("test", classes).groupby(by, sort=False)
@@ -283,10 +283,10 @@ def answer(page: Page, most: float) -> Markdown:
         if len(theirs):
             best = _best(theirs)
             labels = f"{best['labelled_images']:,.0f} labels" if best["labelled_images"] else "no labels"
-            parts.append(f"{_said(best)} ({labels}, {best['seconds_further']:.0f} s a subset)")
+            parts.append(f"{_said(best)} ({labels}, {best['further_seconds']:.0f} s a subset)")
         if len(mine):
             best = _best(mine)
-            parts.append(f"of ours {_said(best)} (no labels, {best['seconds_further']:.0f} s)")
+            parts.append(f"of ours {_said(best)} (no labels, {best['further_seconds']:.0f} s)")
         n = int(rows["n"].max())
         order = parts if not len(mine) or not len(theirs) or _best(theirs)["gap"] >= _best(mine)["gap"] else parts[::-1]
         said.append(f"- **{_amount(classes)}** (n = {n}): {'; '.join(order)}.")
@@ -384,7 +384,7 @@ def table(page: Page, classes: int) -> Markdown:
             "weights held": tables.percent(row["kept_weights"], 0),
             "kB": _number(row["kilobytes"], ",.0f"),
             "ms 1 / 64": f"{_number(row['ms_1'], '.2g')} / {_number(row['ms_64'], '.3g')}",
-            "s first / further": f"{row['seconds_first']:.0f} / {row['seconds_further']:.0f}",
+            "s first / further": f"{row['first_seconds']:.0f} / {row['further_seconds']:.0f}",
             "labels": f"{row['labelled_images']:,.0f}",
             "n": int(row["n"]),
         }
@@ -416,7 +416,7 @@ def decision_table(page: Page, most: float) -> Markdown:
         ),
         "the same, without any labels": lambda r: _best_or_none(_small(r[r["labelled_images"] == 0], most)),
         f"many subsets ({MANY}), small: fewest seconds in all, within {near}": lambda r: _least(
-            _small(r.assign(all=r["seconds_first"] + (MANY - 1) * r["seconds_further"]), most), "all"
+            _small(r.assign(all=r["first_seconds"] + (MANY - 1) * r["further_seconds"]), most), "all"
         ),
         f"memory: fewest weights, within {near}": lambda r: _least(r, "kept_weights"),
         f"speed: fewest ms for one image, within {near}": lambda r: _least(r, "ms_1"),
@@ -441,7 +441,7 @@ def _choice(row: pd.Series | None) -> str:
         return "none"
     return (
         f"{row['plan']}: {row['gap']:+.2f}, {tables.percent(row['multiply_adds'], 0)} of multiply-adds, "
-        f"{tables.percent(row['kept_weights'], 0)} of weights, {row['seconds_further']:.0f} s"
+        f"{tables.percent(row['kept_weights'], 0)} of weights, {row['further_seconds']:.0f} s"
     )
 
 

@@ -1,7 +1,8 @@
 """What every way to a subset's network promises, so that all of them are measured alike.
 
 A way first prepares what serves every subset (nothing, for those that start anew each time), then builds a network for
-one subset. Both are timed: the first subset costs both, each further one the second alone.
+one subset. Both are timed: the first subset costs both, each further one the second alone. Seconds are the processor's
+own: what else a machine does at the time doesn't count, and with one thread they are those of an idle core.
 """
 
 from __future__ import annotations
@@ -59,22 +60,22 @@ class Prepared:
 class Built:
     """A network for a subset, inputs [B, ...] -> logits [B, K], and what it took.
 
-    `seconds_first`, `seconds_further`: until the first subset's network is there, and each further one's.
+    `first_seconds`, `further_seconds`: until the first subset's network is there, and each further one's.
     `labelled_images`: of training, whose labels were used. `kept_weights`: weights that are not 0, as a share of the
     parent's; normalisations and biases don't count.
     """
 
     network: nn.Module
-    seconds_first: float
-    seconds_further: float
+    first_seconds: float
+    further_seconds: float
     labelled_images: int
     kept_weights: float
 
 
 def prepare(way: Way, parent: nn.Module, data: Data, seed: int, store: Store) -> Prepared:
     """Return what serves every subset of a way, timed."""
-    before = time.perf_counter()
-    return Prepared(way.prepare(parent, data, seed, store), time.perf_counter() - before)
+    before = time.process_time()
+    return Prepared(way.prepare(parent, data, seed, store), time.process_time() - before)
 
 
 def build(
@@ -88,9 +89,9 @@ def build(
     if len(chosen) < 2:
         raise ValueError(f"subset: {chosen}; these ways give networks that choose among two classes at least")
     before = prepare(way, parent, data, seed, Store(None)) if prepared is None else prepared
-    began = time.perf_counter()
+    began = time.process_time()
     made = way.make(parent, data, chosen, seed, before.value)
-    further = time.perf_counter() - began
+    further = time.process_time() - began
     kept = made.kept_weights
     network = made.network.eval().requires_grad_(False)
     if kept is None:
