@@ -74,9 +74,9 @@ which_way.decision_table(page, most)
 # ## All ways, by the number of classes
 #
 # *mult.-adds* and *param.* are what is physically in the network, as a share of the parent's; *weights held* are those
-# that are not 0. *labels*: labelled training images that were used. *s first / further*: seconds until the first subset's
-# network is there, and each further one's, on one core that other work shares: they compare ways, they are not fast or
-# slow by themselves. Module stemming's first seconds are those of its training at another time.
+# that are not 0. *labels*: labelled training images that were used. *s first / further*: processor's seconds, one thread,
+# until the first subset's network is there, and each further one's. Module stemming's first are those on the clock when
+# its modules were trained, at another time.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 which_way.every_table(page)

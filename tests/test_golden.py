@@ -22,7 +22,8 @@ import torch
 from torch.nn.functional import conv2d
 
 from modlib import recipes
-from modlib.study import comparison, methods, panels, single_class
+from modlib.study import compared_ways, comparison, methods, panels, single_class
+from modlib.study.compared_ways import Asked
 from modlib.study.pages import architectures, deep_networks, engines
 from modlib.study.panels import Panel
 from modlib.study.records import Store
@@ -87,6 +88,16 @@ def unknown_images(store: Store) -> None:
     Unknowns(Trial("digits", "fc1", "ours", recipe, 0, 50), "", (2, 10), 3, 100).run(datasets.load("digits"), store)
 
 
+def ways_compared(store: Store) -> None:
+    subject = Subject("fc1", 3, "published")
+    settings = {
+        "channels": {"keep": 0.5, "ranking": "l1", "images": 100},
+        "seam": {"alpha": 1.0, "steps": 5, "rate": 0.3},
+    }
+    asked = [Asked(subject, way, chosen, (1, 7)) for way, chosen in settings.items()]
+    compared_ways.measured(asked, datasets.load("digits"), store)
+
+
 RUNS: dict[str, Callable[[Store], None]] = {
     "trials": trial,
     "baselines": rules_of_others,
@@ -97,6 +108,7 @@ RUNS: dict[str, Callable[[Store], None]] = {
     "architectures": any_architecture,
     "small_networks": small_networks,
     "unknowns": unknown_images,
+    "ways": ways_compared,
 }
 """By the folder of their records."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from modlib.decomposers.channels import restricted_accuracy
 from modlib.deploy import cost
 from modlib.study.compared_ways import Asked, Timing, measured
+from modlib.study.pages import which_way
 from modlib.study.records import Store
 from modlib.study.small_networks import Subject
 from modlib.study.ways import WAYS, build, prepare
@@ -142,3 +144,46 @@ def test_a_record_holds_what_was_measured_and_is_read_again(tmp_path, digits, mo
     assert [r.rows for r in measured(asked, digits, store)] == [whole.rows, cut.rows]
     timed = Timing({"parent's logits": asked[0], "channels": asked[1]}, 2).run(digits, store)
     assert {(row["network"], row["batch"]) for row in timed.rows} >= {("channels", 1), ("channels", 64)}
+
+
+def made_page(gaps):
+    """A page of two plans with one size each, on two pairs, theirs with labels and ours without."""
+    common = {"dataset": "toy", "model": "toy", "classes": 2, "first": True, "size": 0, "parameters": 0.2}
+    sizes = {"theirs": (0.2, 100, 50.0), "ours": (0.25, 0, 5.0)}
+    rows = [
+        common
+        | {"plan": name, "subset": subset, "split": split, "gap": gap, "multiply_adds": size, "kept_weights": size}
+        | {"labelled_images": labels, "first_seconds": seconds + 1, "further_seconds": seconds}
+        for name, (size, labels, seconds) in sizes.items()
+        for subset, gap in zip(((0, 1), (0, 2)), gaps[name], strict=True)
+        for split in ("held_out", "test")
+    ]
+    plans = [which_way.Plan(name, "channels", {}, [{}], ours=name == "ours") for name in sizes]
+    empty = pd.DataFrame()
+    return which_way.Page(plans, pd.DataFrame(rows), empty, empty, empty, [], [])
+
+
+@pytest.mark.parametrize(("theirs", "first"), [(-0.2, "theirs"), (-0.9, "ours")])
+def test_an_answer_says_the_better_way_first(theirs, first):
+    page = made_page({"theirs": (theirs, theirs - 0.1), "ours": (-0.4, -0.6)})
+    said = which_way.answer(page, 0.25).data
+    assert "**pairs** (n = 2)" in said
+    assert said.index(f"**{first}**") < said.index("**ours**" if first == "theirs" else "**theirs**")
+    assert "-0.50 ± 0.10 points in 25% of the multiply-adds" in said
+
+
+def test_a_decision_follows_its_rules():
+    decided = which_way.decision_table(made_page({"theirs": (-0.2, -0.3), "ours": (-0.4, -0.6)}), 0.25).data
+    lines = {line.split("|")[1].strip(): line for line in decided.splitlines() if line.startswith("|")}
+    needs = ("one subset", "the same, without", "many subsets", "memory", "speed:")
+    cells = [next(line for need, line in lines.items() if need.startswith(w)).split("|")[2] for w in needs]
+    assert [cell.split(":")[0].strip() for cell in cells] == ["theirs", "ours", "ours", "theirs", "none"]
+    none = which_way.decision_table(made_page({"theirs": (-2.0, -2.0), "ours": (-3.0, -3.0)}), 0.25).data
+    assert "none" in next(line for line in none.splitlines() if "memory" in line)
+
+
+def test_parents_name_ways_that_there_are():
+    way = {"name": "whole", "way": "restricted parent", "settings": {}, "sizes": [{}]}
+    parent = {"dataset": "digits", "model": "fc1", "parent_epochs": 3, "parent_recipe": "published", "counts": [[2, 1]]}
+    with pytest.raises(ValueError, match=r"parents: \['half'\] are none of the ways \['whole'\]"):
+        which_way.experiments(ways=[way], parents=[parent | {"ways": ["half"]}], small=[], repeats=0, results="")

@@ -113,7 +113,7 @@ def measured(networks: Sequence[Asked], data: Dataset, store: Store) -> list[Rec
 
 
 def _rows(asked: Asked, bench: Bench) -> Rows:
-    """Return a row for the held-out and for the test images; sizes are shares of the parent's, times processor's seconds."""
+    """Return a row for the held-out and for the test images; sizes are shares of the parent's."""
     data, built, parent = bench.data, bench.built(asked), bench.parent(asked.subject)
     example = example_of(data, parent)
     whole, left = cost(parent, example), cost(built.network, example)
