@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modlib import augmentation
 from modlib.data import Data
+from modlib.deploy.distilling import train_statistics_alone
 from modlib.parent import brought, called
 from modlib.precision import autocast, laid_out, undisturbed
 from modlib.seeds import generator
@@ -93,15 +94,13 @@ def fit_labels(
     purpose: str,
     precision: str = "float32",
 ) -> nn.Module:
-    """Train all of a network, logits [B, K], on labels, in place, and return it; dropout as it is in the network."""
-    network.requires_grad_(True).train()
+    """Train all of a network, logits [B, K], on labels, in place, and return it. Dropout stays off: it is small."""
+    train_statistics_alone(network.requires_grad_(True))
 
     def loss(inputs: Any, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits_at(network, inputs, precision), targets)
 
-    with torch.random.fork_rng(devices=[]):  # dropout knows torch's global generator alone
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator(seed, "ways dropout", purpose))))
-        fit(loss, list(network.parameters()), images, steps=steps, rate=rate, seed=seed, purpose=purpose)
+    fit(loss, list(network.parameters()), images, steps=steps, rate=rate, seed=seed, purpose=purpose)
     return network.eval().requires_grad_(False)
 
 

@@ -1,7 +1,7 @@
 """Torch-Pruning's own pruner with fine-tuning on labelled images of the subset: what a user of that library would do.
 
 Its importances and its pruner are the library's (Fang et al. 2023, "DepGraph: Towards Any Structural Pruning"). The
-last layer is cut to the subset first; channels go a few at a time, over the whole network, until the budget is met.
+last layer is cut to the subset first; channels go a few at a time until the budget is met.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ BATCHES = 2
 class PrunedAndTuned:
     """Pruned to `keep` of the multiply-adds in `rounds`, with `steps` of fine-tuning at `rate` in all of them together.
 
-    `importance`: one of `IMPORTANCES`.
+    `importance`: one of `IMPORTANCES`. `everywhere`: whether every layer loses the same share of its channels; else those
+    go that matter least in the whole network.
     """
 
     keep: float
@@ -42,6 +43,7 @@ class PrunedAndTuned:
     rate: float
     importance: str = "taylor"
     rounds: int = 1
+    everywhere: bool = False
     precision: str = "float32"
 
     @property
@@ -87,7 +89,7 @@ class PrunedAndTuned:
             network,
             by_name or by_position,
             importance,
-            global_pruning=True,
+            global_pruning=not self.everywhere,
             pruning_ratio=1 - LEFT,
             iterative_steps=CUTS,
             ignored_layers=[last],
