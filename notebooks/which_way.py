@@ -118,7 +118,8 @@ which_way.moda_sentence()
 #
 # ## What was tried
 #
-# On held-out images of one pair; what was chosen there is used for all subsets.
+# Every way that trains has about half a minute of one core for a network, ours among them. Rates and rounds were chosen by two
+# or three tries each on held-out images of the first pair and the first five; what is kept of that:
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 which_way.tried_table(page)

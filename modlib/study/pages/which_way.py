@@ -39,6 +39,7 @@ class Plan:
 
     `sizes`: settings that decide how small the network is. `tried`: what else was tried of the settings, with the first
     size and the first subset, on held-out images. `draws`: what is drawn, once for each. `ours`: whether it is ours.
+    `counts`: of the subsets it is run on, as `Parent.counts`, where these are fewer.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Plan:
     tried: list[dict] = field(default_factory=list, hash=False)
     draws: list[int] = field(default_factory=lambda: [0], hash=False)
     ours: bool = False
+    counts: list[list[int]] = field(default_factory=list, hash=False)
 
     def asked(self, subject: Subject, subset: tuple[int, ...], size: Mapping[str, Any], draw: int) -> Asked:
         """Return what is asked for a subset."""
@@ -58,7 +60,7 @@ class Plan:
 class Parent:
     """A parent whose subsets are built: `counts`: how many subsets of how many classes, as [classes, count].
 
-    `ways`: names of the plans that are run on it; empty: all. `sizes`: numbers of the sizes of each; empty: all.
+    `ways`: names of the plans that are run on it; empty: all.
     """
 
     dataset: str
@@ -77,6 +79,13 @@ class Parent:
     def subsets(self, num_classes: int) -> list[tuple[int, ...]]:
         """Return all subsets, drawn with seed 0."""
         return [s for size, count in self.counts for s in subsets(num_classes, size, count)]
+
+    def subsets_of(self, plan: Plan, num_classes: int) -> list[tuple[int, ...]]:
+        """Return the subsets that a plan is run on: the first of each number of classes, as many as it has."""
+        if not plan.counts:
+            return self.subsets(num_classes)
+        most = dict(plan.counts)
+        return [s for n, count in self.counts for s in subsets(num_classes, n, count)[: most.get(n, 0)]]
 
 
 @dataclass(frozen=True)
@@ -202,7 +211,7 @@ def _of_parent(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Stor
             continue
         for draw in plan.draws:
             for i, size in enumerate(plan.sizes):
-                for subset in parent.subsets(data.num_classes):
+                for subset in parent.subsets_of(plan, data.num_classes):
                     asked.append(plan.asked(parent.subject, subset, size, draw))
                     marks.append({"plan": plan.name, "size": i})
     done = measured(asked, data, store)
@@ -240,7 +249,7 @@ def _times(
         of = {
             f"{plan.name} {i}": plan.asked(parent.subject, subset, size, plan.draws[0])
             for plan in plans
-            if not parent.ways or plan.name in parent.ways
+            if subset in parent.subsets_of(plan, data.num_classes) and (not parent.ways or plan.name in parent.ways)
             for i, size in enumerate(plan.sizes)
         }
         record = Timing(of, repeats).run(data, store)

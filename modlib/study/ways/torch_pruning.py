@@ -34,8 +34,8 @@ BATCHES = 2
 class PrunedAndTuned:
     """Pruned to `keep` of the multiply-adds in `rounds`, with `steps` of fine-tuning at `rate` in all of them together.
 
-    `importance`: one of `IMPORTANCES`. `everywhere`: whether every layer loses the same share of its channels; else those
-    go that matter least in the whole network.
+    `importance`: one of `IMPORTANCES`. `everywhere`: whether every layer loses the same share of its channels; else
+    those go that matter least in the whole network.
     """
 
     keep: float
