@@ -54,8 +54,9 @@ page = which_way.run(ways, parents, small, repeats, store)
 which_way.answer(page, most)
 
 # %% [markdown]
-# **Caveat.** Small parents on two shared cores, few steps, few subsets; one draw each. The ways after others are written
-# anew from their papers, simplified and trained far shorter than theirs: they show an idea's cost here, not its best.
+# **Caveat.** A small parent with little to spare, very few subsets (n), one draw, about half a minute of one core for a
+# network: no way is at its best, trained ones least of all. The ways after others are written anew from their papers and
+# simplified: they show what an idea costs and gives here.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the share of the parent's multiply-adds and over the milliseconds for one image in torch. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a line for each way: tuned and distilled small networks lie near zero at few multiply-adds, masks near zero at all of them."}}
 which_way.draw(page)
