@@ -58,7 +58,7 @@ which_way.answer(page, most)
 # network: no way is at its best, trained ones least of all. The ways after others are written anew from their papers and
 # simplified: they show what an idea costs and gives here.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the share of the parent's multiply-adds and over the milliseconds for one image in torch. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a line for each way: tuned and distilled small networks lie near zero at few multiply-adds, masks near zero at all of them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the multiply-adds as a share of the parent's and over the milliseconds for 64 images in torch. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a point for each way: cut and small networks on the left, below zero; masks and the parent on the right, near zero."}}
 which_way.draw(page)
 plt.show()
 
@@ -77,7 +77,8 @@ which_way.decision_table(page, most)
 # *mult.-adds* and *param.* are what is physically in the network, as a share of the parent's; *weights held* are those
 # that are not 0. *labels*: labelled training images that were used. *s first / further*: processor's seconds, one thread,
 # until the first subset's network is there, and each further one's. Module stemming's first are those on the clock when
-# its modules were trained, at another time.
+# its modules were trained, at another time. *ms*: medians in torch of the first subset's network, all ways and the parent in
+# turns; other work on the machine moves them, those of one image most.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 which_way.every_table(page)

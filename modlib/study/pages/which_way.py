@@ -12,6 +12,7 @@ import pandas as pd
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from modlib.data import Dataset
 from modlib.study import figures, printed, tables
@@ -31,6 +32,8 @@ POINTS = 1.0
 MANY = 45
 """Subsets that "many" are: all pairs of ten classes."""
 MODA = "MODA, as printed"
+X_TICKS = (0.01, 0.1, 1, 5, 10, 25, 50, 100, 200, 500, 1000)
+Y_TICKS = (1, 0, -1, -3, -10, -30)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Parent:
         """Return the subsets that a plan is run on: the first of each number of classes, as many as it has."""
         if not plan.counts:
             return self.subsets(num_classes)
-        most = dict(plan.counts)
+        most = {n: count for n, count in plan.counts}  # noqa: C416  pairs, as lists
         return [s for n, count in self.counts for s in subsets(num_classes, n, count)[: most.get(n, 0)]]
 
 
@@ -326,7 +329,7 @@ def _colours(page: Page) -> dict[str, Any]:
 def draw(page: Page) -> Figure:
     """Draw accuracy against size and against time, a column for each number of classes."""
     columns = page.sizes_of_subsets
-    axis = [("multiply_adds", 100.0, "multiply-adds, % of the parent's"), ("ms_1", 1.0, "ms for one image")]
+    axis = [("multiply_adds", 100.0, "multiply-adds, %"), ("ms_64", 1.0, "ms for 64 images")]
     axis = [a for a in axis if page.means(columns[0])[a[0]].notna().any()]
     figure, axes = plt.subplots(
         len(axis), len(columns), figsize=(figures.WIDTH, 1.6 + 2.1 * len(axis)), squeeze=False, sharey="col"
@@ -348,6 +351,12 @@ def _panel(ax: Axes, page: Page, classes: int, name: str, scale: float) -> None:
         ax.plot(scale * part[name], part["gap"], color=colours[plan], marker=marker, ms=4, lw=1, label=plan)
     ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=1.0)
+    low, high = ax.get_xlim()
+    ax.set_xticks([t for t in X_TICKS if low <= t <= high])
+    ax.set_yticks([t for t in Y_TICKS if t >= ax.get_ylim()[0]])
+    for one in (ax.xaxis, ax.yaxis):
+        one.set_major_formatter("{x:g}")
+        one.set_minor_locator(NullLocator())
     ax.axhline(0, color="0.4", linewidth=1)
 
 
