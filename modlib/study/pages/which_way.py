@@ -466,7 +466,7 @@ def _choice(row: pd.Series | None) -> str:
 def tried_table(page: Page) -> Markdown:
     """Return the settings that were tried of each way, on held-out images of one subset."""
     if page.tried.empty:
-        return Markdown("Nothing else was tried.")
+        return Markdown("No record of these tries is kept.")
     rows = page.tried[page.tried["split"] == "held_out"]
     shown = [
         {
