@@ -32,6 +32,7 @@ POINTS = 1.0
 MANY = 45
 """Subsets that "many" are: all pairs of ten classes."""
 MODA = "MODA, as printed"
+MARKERS = "osD^vP*Xhd<>8p"
 X_TICKS = (0.01, 0.1, 1, 5, 10, 25, 50, 100, 200, 500, 1000)
 Y_TICKS = (1, 0, -1, -3, -10, -30)
 
@@ -345,10 +346,10 @@ def draw(page: Page) -> Figure:
 
 def _panel(ax: Axes, page: Page, classes: int, name: str, scale: float) -> None:
     colours, means = _colours(page), page.means(classes)
-    for i, (plan, part) in enumerate(tables.groups(means, "plan", sort=False)):
+    markers = {plan.name: MARKERS[i % len(MARKERS)] for i, plan in enumerate(page.plans)}
+    for plan, part in tables.groups(means, "plan", sort=False):
         part = part.sort_values(name)
-        marker = "osD^vP*Xhd<>8p"[i % 14]
-        ax.plot(scale * part[name], part["gap"], color=colours[plan], marker=marker, ms=4, lw=1, label=plan)
+        ax.plot(scale * part[name], part["gap"], color=colours[plan], marker=markers[plan], ms=4, lw=1, label=plan)
     ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=1.0)
     low, high = ax.get_xlim()
