@@ -22,12 +22,11 @@ import torch
 from torch.nn.functional import conv2d
 
 from modlib import recipes
-from modlib.study import comparison, methods, panels, single_class, six_parents
+from modlib.study import compared_ways, comparison, methods, panels, single_class, six_parents
 from modlib.study.pages import architectures, deep_networks, engines
 from modlib.study.panels import Panel
 from modlib.study.records import Store
 from modlib.study.reproduce import Layout
-from modlib.study.six_parents import Asked
 from modlib.study.small_networks import SmallNetwork, Subject, measured
 from modlib.study.trials import Trial, run_trials
 from modlib.study.two_parents import TwoParents
@@ -96,8 +95,20 @@ def two_halves(store: Store) -> None:
 
 def recommended(store: Store) -> None:
     for kind in ("mlp", "cnn_bn"):
-        asked = Asked(kind, {"epochs": 2, "images_per_epoch": 320}, 0, ("held_out", "test"), 100, "digits", 3)
+        asked = six_parents.Asked(
+            kind, {"epochs": 2, "images_per_epoch": 320}, 0, ("held_out", "test"), 100, "digits", 3
+        )
         asked.run(six_parents.load(kind, "digits"), store)
+
+
+def ways_compared(store: Store) -> None:
+    subject = Subject("fc1", 3, "published")
+    settings = {
+        "channels": {"keep": 0.5, "ranking": "l1", "images": 100},
+        "seam": {"alpha": 1.0, "steps": 5, "rate": 0.3},
+    }
+    asked = [compared_ways.Asked(subject, way, chosen, (1, 7)) for way, chosen in settings.items()]
+    compared_ways.measured(asked, datasets.load("digits"), store)
 
 
 RUNS: dict[str, Callable[[Store], None]] = {
@@ -112,6 +123,7 @@ RUNS: dict[str, Callable[[Store], None]] = {
     "unknowns": unknown_images,
     "two_parents": two_halves,
     "recommended": recommended,
+    "ways": ways_compared,
 }
 """By the folder of their records."""
 

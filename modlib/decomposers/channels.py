@@ -36,8 +36,9 @@ LEAST = 32
 KEEPS = (0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02, 0.01)
 """Shares of the parent's cost that are tried for `within`."""
 BATCH = 64
-RANKINGS = ("variance", "taylor")
-"""What channels explain together, measured on images of the subset; or the mean of the classes' own saliencies."""
+RANKINGS = ("variance", "taylor", "gamma", "l1")
+"""What channels explain together, measured on images of the subset; the mean of the classes' own saliencies; and two
+that know no classes: the scale of the normalisation behind a channel, and the sum of a channel's absolute weights."""
 
 
 def explained(ranking: Ranking, strength: float) -> int:
@@ -170,6 +171,9 @@ class Channels:
         if ranking == "taylor":
             rows = [self.classes.index(c) for c in classes]
             return {root: saliency.by_size(values[rows].mean(0)) for root, values in self.saliency.items()}
+        if ranking in ("gamma", "l1"):
+            sizes = saliency.scales if ranking == "gamma" else saliency.magnitudes
+            return {unit.root: saliency.by_size(sizes(self.parent, unit)) for unit in self.anatomy.units}
         some = in_parts(rows_of(inputs, slice(count)), BATCH)
         moments = saliency.measure(self.parent, self.anatomy, some, classes)
         return {root: saliency.by_variance(found) for root, found in moments.items()}

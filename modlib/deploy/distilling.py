@@ -45,7 +45,7 @@ def distil(
         ]
     optimiser = torch.optim.AdamW(small.requires_grad_(True).parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    _train_statistics_alone(small)
+    train_statistics_alone(small)
     rows, draw = number_of_rows(inputs), generator(seed, "distillation")
     for step in range(steps):
         taken, which = torch.randint(rows, (min(BATCH, rows),), generator=draw), step % len(views)
@@ -58,7 +58,7 @@ def distil(
     return small.eval().requires_grad_(False)
 
 
-def _train_statistics_alone(network: nn.Module) -> None:
+def train_statistics_alone(network: nn.Module) -> None:
     """Put normalisations in training mode, and nothing else: dropout stays off."""
     network.eval()
     for part in network.modules():

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from modlib.deploy.slicing import Anatomy, Unit
+from modlib.deploy.slicing import NORMALISATIONS, Anatomy, Unit
 from modlib.parent import called
 
 
@@ -92,6 +92,22 @@ def by_size(saliency: Tensor) -> Ranking:
     """Rank channels by their own saliency [C], whatever the others say; the share is of the sum of saliencies."""
     ordered = saliency.double().sort(descending=True, stable=True)
     return Ranking(ordered.indices, ordered.values.cumsum(0) / ordered.values.sum().clamp(min=1e-300))
+
+
+def magnitudes(network: nn.Module, unit: Unit) -> Tensor:
+    """Return the sum of the absolute weights that give each channel of a unit: float32 [C] (Li et al. 2017)."""
+    layers: list[Any] = [network.get_submodule(name) for name in unit.layers]
+    return torch.stack([layer.weight.detach().flatten(1).abs().sum(1) for layer in layers]).sum(0).float().cpu()
+
+
+def scales(network: nn.Module, unit: Unit) -> Tensor:
+    """Return the absolute scale of the normalisations behind each channel: float32 [C] (Liu et al. 2017).
+
+    Of a unit that no normalisation with a scale stands behind, its `magnitudes`.
+    """
+    norms: list[Any] = [network.get_submodule(name) for name in unit.read_at]
+    found = [norm.weight.detach().abs() for norm in norms if isinstance(norm, NORMALISATIONS) and norm.affine]
+    return torch.stack(found).sum(0).float().cpu() if found else magnitudes(network, unit)
 
 
 def log_odds(logits: Tensor, classes: Sequence[int]) -> Tensor:

@@ -48,7 +48,7 @@ def named(parameter: str, entries: Sequence[Mapping[str, Any]], kind: type[T]) -
     setting, and one record. Raises ValueError for a name that is missing or unknown, TypeError for a value.
     """
     types = {f.name: str(f.type).removesuffix(" | None") for f in fields(kind)}  # type: ignore[arg-type]
-    needed = {f.name for f in fields(kind) if f.default is MISSING}  # type: ignore[arg-type]
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
     made = []
     for i, entry in enumerate(entries):
         if not isinstance(entry, Mapping):

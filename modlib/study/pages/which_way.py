@@ -1,0 +1,517 @@
+"""Which way is best for a subset: everything that a user could pick instead, on the same parent and the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from modlib.data import Dataset
+from modlib.study import figures, printed, tables
+from modlib.study.columns import Load, listing, named, stand_in
+from modlib.study.compared_ways import Asked, Timing, measured
+from modlib.study.draws import subsets
+from modlib.study.experiment import Experiment
+from modlib.study.pages.small_networks import Plan as SmallPlan
+from modlib.study.pages.small_networks import gap
+from modlib.study.records import Record, Store
+from modlib.study.small_networks import Subject
+from modlib.study.small_networks import measured as measured_small
+from modlib.zoo.datasets import load as load_images
+
+POINTS = 1.0
+"""Points that a reader of the decision table gives up at most, against the restricted parent."""
+MANY = 45
+"""Subsets that "many" are: all pairs of ten classes."""
+MODA = "MODA, as printed"
+MARKERS = "osD^vP*Xhd<>8p"
+X_TICKS = (0.01, 0.1, 1, 5, 10, 25, 50, 100, 200, 500, 1000)
+Y_TICKS = (1, 0, -1, -3, -10, -30)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A way by the name that the page shows: one of `modlib.study.ways.WAYS`, its settings, and one or more sizes.
+
+    `sizes`: settings that decide how small the network is. `tried`: what else was tried of the settings, with the first
+    size and the first subset, on held-out images. `draws`: what is drawn, once for each. `ours`: whether it is ours.
+    `counts`: of the subsets it is run on, as `Parent.counts`, where these are fewer.
+    """
+
+    name: str
+    way: str
+    settings: dict[str, Any] = field(hash=False)
+    sizes: list[dict] = field(hash=False)
+    tried: list[dict] = field(default_factory=list, hash=False)
+    draws: list[int] = field(default_factory=lambda: [0], hash=False)
+    ours: bool = False
+    counts: list[list[int]] = field(default_factory=list, hash=False)
+
+    def asked(self, subject: Subject, subset: tuple[int, ...], size: Mapping[str, Any], draw: int) -> Asked:
+        """Return what is asked for a subset."""
+        return Asked(subject, self.way, {**self.settings, **size}, subset, draw)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A parent whose subsets are built: `counts`: how many subsets of how many classes, as [classes, count].
+
+    `ways`: names of the plans that are run on it; empty: all.
+    """
+
+    dataset: str
+    model: str
+    parent_epochs: int
+    parent_recipe: str
+    counts: list[list[int]] = field(hash=False)
+    seed: int = 0
+    ways: list[str] = field(default_factory=list, hash=False)
+
+    @property
+    def subject(self) -> Subject:
+        """The parent."""
+        return Subject(self.model, self.parent_epochs, self.parent_recipe, self.seed)
+
+    def subsets(self, num_classes: int) -> list[tuple[int, ...]]:
+        """Return all subsets, drawn with seed 0."""
+        return [s for size, count in self.counts for s in subsets(num_classes, size, count)]
+
+    def subsets_of(self, plan: Plan, num_classes: int) -> list[tuple[int, ...]]:
+        """Return the subsets that a plan is run on: the first of each number of classes, as many as it has."""
+        if not plan.counts:
+            return self.subsets(num_classes)
+        most = {n: count for n, count in plan.counts}  # noqa: C416  pairs, as lists
+        return [s for n, count in self.counts for s in subsets(num_classes, n, count)[: most.get(n, 0)]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the page shows.
+
+    `rows`: one for each way, size, subset, draw and split; `plan`, its name; `size`, the number of its size; `gap`,
+    points against the restricted parent. `tried`: the same for what was tried. `times`: of the first subset of each
+    size of subsets, by `plan` and `size`. `small`: rows of the page on small networks, of another parent.
+    """
+
+    plans: list[Plan]
+    rows: pd.DataFrame
+    tried: pd.DataFrame
+    times: pd.DataFrame
+    small: pd.DataFrame
+    done: list[Record]
+    networks: list[Record]
+
+    def of(self, split: str = "test", classes: int | None = None) -> pd.DataFrame:
+        """Return the rows of a split, of the first parent."""
+        rows = self.rows[(self.rows["split"] == split) & self.rows["first"]]
+        return rows if classes is None else rows[rows["classes"] == classes]
+
+    @property
+    def sizes_of_subsets(self) -> list[int]:
+        """How many classes subsets have."""
+        return sorted(self.of()["classes"].unique())
+
+    def means(self, classes: int) -> pd.DataFrame:
+        """Return the mean over subsets and draws of each plan and size, on test images, with `held_out`, `n`, times."""
+        quantities = ["gap", "parameters", "multiply_adds", "kept_weights", "first_seconds", "further_seconds"]
+        quantities += ["labelled_images"]
+        by = ["plan", "size"]
+        groups = self.of("test", classes).groupby(by, sort=False)
+        found = groups[quantities].mean()
+        found["held_out"] = self.of("held_out", classes).groupby(by, sort=False)["gap"].mean()
+        found["n"] = groups.size()
+        found["shown"] = groups["gap"].agg(gap)
+        mine = self.times[self.times["classes"] == classes] if len(self.times) else self.times
+        for batch in (1, 64):
+            part = mine[mine["batch"] == batch] if len(mine) else mine
+            of = part.set_index(by) if len(part) else None
+            found[f"ms_{batch}"] = float("nan") if of is None else of["ms"]
+            found[f"faster_{batch}"] = float("nan") if of is None else of["speedup"]
+            found["kilobytes"] = float("nan") if of is None else of["bytes_float32"] / 1000
+        return found.reset_index()
+
+
+def run(
+    ways: Sequence[Mapping[str, Any]],
+    parents: Sequence[Mapping[str, Any]],
+    small: Sequence[Mapping[str, Any]],
+    repeats: int,
+    store: Store,
+) -> Page:
+    """Return what all ways gave on all parents; `repeats`: rounds of the timing, 0 for none."""
+    return _run(ways, parents, small, repeats, store, cache(load_images))
+
+
+def experiments(
+    *,
+    ways: Sequence[Mapping[str, Any]],
+    parents: Sequence[Mapping[str, Any]],
+    small: Sequence[Mapping[str, Any]],
+    repeats: int,
+    results: str,
+    **_: Any,
+) -> list[Experiment]:
+    """Return the experiments that the page reads, from its parameters."""
+    store = listing(results)
+    _run(ways, parents, small, repeats, store, cache(stand_in))
+    return store.asked
+
+
+def _run(
+    ways: Sequence[Mapping[str, Any]],
+    parents: Sequence[Mapping[str, Any]],
+    small: Sequence[Mapping[str, Any]],
+    repeats: int,
+    store: Store,
+    load: Load,
+) -> Page:
+    plans, whose, smalls = (
+        named("ways", ways, Plan),
+        named("parents", parents, Parent),
+        named("small", small, SmallPlan),
+    )
+    known = {plan.name for plan in plans}
+    for parent in whose:
+        if unknown := set(parent.ways) - known:
+            raise ValueError(f"parents: {sorted(unknown)} are none of the ways {sorted(known)}")
+    found = [_of_parent(plans, parent, load(parent.dataset), store) for parent in whose]
+    rows = pd.concat([rows.assign(first=i == 0) for i, (rows, _) in enumerate(found)], ignore_index=True)
+    tried, tried_done = _tried(plans, whose[0], load(whose[0].dataset), store)
+    times, timed = _times(plans, whose[0], load(whose[0].dataset), repeats, store)
+    others = [
+        (plan, measured_small(plan.networks(load(plan.dataset).num_classes), load(plan.dataset), store))
+        for plan in smalls
+    ]
+    small_rows = (
+        pd.concat([_framed(done).assign(plan=plan.name) for plan, done in others], ignore_index=True)
+        if others
+        else pd.DataFrame()
+    )
+    networks = [record for _, done in found for record in done]
+    done = networks + tried_done + timed + [record for _, part in others for record in part]
+    return Page(plans, rows, tried, times, small_rows, done, networks)
+
+
+def _framed(done: Sequence[Record]) -> pd.DataFrame:
+    rows = pd.DataFrame([row | {"subset": tuple(row.get("subset", ()))} for r in done for row in r.rows])
+    if "accuracy" in rows:  # not where records are only named
+        rows["gap"] = 100 * (rows["accuracy"] - rows["parent_accuracy"])
+    return rows
+
+
+def _of_parent(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Store) -> tuple[pd.DataFrame, list[Record]]:
+    asked: list[Asked] = []
+    marks: list[dict[str, Any]] = []
+    for plan in plans:
+        if parent.ways and plan.name not in parent.ways:
+            continue
+        for draw in plan.draws:
+            for i, size in enumerate(plan.sizes):
+                for subset in parent.subsets_of(plan, data.num_classes):
+                    asked.append(plan.asked(parent.subject, subset, size, draw))
+                    marks.append({"plan": plan.name, "size": i})
+    done = measured(asked, data, store)
+    return pd.concat([_framed([r]).assign(**m) for r, m in zip(done, marks, strict=True)], ignore_index=True), done
+
+
+def _tried(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Store) -> tuple[pd.DataFrame, list[Record]]:
+    """Return what was tried: the first subset, the first size; the setting that was chosen is the first of each."""
+    subset = parent.subsets(data.num_classes)[0]
+    asked: list[Asked] = []
+    marks: list[dict[str, Any]] = []
+    for plan in plans:
+        for i, change in enumerate([{}, *plan.tried] if plan.tried else []):
+            settings = {**plan.sizes[0], **change}
+            asked.append(plan.asked(parent.subject, subset, settings, plan.draws[0]))
+            marks.append({"plan": plan.name, "setting": i, "change": change})
+    done = measured(asked, data, store)
+    parts = [_framed([r]).assign(plan=m["plan"], setting=m["setting"]) for r, m in zip(done, marks, strict=True)]
+    for part, mark in zip(parts, marks, strict=True):
+        part["change"] = [mark["change"]] * len(part)
+    return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()), done
+
+
+def _times(
+    plans: Sequence[Plan], parent: Parent, data: Dataset, repeats: int, store: Store
+) -> tuple[pd.DataFrame, list[Record]]:
+    """Return the times of the networks of the first subset of each number of classes."""
+    if not repeats:
+        return pd.DataFrame(), []
+    first: dict[int, tuple[int, ...]] = {}
+    for subset in parent.subsets(data.num_classes):
+        first.setdefault(len(subset), subset)
+    rows, done = [], []
+    for classes, subset in first.items():
+        of = {
+            f"{plan.name} {i}": plan.asked(parent.subject, subset, size, plan.draws[0])
+            for plan in plans
+            if subset in parent.subsets_of(plan, data.num_classes) and (not parent.ways or plan.name in parent.ways)
+            for i, size in enumerate(plan.sizes)
+        }
+        record = Timing(of, repeats).run(data, store)
+        done.append(record)
+        for row in record.rows:
+            name, _, number = row.get("network", "").rpartition(" ")
+            if number.isdigit():
+                rows.append(row | {"plan": name, "size": int(number), "classes": classes})
+    return pd.DataFrame(rows), done
+
+
+def _amount(classes: int) -> str:
+    return {2: "pairs", 5: "fives", 10: "all ten"}.get(classes, f"{classes} classes")
+
+
+def _said(row: pd.Series) -> str:
+    """Return a way with its numbers, for a sentence."""
+    return f"**{row['plan']}** {row['shown']} points in {tables.percent(row['multiply_adds'], 0)} of the multiply-adds"
+
+
+def _best(rows: pd.DataFrame) -> pd.Series:
+    """Return the row with the best accuracy."""
+    return rows.sort_values("gap").iloc[-1]
+
+
+def _small(rows: pd.DataFrame, most: float) -> pd.DataFrame:
+    return rows[rows["multiply_adds"] <= most * 1.001]
+
+
+def answer(page: Page, most: float) -> Markdown:
+    """Return, for each number of classes, the best way within a share of the multiply-adds, and ours beside it."""
+    ours = {plan.name for plan in page.plans if plan.ours}
+    said = []
+    for classes in page.sizes_of_subsets:
+        rows = _small(page.means(classes), most)
+        if rows.empty:
+            continue
+        theirs, mine = rows[~rows["plan"].isin(ours)], rows[rows["plan"].isin(ours)]
+        parts = []
+        if len(theirs):
+            best = _best(theirs)
+            labels = f"{best['labelled_images']:,.0f} labels" if best["labelled_images"] else "no labels"
+            parts.append(f"{_said(best)} ({labels}, {best['further_seconds']:.0f} s a subset)")
+        if len(mine):
+            best = _best(mine)
+            parts.append(f"of ours {_said(best)} (no labels, {best['further_seconds']:.0f} s)")
+        n = int(rows["n"].max())
+        order = parts if not len(mine) or not len(theirs) or _best(theirs)["gap"] >= _best(mine)["gap"] else parts[::-1]
+        said.append(f"- **{_amount(classes)}** (n = {n}): {'; '.join(order)}.")
+    light = "; ".join(_lightest(page, classes) for classes in page.sizes_of_subsets)
+    head = (
+        f"**Answer.** Within {tables.percent(most, 0)} of the parent's multiply-adds, points of test accuracy against "
+        "the restricted parent (± standard error over subsets), the better one first:\n\n"
+    )
+    tail = f"\n\nMasks make networks light, not small or fast: fewest weights within {POINTS:g} point: {light}."
+    return Markdown(head + "\n".join(said) + tail)
+
+
+def _lightest(page: Page, classes: int) -> str:
+    near = page.means(classes).query("gap >= @low", local_dict={"low": -POINTS})
+    if near.empty:
+        return f"{_amount(classes)}: none"
+    least = near.sort_values("kept_weights").iloc[0]
+    return (
+        f"{_amount(classes)} **{least['plan']}**, {tables.percent(least['kept_weights'], 1)} of the weights in "
+        f"{tables.percent(least['multiply_adds'], 0)} of the multiply-adds"
+    )
+
+
+def _colours(page: Page) -> dict[str, Any]:
+    return figures.palette([plan.name for plan in page.plans])
+
+
+def draw(page: Page) -> Figure:
+    """Draw accuracy against size and against time, a column for each number of classes."""
+    columns = page.sizes_of_subsets
+    axis = [("multiply_adds", 100.0, "multiply-adds, %"), ("ms_64", 1.0, "ms for 64 images")]
+    axis = [a for a in axis if page.means(columns[0])[a[0]].notna().any()]
+    figure, axes = plt.subplots(
+        len(axis), len(columns), figsize=(figures.WIDTH, 1.6 + 2.1 * len(axis)), squeeze=False, sharey="col"
+    )
+    for j, classes in enumerate(columns):
+        for i, (name, scale, label) in enumerate(axis):
+            _panel(axes[i, j], page, classes, name, scale)
+            axes[i, j].set(xlabel=label, ylabel="points" if j == 0 else "")
+        axes[0, j].set_title(_amount(classes))
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def _panel(ax: Axes, page: Page, classes: int, name: str, scale: float) -> None:
+    colours, means = _colours(page), page.means(classes)
+    markers = {plan.name: MARKERS[i % len(MARKERS)] for i, plan in enumerate(page.plans)}
+    for plan, part in tables.groups(means, "plan", sort=False):
+        part = part.sort_values(name)
+        ax.plot(scale * part[name], part["gap"], color=colours[plan], marker=markers[plan], ms=4, lw=1, label=plan)
+    ax.set_xscale("log")
+    ax.set_yscale("symlog", linthresh=1.0)
+    low, high = ax.get_xlim()
+    ax.set_xticks([t for t in X_TICKS if low <= t <= high])
+    ax.set_yticks([t for t in Y_TICKS if t >= ax.get_ylim()[0]])
+    for one in (ax.xaxis, ax.yaxis):
+        one.set_major_formatter("{x:g}")
+        one.set_minor_locator(NullLocator())
+    ax.axhline(0, color="0.4", linewidth=1)
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncol=3, frameon=False, fontsize=7)
+
+
+def draw_weights(page: Page) -> Figure:
+    """Draw accuracy against the weights held, with what MODA's authors print of theirs."""
+    columns = page.sizes_of_subsets
+    theirs = printed.numbers("moda").set_index("classes")["weights_percent"].dropna()
+    figure, axes = plt.subplots(1, len(columns), figsize=(figures.WIDTH, 3.6), squeeze=False)
+    for j, classes in enumerate(columns):
+        _panel(axes[0, j], page, classes, "kept_weights", 100.0)
+        if str(classes) in theirs.index:
+            axes[0, j].axvline(theirs[str(classes)], color=figures.COLOURS["paper"], ls=":", label=MODA)
+        axes[0, j].set(title=_amount(classes), xlabel="weights held, %", ylabel="points" if j == 0 else "")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def moda_sentence() -> Markdown:
+    """Say what MODA's authors print, which has no parent beside it."""
+    theirs = printed.numbers("moda").set_index("classes")
+    weights, accuracy = theirs["weights_percent"], theirs["accuracy_percent"]["mean over subsets"]
+    return Markdown(
+        f"**MODA, as its authors print it** (theirs: another parent, VGG16 at full width): {weights['2']:g}% of the "
+        f"weights for two classes, {weights['10']:g}% for ten, accuracy {accuracy:g}% as a mean over subsets. The "
+        "parent's accuracy on the same subsets is not printed: points against it are not known."
+    )
+
+
+def table(page: Page, classes: int) -> Markdown:
+    """Return all ways and sizes for one number of classes."""
+    shown = [
+        {
+            "way": row["plan"],
+            "held out": f"{row['held_out']:+.2f}",
+            "test": row["shown"],
+            "mult.-adds": tables.percent(row["multiply_adds"], 0),
+            "param.": tables.percent(row["parameters"], 0),
+            "weights held": tables.percent(row["kept_weights"], 0),
+            "kB": _number(row["kilobytes"], ",.0f"),
+            "ms 1 / 64": f"{_number(row['ms_1'], '.2g')} / {_number(row['ms_64'], '.3g')}",
+            "s first / further": f"{row['first_seconds']:.0f} / {row['further_seconds']:.0f}",
+            "labels": f"{row['labelled_images']:,.0f}",
+            "n": int(row["n"]),
+        }
+        for _, row in page.means(classes).iterrows()
+    ]
+    caption = f"{_amount(classes).capitalize()}: points against the restricted parent, size, time, and what it takes."
+    return tables.table(pd.DataFrame(shown), caption, f"tab-which-way-{classes}")
+
+
+def _number(value: float, how: str) -> str:
+    return "-" if pd.isna(value) else format(value, how)
+
+
+Rule = Callable[[pd.DataFrame], pd.Series | None]
+
+
+def _least(rows: pd.DataFrame, of: str) -> pd.Series | None:
+    """Return the row with the least of something among those within `POINTS`; None where there is none."""
+    near = rows[(rows["gap"] >= -POINTS) & rows[of].notna()]
+    return None if near.empty else near.sort_values(of).iloc[0]
+
+
+def decision_table(page: Page, most: float) -> Markdown:
+    """Return which way to take, by need: chosen by rules from the numbers above."""
+    within, near = tables.percent(most, 0), f"{POINTS:g} point"
+    needs: dict[str, Rule] = {
+        f"one subset, small and fast ({within} of multiply-adds): best accuracy": lambda r: _best_or_none(
+            _small(r, most)
+        ),
+        "the same, without any labels": lambda r: _best_or_none(_small(r[r["labelled_images"] == 0], most)),
+        f"many subsets ({MANY}), small: fewest seconds in all, within {near}": lambda r: _least(
+            _small(r.assign(all=r["first_seconds"] + (MANY - 1) * r["further_seconds"]), most), "all"
+        ),
+        f"memory: fewest weights, within {near}": lambda r: _least(r, "kept_weights"),
+        f"speed: fewest ms for one image, within {near}": lambda r: _least(r, "ms_1"),
+        f"speed in batches: fewest ms for 64, within {near}": lambda r: _least(r, "ms_64"),
+    }
+    shown = []
+    for need, rule in needs.items():
+        line = {"what is needed": need}
+        for classes in page.sizes_of_subsets:
+            line[_amount(classes)] = _choice(rule(page.means(classes)))
+        shown.append(line)
+    caption = "What to take, by need. Computed from the tables on this page by the rules in the first column."
+    return tables.table(pd.DataFrame(shown), caption, "tab-which-way-decide")
+
+
+def _best_or_none(rows: pd.DataFrame) -> pd.Series | None:
+    return None if rows.empty else _best(rows)
+
+
+def _choice(row: pd.Series | None) -> str:
+    if row is None:
+        return "none"
+    return (
+        f"{row['plan']}: {row['gap']:+.2f}, {tables.percent(row['multiply_adds'], 0)} of multiply-adds, "
+        f"{tables.percent(row['kept_weights'], 0)} of weights, {row['further_seconds']:.0f} s"
+    )
+
+
+def tried_table(page: Page) -> Markdown:
+    """Return the settings that were tried of each way, on held-out images of one subset."""
+    if page.tried.empty:
+        return Markdown("No record of these tries is kept.")
+    rows = page.tried[page.tried["split"] == "held_out"]
+    shown = [
+        {
+            "way": plan,
+            "settings": ", ".join(f"{k} {v}" for k, v in row["change"].items()) or "as chosen",
+            "held out": f"{row['gap']:+.2f}",
+            "mult.-adds": tables.percent(row["multiply_adds"], 0),
+            "weights held": tables.percent(row["kept_weights"], 0),
+        }
+        for plan, part in tables.groups(rows, "plan", sort=False)
+        for _, row in part.iterrows()
+    ]
+    return tables.table(
+        pd.DataFrame(shown),
+        "What was tried of each way before it was run: points on held-out images of the first pair.",
+        "tab-which-way-tried",
+    )
+
+
+def other_parents(page: Page) -> Markdown:
+    """Return the ways that were run on further parents, and those of the page on small networks."""
+    rows = page.rows[~page.rows["first"] & (page.rows["split"] == "test")]
+    parts = [rows, page.small[page.small["split"] == "test"]] if len(page.small) else [rows]
+    every = pd.concat(parts, ignore_index=True)
+    if every.empty:
+        return Markdown("No further parent.")
+    every = every.fillna({"size": 0})
+    shown = [
+        {
+            "parent": f"{dataset} {model}",
+            "classes": int(classes),
+            "way": plan,
+            "test": gap(part["gap"]),
+            "mult.-adds": tables.percent(part["multiply_adds"].mean(), 1),
+            "param.": tables.percent(part["parameters"].mean(), 1),
+            "n": len(part),
+        }
+        for (dataset, model, classes, plan, _), part in tables.groups(
+            every, ["dataset", "model", "classes", "plan", "size"], sort=False
+        )
+    ]
+    return tables.table(pd.DataFrame(shown), "Further parents: the cheap ways.", "tab-which-way-others")
+
+
+def every_table(page: Page) -> Markdown:
+    """Return the tables of all numbers of classes, one below the other."""
+    return Markdown("\n\n".join(table(page, classes).data for classes in page.sizes_of_subsets))

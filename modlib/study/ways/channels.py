@@ -1,0 +1,61 @@
+"""Whole channels cut out, chosen by this rule or that, and repaired without labels: ours, and what it is made of.
+
+With `ranking` "gamma" (the scale of the normalisation behind a channel: Liu et al. 2017, "Learning Efficient
+Convolutional Networks through Network Slimming", without its training) or "l1" (the sum of a filter's absolute weights:
+Li et al. 2017, "Pruning Filters for Efficient ConvNets") and `repair` "statistics" it is what a user would write first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from modlib.data import Data
+from modlib.decomposers.channels import Channels, ChannelSaliency
+from modlib.study.records import Store
+from modlib.study.ways.interface import Made
+
+
+@dataclass(frozen=True)
+class KeptChannels:
+    """Channels of a subset by `Channels.recompose`, whose arguments the fields are.
+
+    `class_blind`: channels are chosen, and what is left repaired, on images of all classes.
+    """
+
+    keep: float
+    ranking: str = "variance"
+    repair: str = "nonlinear"
+    rule: str = "explained"
+    class_blind: bool = False
+    images: int = 2000
+    distilled: int = 0
+    mirrored: bool = False
+
+    @property
+    def shared(self) -> tuple[Any, ...]:
+        """See `Way.shared`."""
+        return ("channels",)
+
+    def prepare(self, parent: nn.Module, data: Data, seed: int, store: Store) -> Channels:
+        """Return the parent's channels: what can be cut, and saliencies of all classes."""
+        return ChannelSaliency().decompose(parent, data, seed=seed, device="cpu")
+
+    def make(self, parent: nn.Module, data: Data, subset: Sequence[int], seed: int, prepared: Channels) -> Made:
+        """See `Way.make`."""
+        small = prepared.recompose(
+            subset,
+            data=data,
+            keep=self.keep,
+            images=self.images,
+            distilled=self.distilled,
+            mirrored=self.mirrored,
+            repair=self.repair,
+            rule=self.rule,
+            ranking=self.ranking,
+            known=range(data.num_classes) if self.class_blind else None,
+        )
+        return Made(small)
