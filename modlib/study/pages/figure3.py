@@ -293,7 +293,7 @@ def _about_multiples(curves: Curves) -> str:
     multiples = curves.means["remaining_parameters"] / curves.means.index.get_level_values("k")
     low, high = (multiples.groupby("alpha").agg(bound) for bound in ("min", "max"))
     return (
-        f"Without stemming two modules need together {low[0.0]:.2f} to {high[0.0]:.2f} times the $k$ of one; with "
+        f"Without stemming two modules need together {low[0.0]:.2f} to {high[0.0]:.2f} times the share k of one; with "
         f"α = {most:g} they need {low[most]:.2f} to {high[most]:.2f} times. "
     )
 
