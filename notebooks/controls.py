@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Controls: with our vote loss modules beat the obvious, without it the parent itself is better
+# # Controls: modules win with our vote loss only
 #
 # **Question.** A recomposed network answers for any subset of the classes without training. So does the parent, if one
 # ignores its other logits. What does module stemming do better than that, and than cheaper ways to keep as few edges?

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Measuring modules: the paper's numbers agree with each other, but for one sentence
+# # Measuring modules: nearly all printed numbers agree
 #
 # **Question.** By what are modules judged, and do the paper's printed numbers agree with each other?
 

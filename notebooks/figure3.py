@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Figure 3: more remaining parameters come with more accuracy, not with less
+# # Figure 3: more parameters, more accuracy
 #
 # **Question.** How do the share $k$ of edges that a module keeps and the weight $\alpha$ of the stemming loss set what two
 # modules need together? And what does it cost in accuracy?

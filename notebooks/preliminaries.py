@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Preliminaries: p = 1 changes more slowly than p = 2; the rest stays open
+# # Preliminaries: p = 1 is slower, the rest stays open
 #
 # **Question.** Two choices of the paper rest on trials that it does not show: the norm $p = 1$ of the stemming loss, instead
 # of 2, and pulling scores to their **average** (method B), instead of to a **base class** (method A). Do its reasons hold?

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Table 2: stemming makes two-class networks smaller, sharing initial scores does little
+# # Table 2: stemming shrinks unions, sharing hardly does
 #
 # **Question.** Two things are meant to make modules use the same edges: they all start from the same scores, and the
 # stemming loss pulls their scores together. What does each contribute?

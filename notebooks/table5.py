@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Table 5: choosing the epoch on test images adds a tenth of a point to each module
+# # Table 5: choosing epochs on test adds 0.1 points
 #
 # **Question.** How well does each module answer yes or no on all images? And how much of the printed accuracy comes from
 # choosing the epoch on the test images themselves?

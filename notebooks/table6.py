@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Table 6: a module answers for its own class only, but its edges hold more than that
+# # Table 6: modules answer for one class, hold more
 #
 # **Question.** Does a module answer for its own class and for no other? And is what it answers all that it holds?
 
