@@ -7,28 +7,12 @@
 # ---
 
 # %% [markdown]
-# # Running Table 1's baselines
+# # Table 1's baselines: more overlap, far larger unions
 #
-# **Question.** Table 1 sets module stemming against TI-I, TI-SNE and CM-RIE, and the paper concludes that it "outperforms the
-# conventional method in terms of JI". Does it, when all methods are measured alike, on the same parents?
-#
-# The three methods are rules of {cite:t}`pan2020`; nothing is trained ([related work](../related_work.md)). The paper
-# copied their numbers, which are of eight parents that Pan and Rajan trained. Those parents are public. Here the rules are run
-# again on them, then on our own parents of [Table 1](table1.ipynb), and module stemming on both.
-#
-# **Table 1 mixes two definitions under "JI".** With $A$, $B$ the edges that two modules keep, $n$ the number of weights of the
-# network, and $u$ the number of distinct weight *values* that the two have in common (0 counts as one of them):
-#
-# | | definition | ten copies of one network that keeps a share $p$ | independent masks of density $p$ |
-# |---|---|---|---|
-# | Jaccard index of the edges | $\lvert A \cap B\rvert / \lvert A \cup B\rvert$ | 1 | $p / (2 - p)$ |
-# | Pan and Rajan's index | $u / (2n - u)$ | about $p / (2 - p)$ | less |
-#
-# The row of module stemming shows the first, the rows of the three rules the second. The same expression is the *level of
-# chance* of one and the *ceiling* of the other. So each index needs the **density** beside it, the share of the weights that a
-# module keeps, and the **union**, the share that a network of all ten modules needs.
+# **Question.** The paper's Table 1 sets module stemming against TI-I, TI-SNE and CM-RIE, and concludes that it
+# "outperforms the conventional method in terms of JI". Does it, if all are measured alike, on the same parents?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-input"]
 columns: list[dict] = [{"dataset": "digits", "model": "fc1"}]  # columns of Table 1: dataset, model
 seeds: list[int] = [0, 1]  # own parents of a column, one for each seed
 further: list[dict] = []  # further columns, only ours with vote loss: dataset, model, alpha (its stemming)
@@ -43,25 +27,13 @@ vote: float = 0.9  # weight of the vote loss
 vote_alpha: float = 4.0  # stemming of recipe ours with vote loss, elsewhere
 results: str = ""  # folder of records and parents; empty: keep none
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 import matplotlib.pyplot as plt
 
 from modlib.study import claims, figures, records, tables
 from modlib.study.pages import baselines
 
 figures.use_style()
-
-# %% [markdown]
-# ## One parent, every method
-#
-# Each rule, a control, and module stemming decompose the *same* parent; everything is measured on all test images. The control,
-# **no idle neurons**, decomposes nothing: every module is the parent without the hidden neurons that none of 10,000 training
-# images activates. A rule that decomposes should differ from it.
-#
-# Stored parents take pixels that are scaled twice, pixel / 255 / 255, as their authors did; own parents take the book's inputs.
-# A record that is in `results` is read, so the stored parents themselves are needed only to compute theirs again.
-
-# %%
 store = records.Store.at(results)
 parameters = {
     "columns": columns, "seeds": seeds, "further": further, "further_seeds": further_seeds, "k": k, "parent_epochs": parent_epochs,
@@ -70,31 +42,58 @@ parameters = {
 done = baselines.run(store, **parameters, stored_parents=stored_parents)
 rows = baselines.labelled(records.export(store, "baselines", done, parameters))
 by_column = baselines.by_definition(rows)
+claims.publish(store, "baselines", baselines.judged(by_column))
 
-# %% tags=["nbval-check-output"]
-print(sorted(set(rows["what"])))
-print(rows[rows["parent"] == "own"].groupby("column")["seed"].nunique().to_dict(), "own parents")
-print("both indices at most 1:", bool((rows[["jaccard_index", "value_index"]] <= 1).all(axis=None)))
+# %% tags=["remove-input"]
+baselines.answer(rows, by_column)
 
 # %% [markdown]
-# ## Both indices, for every method
+# **Caveat.** An index of overlap alone says nothing: ten copies of one network have a Jaccard index of 1, and the rules come
+# close to making such copies; module stemming sets its own by $\alpha$.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The two indices against the density of the modules; one point is one method on one parent, filled for Pan and Rajan's stored parents, open for our own. Dotted: p / (2 − p), the level of independent masks on the left, and the most that modules of that density can score on the right.", "name": "fig-baselines"}, "image": {"alt": "Two scatter plots against density. Left, Jaccard index of edges: the three rules and the control lie at high density with an index near one; module stemming lies at the density k with an index well above its dotted line. Right, Pan and Rajan's index: the rules lie on or just below the dotted curve, which module stemming, at its low density, cannot leave."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "The two indices against the density of the modules; one point is one method on one parent, filled for Pan and Rajan's stored parents, open for our own. Dotted: p / (2 − p), the level of independent masks on the left, and the most that modules of that density can score on the right.", "name": "fig-baselines"}, "image": {"alt": "Two scatter plots against density. Left, Jaccard index of edges: the three rules and the control lie at high density with an index near one; module stemming lies at the density k with an index well above its dotted line. Right, Pan and Rajan's index: the rules lie on or just below the dotted curve, which module stemming, at its low density, cannot leave."}}
 baselines.draw_indices(rows)
 plt.show()
+
+# %% [markdown]
+# ## Two definitions under one name
+#
+# The three methods are rules of {cite:t}`pan2020`; nothing is trained ([related work](../related_work.md)). The paper
+# copied their numbers, which are of eight parents that Pan and Rajan trained. With $A$, $B$ the edges that two modules
+# keep, $n$ the number of weights of the network, and $u$ the number of distinct weight *values* that the two have in
+# common (0 counts as one of them):
+#
+# | | definition | ten copies of one network that keeps a share $p$ | independent masks of density $p$ |
+# |---|---|---|---|
+# | Jaccard index of the edges | $\lvert A \cap B\rvert / \lvert A \cup B\rvert$ | 1 | $p / (2 - p)$ |
+# | Pan and Rajan's index | $u / (2n - u)$ | about $p / (2 - p)$ | less |
+#
+# The paper's row of module stemming shows the first, the rows of the three rules the second. The same expression is the
+# *level of chance* of one and the *ceiling* of the other. So each index needs two numbers beside it: the **density**, the
+# share of the weights that a module keeps, and the **union**, the share that a network of all ten modules needs.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 baselines.both_indices(rows, k)
 
 # %% [markdown]
-# CM-RIE's density and union count *positions* of weights other than zero. It also replaces weights by means that each module
-# has of its own, so a network of its modules holds more numbers than its union says.
+# Each rule, a control, and module stemming decompose the *same* parent; everything is measured on all test images. The
+# control, **no idle neurons**, decomposes nothing: every module is the parent without the hidden neurons that none of
+# 10,000 training images activates. A rule that decomposes should differ from it.
+
+# %% tags=["remove-input"]
+baselines.about_control(rows)
+
+# %% [markdown]
+# TI-SNE puts back what a module needs to say "another", and with enough images that is nearly every neuron that does
+# anything. TI-SNE and CM-RIE lose little accuracy because they take next to nothing away; TI-I, which puts less back, loses
+# accuracy on some parents. CM-RIE also replaces weights by means that each module has of its own, so a network of its
+# modules holds more numbers than its union says.
 #
-# ## Table 1 under one definition
+# ## The paper's Table 1 under one definition
 #
-# As printed, on the left; then every method by the Jaccard index of the edges, then every method by Pan and Rajan's index. The
-# rules are measured on the stored parents. Module stemming is the paper's own: its printed Jaccard index $J$ gives their
-# index too, because two modules at $k$ share $s = 2kJ/(1+J)$ of the weights, and $u = sn$, which gives $s/(2 - s)$.
+# As printed; then every method by the Jaccard index of the edges; then every method by Pan and Rajan's index. The rules are
+# measured on the stored parents. Module stemming is the paper's own: two modules at $k$ with the printed index $J$ share
+# $s = 2kJ/(1+J)$ of the weights, and $u = sn$ gives $s/(2 - s)$.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 baselines.one_definition(by_column)
@@ -102,48 +101,35 @@ baselines.one_definition(by_column)
 # %% [markdown]
 # ## Do the rules give the printed numbers?
 #
-# One recipe is run for all parents. The artefact's scripts differ from model to model; where that changes a printed number, the
-# cell is named below.
+# One recipe is run for all parents. The artefact's scripts differ from model to model. Stored parents take pixels that are
+# scaled twice, pixel / 255 / 255, as their authors did.
 
 # %% tags=["hide-input"]
 baselines.printed_numbers(rows)
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["hide-cell"] mystnb={"markdown_format": "myst"}
 baselines.on_stored_parents(rows)
 
 # %% [markdown]
 # ## On our own parents
 #
-# These numbers compare with each other, not with the table above: other parents have other accuracies and other densities.
+# Only methods on the same parent compare: other parents have other accuracies and other densities. In the paper, the rules'
+# accuracies are those of Pan and Rajan's parents, and module stemming's are of parents whose accuracy it does not print. "The
+# accuracy is also higher than the baseline in most cases" therefore compares parents as much as methods.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["hide-cell"] mystnb={"markdown_format": "myst"}
 baselines.on_own_parents(rows)
 
-# %% tags=["hide-input"]
-claims.publish(store, "baselines", baselines.judged(by_column))
-baselines.came_out(rows, by_column)
+# %% tags=["remove-cell", "nbval-check-output"]
+print(sorted(set(rows["what"])))
+print(rows[rows["parent"] == "own"].groupby("column")["seed"].nunique().to_dict(), "own parents")
+print("both indices at most 1:", bool((rows[["jaccard_index", "value_index"]] <= 1).all(axis=None)))
 
 # %% [markdown]
-# **What it means.** The sentence "outperforms the conventional method in terms of JI" rests on two definitions. By either one
-# alone, the conventional methods score higher. That is no merit of theirs: ten copies of one network have a Jaccard index of 1,
-# and the rules come close to making such copies. (Nor is a high index a merit of module stemming by itself: $\alpha$ sets it.) With an image of every other class, or many, to put back what a module
-# needs to say "another", TI-SNE keeps nearly every neuron that does anything, for every class. What it cuts are neurons that
-# were idle in the parent, and hardly any other; where the parent has none, it cuts next to nothing.
-#
-# What holds for module stemming is what Table 1 does not show: its modules keep a small, chosen share of the edges, and share far
-# more of them than independent masks of that size would; a network of all ten modules is several times smaller than that
-# of any of the rules. Read accuracy, density and union together; an index of overlap alone says nothing. TI-SNE pays
-# nothing in accuracy, and CM-RIE little, because they take next to nothing away; TI-I, which puts less back, loses accuracy on
-# some parents.
-#
-# Only methods on the same parent compare. In the paper, the rules' accuracies are those of Pan and Rajan's parents, to which
-# the modules are all but equal, and module stemming's are of parents whose accuracy it does not print. "The accuracy is also
-# higher than the baseline in most cases" therefore compares parents as much as methods, and the same is true between the two
-# tables above.
-#
-# **Re-run it:** `modlib reproduce baselines -p columns "[{dataset: digits, model: fc2}]"`; with the parents of Pan and Rajan's public
-# repository (`rangeetpan/decomposeDNNintoModules`) as `<dataset>_<model>.h5` in a folder:
+# **Re-run it:** `modlib reproduce baselines -p columns "[{dataset: digits, model: fc2}]"`. A stored record is read, so the
+# stored parents are needed only to compute theirs again: with those of Pan and Rajan's public repository
+# (`rangeetpan/decomposeDNNintoModules`) as `<dataset>_<model>.h5` in a folder,
 # `modlib reproduce baselines -p columns "[{dataset: mnist, model: fc1}]" -p stored_parents FOLDER`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(done, "tab-from-baselines", parameters)

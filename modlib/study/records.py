@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -188,6 +188,14 @@ def mean_and_spread(values: Collection[float], scale: float = 100.0, digits: int
     series = pd.Series(list(values), dtype=float) * scale
     spread = f" ± {series.std():.{digits}f}" if len(series) > 1 else ""
     return f"{series.mean():.{digits}f}{spread}"
+
+
+def signed(values: Iterable[float], digits: int = 2) -> str:
+    """Return "mean ± standard deviation" of points, with the sign of the mean."""
+    series = pd.Series(list(values), dtype=float)
+    spread = f" ± {series.std():.{digits}f}" if len(series) > 1 else ""
+    mean = round(float(series.mean()), digits)
+    return (f"{mean:+.{digits}f}" if mean else f"{0:.{digits}f}") + spread  # no "-0.00"
 
 
 def interval(values: Collection[float], level: float = 0.95) -> tuple[float, float]:

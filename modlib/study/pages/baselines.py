@@ -109,11 +109,11 @@ def experiments(*, results: str = "", **parameters: Any) -> list[Experiment]:
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of all records with `what` (rule or recipe), `column`, and `behind` (the parent, a fraction)."""
+    """Return the rows of all records with `what` (rule or recipe), `column`, and `gap` (points against the parent)."""
     recipe = [recipe_label(name, vote) for name, vote in zip(rows["recipe"], rows["vote"], strict=True)]
     return rows.assign(
         what=np.where(rows["recipe"] == "rule", rows["method"], recipe),
-        behind=rows["parent_accuracy"] - rows["accuracy"],
+        gap=100 * (rows["accuracy"] - rows["parent_accuracy"]) + 0.0,
         column=rows["dataset"] + " " + rows["model"].str.upper(),
     )
 
@@ -132,8 +132,8 @@ def paper() -> pd.DataFrame:
 
 
 def spread(values: pd.Series, digits: int = 2) -> str:
-    """Return "smallest to largest" of `values`, one number where both are printed alike."""
-    low, high = f"{values.min():.{digits}f}", f"{values.max():.{digits}f}"
+    """Return "smallest to largest" of `values`, one number where both are printed alike; no "-0.00"."""
+    low, high = (f"{round(float(value), digits) or 0.0:.{digits}f}" for value in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"
 
 
@@ -171,8 +171,8 @@ def both_indices(rows: pd.DataFrame, k: float) -> Markdown:
                     {
                         "parents": kind,
                         "method": NAMES.get(what, what),
-                        "behind the parent (points)": spread(100 * points["behind"]),
-                        "Jaccard index of edges": spread(points["jaccard_index"]),
+                        "against the parent": spread(points["gap"]),
+                        "Jaccard index": spread(points["jaccard_index"]),
                         "their index": spread(points["value_index"]),
                         "density": spread(points["density"]),
                         "union of all": spread(points["remaining_parameters_all"]),
@@ -180,8 +180,8 @@ def both_indices(rows: pd.DataFrame, k: float) -> Markdown:
                     }
                 )
     caption = (
-        "All methods by both definitions: smallest to largest over n parents. A negative number of points is ahead of "
-        f"the parent. Module stemming at k = {k:.0%}."
+        "All methods by both definitions: smallest to largest over n parents; points against the parent (+ is better). "
+        f"Module stemming at k = {k:.0%}."
     )
     return tables.table(pd.DataFrame(lines), caption, "tab-baselines")
 
@@ -220,9 +220,10 @@ def by_definition(rows: pd.DataFrame) -> pd.DataFrame:
 def one_definition(by_column: pd.DataFrame) -> Markdown:
     """Return the table of `by_definition`, without its verdicts."""
     shown = by_column[[name for name in by_column if not str(name).startswith("ahead")]]
+    shown = shown.rename(columns={"column": "network"})
     caption = (
-        "Table 1's index as printed, and by each definition alone: smallest to largest of the three rules, and module "
-        "stemming."
+        "The index of the paper's Table 1 as printed, and by each definition alone: smallest to largest of the three "
+        "rules, and module stemming."
     )
     return tables.table(shown, caption, "tab-one-definition") if len(shown) else Markdown(NO_STORED)
 
@@ -261,7 +262,7 @@ def on_stored_parents(rows: pd.DataFrame) -> Markdown:
             accuracy, index = f"{printed.accuracy_percent:.2f}", f"{printed.jaccard_index:.2f}"
         lines.append(
             {
-                "column": row["column"],
+                "network": row["column"],
                 "method": NAMES.get(row["what"], row["what"]),
                 "α": "" if pd.isna(row["alpha"]) else f"{row['alpha']:g}",
                 "accuracy (%): paper": accuracy,
@@ -284,7 +285,7 @@ def on_own_parents(rows: pd.DataFrame) -> Markdown:
     """Return the table of all methods on own parents."""
     lines = [
         {
-            "column": column,
+            "network": column,
             "method": NAMES.get(str(what), what),
             "α": ", ".join(f"{a:g}" for a in sorted(set(points["alpha"].dropna()))),
             "accuracy (%)": mean_and_spread(points["accuracy"]),
@@ -319,48 +320,38 @@ def from_control(of_kind: pd.DataFrame) -> tuple[float, float]:
     return 100 * accuracy, density
 
 
-def came_out(rows: pd.DataFrame, by_column: pd.DataFrame) -> Markdown:
-    """Return the page's answer in words: on the stored parents, on our own, and Table 1 by one definition."""
-    said = [_on_parents(of_parents(rows, kind), kind) for kind in ("stored", "own") if len(of_parents(rows, kind))]
-    if len(by_column):
-        n = len(by_column)
-        said.append(
-            "**Table 1 by one definition.** As printed, module stemming has the highest index in "
-            f"{by_column['ahead as printed'].sum()} of {n} columns. By the Jaccard index of edges it is above even the "
-            f"lowest of the three rules in {by_column['ahead by edges'].sum()} of {n}, and by Pan and Rajan's index in "
-            f"{by_column['ahead by values'].sum()} of {n}."
-        )
-    return Markdown("**What came out.** " + "\n\n".join(said))
+def about_control(rows: pd.DataFrame) -> Markdown:
+    """Return how far TI-SNE's modules are from those of the control, which decomposes nothing."""
+    found = []
+    for kind in ("stored", "own"):
+        of_kind = of_parents(rows, kind)
+        if len(of_kind):
+            accuracy, density = from_control(of_kind)
+            n = of_kind.groupby(["column", "seed"]).ngroups
+            found.append(f"{density:.3f} in density and {accuracy:.2f} points in accuracy on the {n} {kind} parents")
+    return Markdown(f"TI-SNE's modules differ from the control's by at most {', and by at most '.join(found)}.")
 
 
-def _on_parents(of_kind: pd.DataFrame, kind: str) -> str:
+def answer(rows: pd.DataFrame, by_column: pd.DataFrame) -> Markdown:
+    """Return the page's answer: both indices on the stored parents (else our own), and the paper's Table 1 by one."""
+    kind = "stored" if len(by_column) else "own"
+    of_kind = of_parents(rows, kind)
     theirs, stemming = of_kind[of_kind["method"].isin(RULES)], of_kind[of_kind["method"] == "module stemming"]
-    accuracy, apart = from_control(of_kind)
-    n = of_kind.groupby(["column", "seed"]).ngroups
-    union = "remaining_parameters_all"
-    return (
-        f"**On the {n} {kind} parents**, the three rules keep {spread(100 * theirs['density'], 0)} % of the weights in "
-        f"a module, module stemming {spread(100 * stemming['density'], 0)} %. Every rule scores above module stemming "
-        f"by the Jaccard index of edges on {beats_stemming(of_kind, 'jaccard_index')} parents "
-        f"({spread(theirs['jaccard_index'])} against {spread(stemming['jaccard_index'])}), and by Pan and Rajan's "
-        f"index on {beats_stemming(of_kind, 'value_index')} ({spread(theirs['value_index'])} against "
-        f"{spread(stemming['value_index'])}). TI-SNE's modules differ from the control, which decomposes nothing, by "
-        f"at most {apart:.3f} in density and {accuracy:.2f} points in accuracy. All ten modules together need "
-        f"{spread(100 * theirs[union], 0)} % of the weights under the rules and {spread(100 * stemming[union], 0)} % "
-        "under module stemming."
-    ) + "".join(_against_parents(of_kind, what) for what in STEMMING)
-
-
-def _against_parents(of_kind: pd.DataFrame, what: str) -> str:
-    """Say how far a recipe is from its parents; nothing where it was not run on these."""
-    points = of_kind[of_kind["what"] == what]
-    if not len(points):
-        return ""
-    ahead = bool((points["behind"] <= 0).all())
-    gap = 100 * points["behind"] * (-1 if ahead else 1)
-    return (
-        f" Recipe {what} is {spread(gap)} points {'ahead of' if ahead else 'behind'} its parent"
-        f"{' (negative: ahead)' if gap.min() < 0 else ''}, n = {len(points)}."
+    union, n = "remaining_parameters_all", len(by_column)
+    whose = "of Pan and Rajan's parents" if n else "of our own parents"
+    said = (
+        "**Answer.** All three rules are above module stemming by the Jaccard index of edges on "
+        f"{beats_stemming(of_kind, 'jaccard_index')} {whose} ({spread(theirs['jaccard_index'])} against "
+        f"{spread(stemming['jaccard_index'])}), and by Pan and Rajan's index on "
+        f"{beats_stemming(of_kind, 'value_index')} ({spread(theirs['value_index'])} against "
+        f"{spread(stemming['value_index'])}). "
+    )
+    if n:
+        ahead = by_column["ahead as printed"].sum()
+        said += f"The paper's table shows stemming ahead for {ahead} of {n}, because it mixes the two. "
+    return Markdown(
+        f"{said}All ten modules together need {spread(100 * stemming[union], 0)} % of the weights under module "
+        f"stemming, and {spread(100 * theirs[union], 0)} % under the rules."
     )
 
 
@@ -376,7 +367,7 @@ def judged(by_column: pd.DataFrame) -> list[Claim]:
             "Module stemming has the higher Jaccard index, by one definition and on the same parents",
             "Evaluation of Decomposability",
             f"{printed} of {n} columns, by two definitions",
-            f"above the lowest of the three rules: {by_edges} of {n} by edges, {by_values} by their index",
+            f"above the lowest rule for {by_edges} of {n} networks by edges, {by_values} by Pan and Rajan's index",
             "holds" if by_edges == by_values == n else "partly" if by_edges + by_values else "does not hold",
             n,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from modlib.study.claims import Claim
 from modlib.study.columns import Load, listing, stand_in
 from modlib.study.comparison import METHODS, Setup, compare, time_in_use
 from modlib.study.experiment import Experiment
-from modlib.study.records import Record, Store, mean_and_spread, percent_of_n
+from modlib.study.records import Record, Store, mean_and_spread, percent_of_n, signed
 from modlib.study.single_class import single_class
 from modlib.zoo.datasets import load as load_images
 
@@ -32,7 +32,7 @@ SMALL, SMALL_PAIR = "small network from scratch", "small network for the pair"
 OTHERS = [method for method in METHODS if method != BASE]
 WHOLE = [method for method, how in METHODS.items() if not how.for_pairs]
 """Methods that are made once for all classes."""
-ACCURACIES = {"accuracy": "all classes", "pair_accuracy": "all pairs", "chosen_pairs_accuracy": "the chosen pairs"}
+ACCURACIES = {"accuracy": "all classes", "pair_accuracy": "all pairs", "chosen_pairs_accuracy": "chosen pairs"}
 EVERY_MASK, ONE_MASK = "a mask for every class", "one mask"
 KINDS = {BASE: EVERY_MASK, ALONE: EVERY_MASK, RESTRICTED: "parent", "new head": "parent", SMALL: "small network"}
 """What computes the answers of a method, as it is timed; else one mask."""
@@ -171,13 +171,6 @@ def checked_pairs(pairs: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     return [(first, second) for first, second in pairs]
 
 
-def signed(values: Iterable[float]) -> str:
-    """Return "mean ± standard deviation" of points, with the sign of the mean."""
-    series = pd.Series(list(values), dtype=float)
-    spread = f" ± {series.std():.2f}" if len(series) > 1 else ""
-    return f"{series.mean():+.2f}{spread}"
-
-
 def setting(runs: Runs, method: str) -> str:
     """Return a method's chosen setting; a star where it is the lowest or the highest rate of three."""
     tried = METHODS[method].settings
@@ -189,14 +182,20 @@ def setting(runs: Runs, method: str) -> str:
 
 
 def at_the_same_edges(runs: Runs) -> Markdown:
-    """Return the table of all methods: setting, weights in use, accuracies, and the difference from stemming."""
+    """Return the table of all methods: weights in use, accuracies, and the difference from stemming."""
     caption = (
         f"Accuracy of the vote on test images, mean ± standard deviation over n = {len(runs.seeds)} trials: of all "
-        "classes, of all pairs of classes without any training for them (mean over the pairs), and of the chosen pairs "
-        f"{runs.pairs}. Last column: paired with module stemming trial by trial, all classes, or the chosen pairs "
-        "where trained for those. *: the lowest or highest of the three rates, so that a better one may lie beyond."
+        "classes, of all pairs of classes without any training for them, and of the chosen pairs "
+        f"{runs.pairs}. Last: points against module stemming, trial by trial, on all classes or on the chosen pairs."
     )
     return tables.table(pd.DataFrame([_line(runs, method) for method in METHODS]), caption, "tab-controls")
+
+
+def settings_table(runs: Runs) -> Markdown:
+    """Return the table of the settings that were chosen."""
+    lines = [{"method": method, "setting": setting(runs, method)} for method in METHODS]
+    caption = "Chosen settings. *: the lowest or highest of the three rates, so that a better one may lie beyond."
+    return tables.table(pd.DataFrame(lines), caption, "tab-controls-settings")
 
 
 def _line(runs: Runs, method: str) -> dict[str, str]:
@@ -211,8 +210,7 @@ def _line(runs: Runs, method: str) -> dict[str, str]:
     }
     by = "chosen_pairs_accuracy" if trials["accuracy"].isna().any() else "accuracy"
     difference = "" if method == BASE else signed(runs.paired(by)[method])
-    line = {"method": method, "setting": setting(runs, method), "weights in use (%)": weights}
-    return line | shown | {"against stemming (points)": difference}
+    return {"method": method, "weights in use (%)": weights} | shown | {"against stemming": difference}
 
 
 def by_alpha(runs: Runs) -> Markdown:
@@ -237,7 +235,7 @@ def by_alpha(runs: Runs) -> Markdown:
 
 def draw_differences(runs: Runs) -> Figure:
     """Draw each control minus module stemming, one dot a trial: the vote of all classes, and of the chosen pairs."""
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 4.4), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.6), sharey=True)
     order, ticks = OTHERS[::-1], [-10, -1, -0.1, 0, 0.1, 1, 10]
     for ax, column in zip(axes, ("accuracy", "chosen_pairs_accuracy"), strict=True):
         difference = runs.paired(column)
@@ -286,109 +284,50 @@ def single_classes(runs: Runs) -> Markdown:
         line["balanced (%)"] = mean_and_spread(trials["balanced_accuracy"])
         if reading != "module":
             for quantity, name in (("accuracies", "all images"), ("balanced", "balanced")):
-                line[f"module minus it, {name} (points)"] = signed(runs.module_minus(reading, quantity))
+                line[f"module minus it, {name}"] = signed(runs.module_minus(reading, quantity))
             better = (runs.single("module", "accuracies") - runs.single(reading, "accuracies")).mean(0) > 0
-            line["classes where the module is better"] = f"{better.sum()} of {len(better)}"
+            line["module better in"] = f"{better.sum()} of {len(better)}"
         lines.append(line)
     caption = (
         "Single-class classification on test images, mean over the classes; mean ± standard deviation over "
-        f"n = {len(runs.seeds)} trials. Balanced: on the images of the class and as many others. The last column "
-        "compares means over the trials on all images."
+        f"n = {len(runs.seeds)} trials. Balanced: on images of the class and as many others. Differences in points; "
+        "last, in how many classes the module is better on all images."
     )
     return tables.table(pd.DataFrame(lines).fillna(""), caption, "tab-controls-single")
 
 
-def sorted_out(runs: Runs, methods: Sequence[str], column: str) -> dict[str, str]:
+def sorted_out(runs: Runs) -> dict[str, list[str]]:
     """Return the controls above module stemming, below it, and not told apart (0 is in the 95% interval)."""
-    lists: dict[str, list[str]] = {"above": [], "below": [], "apart": []}
-    n = len(runs.seeds)
-    for method in methods:
-        values = runs.paired(column)[method].dropna()
+    found: dict[str, list[str]] = {"above": [], "below": [], "apart": []}
+    for method in WHOLE:
+        if method in (BASE, ALONE):
+            continue
+        values = runs.paired("accuracy")[method].dropna()
+        n = len(values)
         told = abs(values.mean()) > (stats.t.ppf(0.975, n - 1) * values.sem() if n > 1 else 0)
-        outcome = f"{method} ({signed(values)} points, higher in {(values > 0).sum()} of {n} trials)"
-        lists[("above" if values.mean() > 0 else "below") if told else "apart"].append(outcome)
-    return {name: "; ".join(found) or "none" for name, found in lists.items()}
+        found[("above" if values.mean() > 0 else "below") if told else "apart"].append(method)
+    return found
 
 
-def came_out(runs: Runs) -> Markdown:
-    """Return the page's answer in words, a paragraph for each of its questions."""
-    parts = (_against_controls, _without_vote, _against_parent, _on_pairs, _costs, _single_class_claim)
-    return Markdown("\n\n".join(part(runs) for part in parts))
-
-
-def _against_controls(runs: Runs) -> str:
-    every = sorted_out(runs, [method for method in WHOLE if method != BASE], "accuracy")
-    return (
-        f"**What came out.** On {runs.setup.data.name} with {runs.setup.model.upper()}, k = {runs.setup.recipe.k:.0%}, "
-        f"module stemming reaches {runs.of(BASE, 'accuracy')} on all classes. **Less accurate than module stemming:** "
-        f"{every['below']}. **More accurate:** {every['above']}. **Not told apart** (0 is in the 95% interval of the "
-        f"paired mean, Student's t): {every['apart']}."
-    )
-
-
-def _without_vote(runs: Runs) -> str:
-    plain = runs.paired("accuracy")[ALONE] - runs.paired("accuracy")[RESTRICTED]
-    below = plain.mean() < 0
-    where = "below" if below else "above"
-    return (
-        "**Without the vote loss**, the paper's objective under our rates and batches, module stemming reaches "
-        f"{runs.of(ALONE, 'accuracy')}, {abs(plain.mean()):.2f} points {where} the restricted parent, and is {where} "
-        f"it in {((plain < 0) if below else (plain > 0)).sum()} of {len(runs.seeds)} trials."
-    )
-
-
-def _against_parent(runs: Runs) -> str:
-    every, pairs = (runs.paired(column)[RESTRICTED].mean() for column in ("accuracy", "pair_accuracy"))
-    of = runs.costs["bytes"]
-    return (
-        f"**The parent with its logits restricted**, which takes no work at all, is {abs(every):.2f} points "
-        f"{'behind' if every < 0 else 'ahead of'} module stemming on all classes and {abs(pairs):.2f} points "
-        f"{'behind' if pairs < 0 else 'ahead of'} it on pairs (mean of all pairs). It uses all weights: "
-        f"{of[RESTRICTED]:,.0f} bytes, where the modules of all classes take {of[BASE]:,.0f}."
-    )
-
-
-def _on_pairs(runs: Runs) -> str:
-    two = sorted_out(runs, OTHERS, "chosen_pairs_accuracy")
-    return (
-        f"**On the chosen pairs** ({runs.pairs}), less accurate than module stemming: {two['below']}. More accurate: "
-        f"{two['above']}. Not told apart: {two['apart']}."
-    )
-
-
-def _costs(runs: Runs) -> str:
-    ms, of = runs.milliseconds, runs.costs["multiply_adds"]
-    return (
-        f"**In use**, the {runs.setup.data.num_classes} overlapping masks take {ms[EVERY_MASK] / ms[ONE_MASK]:.1f} "
-        f"times as long as one shared mask of dense products, and {of[BASE] / of['shared mask']:.1f} times its "
-        f"multiply-adds; that is {ms[EVERY_MASK] / ms['parent']:.1f} times the parent's time and "
-        f"{of[BASE] / of[RESTRICTED]:.2f} times its multiply-adds. Recomposing a pair takes "
-        f"{ms['recomposing a pair']:.1f} ms; a network of that size trained from scratch for it "
-        f"{runs.fastest[SMALL_PAIR]:.1f} s."
-    )
-
-
-def _single_class_claim(runs: Runs) -> str:
-    holds = runs.ahead_of()
-    verdict = (
-        "holds for every reading of the parent"
-        if len(holds) == len(PARENTS)
-        else f"depends on how the parent is read: it holds against {' and '.join(holds)} only"
-        if holds
-        else "fails for every reading of the parent"
-    )
-    each = "; ".join(
-        f"{reading}: {signed(runs.module_minus(reading))} points on all images, "
-        f"{signed(runs.module_minus(reading, 'balanced'))} balanced"
-        for reading in (*PARENTS, DENSE)
-    )
-    behind = runs.module_minus(DENSE).mean() > 0
-    return (
-        f"**The single-class claim** {verdict}. Module minus {each} (n = {len(runs.seeds)}). The grafting layer on the "
-        f"dense parent, without any mask, is {'behind the module' if behind else 'as good as the module or better'}; "
-        f"with its own layer removed, the masked network loses "
-        f"{runs.module_minus('module, layer removed, p > 1/2').mean():.2f} points to the module where it is read by "
-        "p > 1/2."
+def answer(runs: Runs) -> Markdown:
+    """Return the page's answer: against the controls, against the parent, and what it costs in use."""
+    found = sorted_out(runs)
+    controls = sum(map(len, found.values()))
+    paired, ms, of = runs.paired("accuracy"), runs.milliseconds, runs.costs["bytes"]
+    others = [
+        f"{words} {len(found[name])} ({', '.join(found[name])})"
+        for name, words in (("apart", "can't be told apart from"), ("above", "is less accurate than"))
+        if found[name]
+    ]
+    single = [runs.module_minus(reading).mean() for reading in PARENTS]
+    return Markdown(
+        f"**Answer.** With our vote loss, module stemming is right on {runs.of(BASE, 'accuracy')} of the test images: "
+        f"more accurate than {len(found['below'])} of {controls} controls"
+        f"{''.join(', and ' + other for other in others)}. Against the parent with its other logits ignored it has "
+        f"{signed(-paired[RESTRICTED])} points; it stores {of[RESTRICTED] / of[BASE]:.1f} times fewer bytes, and takes "
+        f"{ms[EVERY_MASK] / ms['parent']:.0f} times as long. Without the vote loss it has "
+        f"{signed(paired[ALONE] - paired[RESTRICTED])} points. At its own class a single module has "
+        f"{min(single):+.2f} to {max(single):+.2f} points against the parent."
     )
 
 
@@ -404,7 +343,7 @@ def judged(runs: Runs) -> list[Claim]:
             "A module with its grafting layer outperforms the parent at its own class",
             "Grafting Layer",
             "no number",
-            f"module minus parent, all images: {each} points",
+            f"module minus parent, all images, in points: {each}",
             verdict if own_network else "open",
             n,
         ),

@@ -48,8 +48,8 @@ def metrics_table(modules: Modules, log_odds: Tensor, balanced: Tensor, value_in
     rows = [
         ("Jaccard index", "edges both keep / edges either keeps", "mean of pairs", f"{masks.mean_jaccard():.3f}"),
         ("Pan and Rajan's index", "shared values u / (2n - u)", "mean of pairs", f"{value_index:.3f}"),
-        ("remaining parameters", union, "mean of pairs", f"{mean_over_pairs(masks.remaining_of_pairs()):.4f}"),
-        ("", "", "all classes", f"{modules.remaining():.4f}"),
+        ("remaining parameters", union, "mean of pairs", f"{100 * mean_over_pairs(masks.remaining_of_pairs()):.2f}%"),
+        ("", "", "all classes", f"{100 * modules.remaining():.2f}%"),
         ("accuracy of a module", '"this class" or "another", all images', everyone, f"{100 * own.mean():.2f}%"),
         ("balanced accuracy", "as many of the class as of others", "own class", f"{100 * own_class:.2f}%"),
         ("", "Table 6", "other classes", f"{100 * others:.2f}%"),
@@ -72,18 +72,20 @@ def draw_identity(masks: MaskSet, k: float, table1: pd.DataFrame, table2: pd.Dat
     figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.2))
     grid = np.linspace(0, 1, 101)
     for value in sorted({k, PRINTED_K}):
-        ax.plot(grid, 2 * value / (1 + grid), color="black", lw=1, label=f"2k / (1 + J), k = {value:.0%}")
+        ax.plot(grid, 200 * value / (1 + grid), color="black", lw=1, label=f"2k / (1 + J), k = {value:.0%}")
     at = list(combinations(range(len(masks.classes)), 2))
     x, y = ([float(matrix[pair]) for pair in at] for matrix in (masks.jaccard(), masks.remaining_of_pairs()))
-    ax.scatter(x, y, s=14, color=figures.COLOURS["ours"], label="pairs measured here", zorder=3)
+    ax.scatter(x, 100 * np.array(y), s=14, color=figures.COLOURS["ours"], label="pairs measured here", zorder=3)
     for table, column, marker, size, colour, label in (
         (table2, "remaining_parameters_mean", "x", 50, "paper", "paper, Table 2"),
         (table1, "remaining_parameters", "+", 60, "published", "paper, Table 1"),
     ):
         style: dict[str, Any] = {"marker": marker, "color": figures.COLOURS[colour], "label": label}
-        ax.scatter(table["jaccard_index"], table[column], s=size, zorder=3, **style)
-    ax.scatter(k / (2 - k), 1 - (1 - k) ** 2, marker="*", s=80, color="black", label="independent masks", zorder=3)
-    ax.set(xlabel="Jaccard index J of the pair", ylabel="remaining parameters", xlim=(0, 1))
+        ax.scatter(table["jaccard_index"], 100 * table[column], s=size, zorder=3, **style)
+    ax.scatter(
+        k / (2 - k), 100 * (1 - (1 - k) ** 2), marker="*", s=80, color="black", label="independent masks", zorder=3
+    )
+    ax.set(xlabel="Jaccard index J of the pair", ylabel="remaining parameters (%)", xlim=(0, 1))
     ax.legend(frameon=False)
     return figure
 
@@ -141,17 +143,17 @@ class Levels:
             {
                 "module": c,
                 "test images": int(self.counts[i]),
-                f"perfect, {self.dataset}": f"{100 * self.expected[i]:.2f}",
-                f"measured, {self.dataset}": f"{100 * self.measured[i]:.2f}",
-                "measured, own class": f"{100 * self.balanced[i, i]:.2f}",
+                "perfect": f"{100 * self.expected[i]:.2f}",
+                "measured": f"{100 * self.measured[i]:.2f}",
+                "own class": f"{100 * self.balanced[i, i]:.2f}",
             }
-            | {f"paper, MNIST, k = {percent}%": f"{100 * v[i]:.2f}" for percent, v in self.printed.items() if i < 10}
+            | {f"paper, k = {percent}%": f"{100 * v[i]:.2f}" for percent, v in self.printed.items() if i < 10}
             for i, c in enumerate(self.classes)
         ]
         return tables.table(
             pd.DataFrame(rows),
-            "Accuracy (%) of each module on the balanced sets of the other classes, mean over these: perfect, "
-            "measured, and printed. Classes differ in their levels as their frequencies do.",
+            "Accuracy (%) of each module on the balanced sets of the other classes, mean over these: perfect with the "
+            f"frequencies of {self.dataset}, measured, and printed (MNIST); and measured on its own class's set.",
             "tab-table6-levels",
         )
 
@@ -175,38 +177,47 @@ def grain(counts: Tensor) -> dict[int, tuple[int, float]]:
     return found
 
 
-def what_came_out(
-    model: str, modules: Modules, value_index: float, error: float, levels: Levels, agree: bool
-) -> Markdown:
+def answer(modules: Modules, error: float, levels: Levels, agree: bool) -> Markdown:
     """Say whether the identity holds, to an `error`, and what the paper's tables tell; `agree`: do Tables 1 and 2.
 
     What Table 6 tells needs the class counts of MNIST's test images.
     """
     pairs, k = math.comb(len(modules.classes), 2), levels.k
-    holds = "machine precision" if error < EXACT else f"{error:.1g}"
-    farthest = 100 * float((levels.measured - levels.expected).abs().max())
-    of_both = "do not agree about MNIST FC1."
-    if agree:
-        of_both = "agree: the Jaccard index of one gives an RP within the range of the other."
+    holds = "exactly" if error < EXACT else f"up to {error:.1g}"
+    tables_agree = "agree" if agree else "do not agree"
     return Markdown(
-        f"**What came out.** On {levels.dataset} with {model.upper()} (n = 1 seed), the identity RP = 2k / (1 + J) "
-        f"holds for all {pairs} pairs to {holds}; the modules' mean Jaccard index is "
-        f"{modules.masks.mean_jaccard():.2f}, where independent masks have {k / (2 - k):.3f}, and the same masks score "
-        f"{value_index:.3f} by Pan and Rajan's index. On the balanced sets of other classes the modules lie within "
-        f"{farthest:.1f} points of perfect ones. Tables 1 and 2 of the paper {of_both} "
-        f"{_of_table_6(levels) if levels.dataset == 'mnist' else ''}"
+        "**Answer.** Two of the paper's four quantities are one: a pair with the Jaccard index J has the remaining "
+        f"parameters 2k / (1 + J). That holds {holds} for all {pairs} pairs of a decomposition (mean index "
+        f"{modules.masks.mean_jaccard():.2f}, independent masks {k / (2 - k):.3f}; n = 1 seed). By it, the paper's "
+        f'Tables 1 and 2 {tables_agree} about MNIST FC1. But its "RPs close to 0.5" can\'t be: at k = {PRINTED_K:.0%} '
+        f"a pair has {PRINTED_K:.2f} to {2 * PRINTED_K:.2f}.{_made(levels) if levels.dataset == 'mnist' else ''}"
     )
 
 
-def _of_table_6(levels: Levels) -> str:
+def _follows(levels: Levels) -> float:
+    """Return the correlation of Table 6's levels at k = 10% with those of perfect modules."""
+    return float(np.corrcoef(levels.expected, levels.printed[10])[0, 1])
+
+
+def _made(levels: Levels) -> str:
     """Say how Table 6's negatives are drawn, and whether it can be of one trial."""
-    rank = np.corrcoef(levels.expected, levels.printed[10])[0, 1]
-    entries, found = len(numbers("table6")), grain(levels.counts)
-    (hits, chance), (of_five, by_chance) = found[1], found[5]
-    verdict = "so it is not of one trial" if hits < (chance + entries) / 2 else "so it may be of one trial"
-    return (
-        f"\n\nTable 6's levels follow the frequencies of MNIST's test images (correlation {rank:.2f} over the ten "
-        f"modules at k = 10%): its negatives are drawn {'uniformly over images' if rank > 0.5 else 'in another way'}. "
-        f"{hits} of its {entries} entries can be the share of a single trial, where {chance:.0f} would by chance; "
-        f"{of_five} can be a mean over five ({by_chance:.0f} by chance): {verdict}."
-    )
+    hits, chance = grain(levels.counts)[1]
+    drawn = "uniformly over images" if _follows(levels) > 0.5 else "in another way"
+    of_one = "is not" if hits < (chance + len(numbers("table6"))) / 2 else "may be"
+    return f" Its Table 6 draws its negatives {drawn}, and {of_one} of one trial."
+
+
+def about_table_6(levels: Levels) -> Markdown:
+    """Return what tells how Table 6 was made: for MNIST only, whose class counts it needs."""
+    farthest = 100 * float((levels.measured - levels.expected).abs().max())
+    said = f"The modules measured here lie within {farthest:.1f} points of perfect ones."
+    if levels.dataset == "mnist":
+        found = grain(levels.counts)
+        (hits, chance), (of_five, by_chance) = found[1], found[5]
+        said += (
+            " The paper's levels follow the frequencies of MNIST's test images (correlation "
+            f"{_follows(levels):.2f} over the ten modules at k = 10%). {hits} of its {len(numbers('table6'))} entries "
+            f"can be the share of a single trial, where {chance:.0f} would by chance; {of_five} can be a mean over "
+            f"five ({by_chance:.0f} by chance)."
+        )
+    return Markdown(said)

@@ -25,7 +25,7 @@ from modlib.study.trials import last_epochs
 SETTING = ["model", "k", "alpha"]
 """The columns that tell the settings of the figure apart."""
 QUANTITIES = {
-    "remaining_parameters": ("remaining\nparameters", 1),
+    "remaining_parameters": ("remaining\nparameters (%)", 100),
     "pair_accuracy": ("accuracy of\npairs (%)", 100),
     "module_accuracy": ("accuracy of\nmodules (%)", 100),
 }
@@ -133,7 +133,7 @@ def last_epoch(curves: Curves) -> Markdown:
             "parent": model.upper(),
             "k": f"{k:.0%}",
             "α": f"{alpha:g}",
-            "remaining parameters of pairs": mean_and_spread(part["remaining_parameters"], 1, 4),
+            "remaining parameters of pairs (%)": mean_and_spread(part["remaining_parameters"]),
             "Jaccard index": mean_and_spread(part["jaccard_index"], 1, 3),
             "accuracy of pairs (%)": mean_and_spread(part["pair_accuracy"]),
             "of modules (%)": mean_and_spread(part["module_accuracy"]),
@@ -161,10 +161,10 @@ def without_stemming(curves: Curves) -> list[dict[str, Any]]:
             {
                 "parent": model.upper(),
                 "k": f"{k:.0%}",
-                "remaining parameters, α = 0": mean_and_spread(part["remaining_parameters"], 1, 4),
-                "as a multiple of k": mean_and_spread(ratio, 1, 2),
-                "independent masks": f"{2 * k - k * k:.4f}",
-                f"α = {most:g}": mean_and_spread(stemmed["remaining_parameters"], 1, 4),
+                "α = 0 (%)": mean_and_spread(part["remaining_parameters"]),
+                "multiple of k": mean_and_spread(ratio, 1, 2),
+                "independent masks (%)": f"{100 * (2 * k - k * k):.2f}",
+                f"α = {most:g} (%)": mean_and_spread(stemmed["remaining_parameters"]),
                 "close to 2k": "holds" if ratio.mean() > 1.9 else "partly" if ratio.mean() > 1.5 else "does not hold",
                 "n": len(part),
             }
@@ -176,7 +176,7 @@ def apart(curves: Curves) -> Markdown:
     """Return the table of two-class networks without stemming."""
     return tables.table(
         pd.DataFrame(without_stemming(curves) or [{"parent": "no trial has α = 0"}]),
-        "Two-class networks without stemming, beside twice the size of a module.",
+        "Remaining parameters of two-class networks without stemming, beside twice the size of a module.",
         "tab-figure3-apart",
     )
 
@@ -206,9 +206,9 @@ def _palette(alphas: Sequence[float]) -> dict[float, Any]:
     return {**dict(zip(stems, shades, strict=False)), 0.0: figures.COLOURS["no stemming"]}
 
 
-def draw_epochs(curves: Curves) -> Figure:
+def draw_epochs(curves: Curves, models: Sequence[str]) -> Figure:
     """Draw the quantities over the epochs: a row of panels for each parent and quantity, a column for each k."""
-    models, ks = curves.grid.models, curves.grid.ks
+    ks = curves.grid.ks
     height = len(QUANTITIES) * len(models)
     figure, axes = plt.subplots(height, len(ks), figsize=(figures.WIDTH, 1.9 * height), sharex=True, squeeze=False)
     for row, (model, quantity) in zip(axes, product(models, QUANTITIES), strict=True):
@@ -231,7 +231,7 @@ def _draw_panel(ax: Axes, curves: Curves, model: str, k: float, quantity: str, l
     sns.lineplot(part, x="epoch", y="shown", hue="α", palette=palette, errorbar="sd", ax=ax, legend=legend)
     ax.tick_params(labelsize=7)
     if quantity == "remaining_parameters":
-        ax.axhline(k, ls=":", color="black", lw=1)
+        ax.axhline(100 * k, ls=":", color="black", lw=1)
         ax.set_title(f"{model.upper()}, k = {k:.0%}")
 
 
@@ -254,12 +254,12 @@ def draw_trade_off(curves: Curves) -> Figure:
     for ax, quantity in zip(axes, ("pair_accuracy", "accuracy"), strict=True):
         for model, k in product(curves.grid.models, curves.grid.ks):
             line = curves.means.xs((model, k)).sort_index(ascending=False)
-            x, y = line["remaining_parameters"], 100 * line[quantity]
+            x, y = 100 * line["remaining_parameters"], 100 * line[quantity]
             ax.plot(x, y, color=grey, lw=1, ls=dashes[model], zorder=1)
             part = last[(last["model"] == model) & (last["k"] == k)]
-            x, y, colours = part["remaining_parameters"], 100 * part[quantity], [palette[a] for a in part["alpha"]]
-            ax.scatter(x, y, c=colours, marker=markers[k], s=30, zorder=2)
-        ax.set(xlabel="remaining parameters of pairs", ylabel=f"accuracy of {ACCURACIES[quantity]} (%)")
+            x, y = 100 * part["remaining_parameters"], 100 * part[quantity]
+            ax.scatter(x, y, c=[palette[a] for a in part["alpha"]], marker=markers[k], s=30, zorder=2)
+        ax.set(xlabel="remaining parameters of pairs (%)", ylabel=f"accuracy of {ACCURACIES[quantity]} (%)")
     for k, marker in markers.items():
         axes[1].scatter([], [], color="black", marker=marker, s=30, label=f"k = {k:.0%}")
     for alpha in sorted(curves.grid.alphas):
@@ -271,46 +271,30 @@ def draw_trade_off(curves: Curves) -> Figure:
     return figure
 
 
-def what_came_out(curves: Curves) -> Markdown:
+def answer(curves: Curves) -> Markdown:
     """Return what the trials say of both sentences of the paper."""
     grid = curves.grid
-    text = (
-        f"**What came out.** On {grid.dataset}, after {grid.epochs} epochs (n = {trials_of(curves.count)} a setting): "
+    pairs, all_classes = (curves.trade[quantity, ANY] for quantity in ("pair_accuracy", "accuracy"))
+    return Markdown(
+        f"**Answer.** {_about_multiples(curves)}The paper's sentence that accuracy decreased as the remaining "
+        f"parameters increased is **{curves.verdict}**: more parameters go with less accuracy of pairs in "
+        f"{pairs[0]} of {pairs[1]} comparisons of settings, and of all classes in {all_classes[0]} of {all_classes[1]} "
+        f"({grid.dataset}, {len(grid.models)} parent{'s' if len(grid.models) > 1 else ''}, {grid.epochs} epochs, "
+        f"n = {trials_of(curves.count)} a setting)."
     )
-    text += _about_multiples(curves) + _about_trade_off(curves)
-    if not grid.has_papers_network:
-        text += " These runs are not of the paper's network and data."
-    return Markdown(text)
 
 
 def _about_multiples(curves: Curves) -> str:
+    """Say how much two modules need without and with stemming; nothing where no trial is without."""
     worst = without_stemming(curves)
     if not worst:
         return ""
     most = max(curves.grid.alphas)
     multiples = curves.means["remaining_parameters"] / curves.means.index.get_level_values("k")
     low, high = (multiples.groupby("alpha").agg(bound) for bound in ("min", "max"))
-    found = pd.Series([row["close to 2k"] for row in worst]).value_counts()
-    verdicts = ", ".join(f"**{verdict}** for {count} of {len(worst)}" for verdict, count in found.items())
     return (
-        f"without stemming two modules need {low[0.0]:.2f} to {high[0.0]:.2f} k, with α = {most:g} "
-        f'{low[most]:.2f} to {high[most]:.2f} k. "Close to 2k" at α = 0: {verdicts} settings of parent and k. '
-    )
-
-
-def _about_trade_off(curves: Curves) -> str:
-    means = curves.means
-    sizes = means["remaining_parameters"].to_numpy()
-    least, most = (means.reset_index().iloc[at] for at in (sizes.argmin(), sizes.argmax()))
-    ends = [f"{end['model'].upper()}, k = {end['k']:.0%}, α = {end['alpha']:g}" for end in (least, most)]
-    pairs, all_classes = (curves.trade[quantity, ANY] for quantity in ("pair_accuracy", "accuracy"))
-    return (
-        f'\n\n"The accuracy of the model decreased as the PRs increased": **{curves.verdict}**. '
-        f"More parameters go with less accuracy of pairs in {pairs[0]} of {pairs[1]} comparisons of settings, "
-        f"and with less accuracy of all classes in {all_classes[0]} of {all_classes[1]}. "
-        f"From the setting with the fewest parameters ({ends[0]}) to that with the most ({ends[1]}), "
-        f"pairs change by {100 * (most['pair_accuracy'] - least['pair_accuracy']):+.2f} points "
-        f"and the vote of all classes by {100 * (most['accuracy'] - least['accuracy']):+.2f}."
+        f"Without stemming two modules need together {low[0.0]:.2f} to {high[0.0]:.2f} times the share k of one; with "
+        f"α = {most:g} they need {low[most]:.2f} to {high[most]:.2f} times. "
     )
 
 

@@ -163,14 +163,15 @@ def run(store: Store, load: Load = load_images, **parameters: Any) -> Preliminar
 def draw_norms(found: Preliminaries, k: float) -> Figure:
     """Draw remaining parameters and accuracy, epoch by epoch, one curve for each norm; dotted: `k`."""
     figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
-    for ax, quantity, scale in ((axes[0], "remaining_parameters", 1), (axes[1], "accuracy", 100)):
+    for ax, quantity, scale in ((axes[0], "remaining_parameters", 100), (axes[1], "accuracy", 100)):
         for name, curve in found.norms.items():
             ax.plot(curve.rows.index, scale * curve.rows[quantity], label=name)
         ax.set_xlabel("epoch")
-    axes[0].axhline(k, ls=":", color="black", lw=1)
-    axes[0].set_ylabel("remaining parameters of pairs")
+    axes[0].axhline(100 * k, ls=":", color="black", lw=1)
+    axes[0].set_ylabel("remaining parameters of pairs (%)")
     axes[1].set_ylabel("accuracy of the vote (%)")
-    axes[0].legend(frameon=False, fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=4, loc="outside upper center")
     return figure
 
 
@@ -181,17 +182,17 @@ def norms(found: Preliminaries, epochs: int) -> Markdown:
             "norm": name,
             "accuracy, best epoch (%)": f"{100 * curve.best_of_all:.2f}",
             "best from epoch 2 on": f"{100 * curve.best:.2f}",
-            "last epoch (%)": f"{100 * curve.accuracy:.2f}",
-            "remaining parameters, last epoch": f"{curve.remaining:.4f}",
+            "last epoch": f"{100 * curve.accuracy:.2f}",
+            "remaining parameters (%)": f"{100 * curve.remaining:.2f}",
             "Jaccard index": f"{curve.rows['jaccard_index'].iloc[-1]:.3f}",
-            "mean change of remaining parameters an epoch": f"{curve.pace:.5f}",
-            "n": 1,
+            "change an epoch (points)": f"{100 * curve.pace:.3f}",
         }
         for name, curve in found.norms.items()
     ]
     caption = (
-        f"The norms after {epochs} epochs, {found.network}, test images, one trial each (seed {found.seed}). The best "
-        "epoch is the best on test, as the paper's sentence has it; the first has no stemming yet."
+        f"The norms after {epochs} epochs, {found.network}, test images, n = 1 trial each. Best epochs are best on "
+        "test, as the paper's sentence has it; the first has no stemming yet. Last: how much the remaining parameters "
+        "change in an epoch, on the mean."
     )
     return tables.table(pd.DataFrame(lines), caption, "tab-preliminaries-p")
 
@@ -204,50 +205,27 @@ def methods(found: Preliminaries, base_epochs: int) -> Markdown:
             "method": name,
             "accuracy of the vote (%)": f"{100 * row['accuracy']:.2f}",
             "pairs (%)": f"{100 * row['pair_accuracy']:.2f}",
-            "remaining parameters of pairs": f"{row['remaining_parameters']:.4f}",
+            "remaining parameters of pairs (%)": f"{100 * row['remaining_parameters']:.2f}",
             "Jaccard index": f"{row['jaccard_index']:.3f}",
-            "n": 1,
         }
         for name, row in rows
     ]
-    caption = (
-        f"Methods A and B, α = 1, epoch {base_epochs}, {found.network}, test images, one trial each "
-        f"(seed {found.seed})."
-    )
+    caption = f"Methods A and B, α = 1, epoch {base_epochs}, {found.network}, test images, n = 1 trial each."
     return tables.table(pd.DataFrame(lines), caption, "tab-preliminaries-methods")
 
 
-def came_out(found: Preliminaries) -> Markdown:
-    """Return the page's answer in words: on the norms, and on methods A and B."""
-    return Markdown(f"{_on_norms(found)}\n\n{_on_methods(found)}")
-
-
-def _on_norms(found: Preliminaries) -> str:
-    one, two, (pace, best, _) = found.one, found.two, found.verdicts
-    slower = "more slowly" if one.pace < two.pace else "not more slowly"
-    return (
-        f"**What came out** ({found.network}, one trial of each, seed {found.seed}). Among the α of p = 2 that were "
-        f"tried, the one whose remaining parameters end closest to those of p = 1 is {found.closest}: "
-        f"{two.remaining:.4f} against {one.remaining:.4f}. There p = 1 changes {slower}: {one.pace:.5f} an epoch "
-        f"against {two.pace:.5f}: **{pace}**"
-        f"{', because they end too far apart to be compared' if found.far else ''}. With as many parameters, the best "
-        f"accuracy with stemming (from epoch 2 on) is {100 * one.best:.2f} % under p = 1 and {100 * two.best:.2f} % "
-        f"under p = 2, a difference of {100 * (one.best - two.best):+.2f} points; over all epochs, the first of which "
-        f"has no stemming and can be the best, it is {100 * (one.best_of_all - two.best_of_all):+.2f}. That there is "
-        f"no significant change: **{best}** (up to half a point tells nothing of a single trial, and both readings "
-        f"have to agree). The last epoch differs by {100 * (one.accuracy - two.accuracy):+.2f} points."
-    )
-
-
-def _on_methods(found: Preliminaries) -> str:
-    accuracy, index = 100 * found.from_base["accuracy"], found.from_base["jaccard_index"]
-    return (
-        f"Method A is more accurate than B from {found.ahead} base classes; its accuracies span "
-        f"{accuracy.min():.2f} to {accuracy.max():.2f} %, B has {100 * found.average['accuracy']:.2f} %; the Jaccard "
-        f"index spans {index.min():.3f} to {index.max():.3f}, B has {found.average['jaccard_index']:.3f}. "
-        f'"A was not equal to or better than B" in accuracy: **{found.verdicts[2]}** (the best base is '
-        f"{100 * found.gain:+.2f} points from B; of a single trial, up to half a point above tells nothing), and the "
-        "best base would have to be known in advance."
+def answer(found: Preliminaries) -> Markdown:
+    """Return the page's answer: on the norms, and on methods A and B."""
+    one, two, (pace, best, base) = found.one, found.two, found.verdicts
+    accuracy = 100 * found.from_base["accuracy"]
+    return Markdown(
+        f"**Answer** ({found.network}, n = 1 trial of each). That p = 1 changes more slowly: **{pace}**. The remaining "
+        f"parameters change by {100 * one.pace:.3f} points an epoch, under {found.closest} by {100 * two.pace:.3f}; "
+        f"these two end closest, at {tables.percent(one.remaining)} and {tables.percent(two.remaining)}. That the best "
+        f"accuracy does not change: **{best}**. It differs by {100 * (one.best - two.best):+.2f} points with stemming, "
+        f"and by {100 * (one.best_of_all - two.best_of_all):+.2f} if the first epoch counts, which has none. That A is "
+        f"not better than B: **{base}**. A is more accurate from {found.ahead} base classes "
+        f"({accuracy.min():.2f} to {accuracy.max():.2f} %, B {100 * found.average['accuracy']:.2f} %)."
     )
 
 
@@ -261,8 +239,8 @@ def judged(found: Preliminaries) -> list[Claim]:
             "p = 1 changes more slowly than p = 2",
             "Preliminaries",
             "no number",
-            f"change of remaining parameters an epoch: {one.pace:.5f} (p = 1), {two.pace:.5f} ({found.closest}, which "
-            "ends closest)",
+            f"the remaining parameters change by {100 * one.pace:.3f} points an epoch (p = 1) and {100 * two.pace:.3f} "
+            f"({found.closest}, which ends closest)",
             pace,
             1,
         ),
@@ -270,9 +248,9 @@ def judged(found: Preliminaries) -> list[Claim]:
             "p = 1 and p = 2 make no significant change in the best accuracy, or in the parameters required",
             "Preliminaries",
             "no number",
-            f"with α free, p = 2 gets as small: {two.remaining:.4f} against {one.remaining:.4f}; best accuracy with "
-            f"stemming {100 * one.best:.2f} % (p = 1), {100 * two.best:.2f} % ({found.closest}); over all epochs "
-            f"{100 * one.best_of_all:.2f} and {100 * two.best_of_all:.2f} %",
+            f"p = 2 gets as small: {tables.percent(two.remaining)} against {tables.percent(one.remaining)}; best "
+            f"accuracy with stemming {100 * one.best:.2f} % (p = 1), {100 * two.best:.2f} % ({found.closest}); over "
+            f"all epochs {100 * one.best_of_all:.2f} and {100 * two.best_of_all:.2f} %",
             best,
             1,
         ),

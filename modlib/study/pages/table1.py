@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown
@@ -21,10 +22,6 @@ from modlib.study.records import Record, Store, mean_and_spread
 from modlib.study.trials import Trial, labelled, last_epochs, published_trials, run_trials
 from modlib.zoo import datasets
 
-CLOSE_POINTS, ALIKE = 0.2, 0.75
-"""At most so many points behind its own parent, and a Jaccard index of at least this: what our recipe aims at."""
-CLEAR_POINTS, CLEAR_INDEX = 0.5, 0.01
-"""What a cell must be won by to be won clearly."""
 COLUMNS_OF_PAPER = 8
 
 
@@ -179,15 +176,14 @@ def stemming_table(evidence: Evidence) -> Markdown:
             measured = (
                 mean_and_spread(trials["accuracy"]),
                 mean_and_spread(trials["jaccard_index"], 1, 3),
-                mean_and_spread(trials["remaining_parameters"], 1, 4),
+                mean_and_spread(trials["remaining_parameters"]),
             )
             lines.append((name, label, f"{alpha:g}", *measured, len(trials)))
-    head = ["column", "what", "alpha", "accuracy of the vote (%)", "Jaccard index", "remaining parameters, pairs", "n"]
+    head = ["network", "what", "α", "accuracy (%)", "Jaccard index", "remaining parameters of pairs (%)", "n"]
     return tables.table(
         pd.DataFrame(lines, columns=head),
-        "Recomposed accuracy of all classes on the test images, Jaccard index of the masks, and remaining parameters "
-        f"of two-class networks (share of the parent's maskable weights), at k = {evidence.plan.settings.k:.0%}. Mean "
-        "± standard deviation over n trials.",
+        f"The row of module stemming, k = {evidence.plan.settings.k:.0%}: accuracy of the vote of all classes on test "
+        "images, mean ± standard deviation over n trials.",
         "tab-table1",
     )
 
@@ -201,8 +197,27 @@ def _paper_lines(column: pd.DataFrame) -> list[tuple[str, ...]]:
     accuracy, index = f"{stemming['accuracy_percent']:.2f}", f"{stemming['jaccard_index']:.2f}"
     return [
         ("paper, module stemming", "not given", accuracy, index, "", "5"),
-        (f"paper, best of any method ({best['method']})", "", f"{best['accuracy_percent']:.2f}", "", "", ""),
+        (f"paper, best of all ({best['method']})", "", f"{best['accuracy_percent']:.2f}", "", "", ""),
     ]
+
+
+def draw_gaps(evidence: Evidence) -> None:
+    """Draw points against the own parents, one dot a trial, for each network: both recipes with stemming."""
+    final = evidence.final[evidence.final["alpha"] > 0]
+    gaps = 100 * (final["accuracy"] - final["parent_accuracy"])
+    names = [name for *_, name, _ in columns_of(final)]
+    _, ax = plt.subplots(figsize=(figures.WIDTH, 1.1 + 0.24 * len(names)))
+    for label, shift in (("published", 0.14), ("ours, with vote loss", -0.14)):
+        of = final["label"] == label
+        rows = final[of]
+        at = [names.index(f"{d} {m.upper()}") - shift for d, m in zip(rows["dataset"], rows["model"], strict=True)]
+        ax.scatter(gaps[of], at, s=18, color=figures.COLOURS[label], label=label, zorder=3)
+    ax.axvline(0, color=figures.COLOURS["parent"], lw=1)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlabel("points against the own parent (+ is better)")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    plt.show()
 
 
 def draw_trials(evidence: Evidence) -> None:
@@ -228,46 +243,60 @@ def _draw_column(ax: Axes, column: pd.DataFrame, paper: pd.DataFrame) -> None:
         ax.scatter(*where, marker="x", s=60, color=figures.COLOURS["paper"], label="paper")
 
 
-def wins_of(evidence: Evidence) -> pd.DataFrame:
-    """Return, for every column, what recipe ours with vote loss reaches, and how far ahead of the paper that is.
+@dataclass(frozen=True)
+class Ours:
+    """What recipe ours with vote loss gives on one data set and parent, beside the paper; NaN where it has neither."""
 
-    Columns are those of the page's table, and in points and units of the index `accuracy ahead` and `index ahead`, NaN
-    where the paper has no such column.
-    """
-    lines = []
+    name: str
+    trials: pd.DataFrame
+    best: float
+    """The paper's best accuracy of any method, in per cent."""
+    index: float
+    """The Jaccard index of its module stemming."""
+
+    @property
+    def gap(self) -> pd.Series:
+        """Accuracy minus the own parent's."""
+        return self.trials["accuracy"] - self.trials["parent_accuracy"]
+
+    @property
+    def wins(self) -> bool:
+        """Whether the mean accuracy and the mean index are both above the paper's."""
+        return bool(
+            100 * self.trials["accuracy"].mean() > self.best and self.trials["jaccard_index"].mean() > self.index
+        )
+
+
+def ours_of(evidence: Evidence) -> list[Ours]:
+    """Return what recipe ours with vote loss gives, by data set and parent."""
+    found = []
     for dataset, model, name, trials in columns_of(evidence.voting):
         column = printed.table1_column(dataset, model)
         theirs = column[column["method"] == printed.STEMMING]
-        best, highest = column["accuracy_percent"].max(), theirs["jaccard_index"].max()
-        ahead = (100 * trials["accuracy"].mean() - best, trials["jaccard_index"].mean() - highest)
-        won = ["" if column.empty else "won" if points > 0 else "lost" for points in ahead]
-        lines.append(
-            {
-                "column": name,
-                "paper, best accuracy of any method (%)": "" if column.empty else f"{best:.2f}",
-                "ours, with vote loss (%)": mean_and_spread(trials["accuracy"]),
-                "paper, Jaccard index of stemming": "" if column.empty else f"{highest:.2f}",
-                "ours": mean_and_spread(trials["jaccard_index"], 1, 3),
-                "own parent (%)": mean_and_spread(trials["parent_accuracy"]),
-                "behind it (points)": f"{100 * (trials['parent_accuracy'] - trials['accuracy']).mean():.2f}",
-                "α": ", ".join(f"{a:g}" for a in sorted(set(trials["alpha"]))),
-                "n": len(trials),
-                "accuracy": won[0],
-                "index": won[1],
-                "accuracy ahead": ahead[0],
-                "index ahead": ahead[1],
-            }
-        )
-    return pd.DataFrame(lines)
+        found.append(Ours(name, trials, column["accuracy_percent"].max(), theirs["jaccard_index"].max()))
+    return found
 
 
 def columns_table(evidence: Evidence) -> Markdown:
-    """Tabulate every column under recipe ours with vote loss."""
+    """Tabulate every network under recipe ours with vote loss."""
     settings = evidence.plan.settings
+    lines = [
+        {
+            "network": of.name,
+            "paper, best accuracy (%)": "" if np.isnan(of.best) else f"{of.best:.2f}",
+            "ours (%)": mean_and_spread(of.trials["accuracy"]),
+            "against the parent": records.signed(100 * of.gap),
+            "paper, Jaccard index": "" if np.isnan(of.index) else f"{of.index:.2f}",
+            "ours": mean_and_spread(of.trials["jaccard_index"], 1, 3),
+            "α": ", ".join(f"{a:g}" for a in sorted(set(of.trials["alpha"]))),
+            "n": len(of.trials),
+        }
+        for of in ours_of(evidence)
+    ]
     return tables.table(
-        wins_of(evidence).drop(columns=["accuracy ahead", "index ahead"]),
+        pd.DataFrame(lines),
         f"Recipe ours with vote loss (ours, not the paper's), k = {settings.k:.0%}, {settings.ours_epochs} epochs, "
-        "test images.",
+        "test images. The paper's best accuracy is that of any method, its Jaccard index that of module stemming.",
         "tab-table1-columns",
     )
 
@@ -306,16 +335,17 @@ def methods_table(evidence: Evidence) -> Markdown:
     """Tabulate every method on our own parents."""
     plan = evidence.plan
     lines = [
-        {"column": name, **line}
+        {"network": name, **line}
         for dataset, model, name, trials in columns_of(evidence.final)
         for line in _method_lines(evidence, dataset, model, trials)
     ]
-    head = ["column", "method", "paper (%)", "here (%)", "behind the parent", "Jaccard index of edges", "density", "n"]
+    head = ["network", "method", "paper (%)", "here (%)", "against the parent", "Jaccard index", "density", "n"]
     return tables.table(
         pd.DataFrame(lines, columns=head).fillna(""),
-        f"Every method on our own parents, test images, mean ± standard deviation over n trials; module stemming at "
-        f"k = {plan.settings.k:.0%}, recipe published with α = {max(plan.settings.published_alphas):g} after "
-        f"{plan.settings.published_epochs} epochs, {plan.further_published_epochs} in further columns.",
+        f"Every method on our own parents, test images, mean ± standard deviation over n trials; points against the "
+        f"parent (+ is better). Module stemming at k = {plan.settings.k:.0%}; recipe published with "
+        f"α = {max(plan.settings.published_alphas):g}, after {plan.settings.published_epochs} epochs on the first "
+        f"network and {plan.further_published_epochs} on others.",
         "tab-table1-methods",
     )
 
@@ -328,8 +358,8 @@ def _method_lines(evidence: Evidence, dataset: str, model: str, trials: pd.DataF
     stemmed, vote = trials[trials["alpha"] > 0], evidence.plan.settings.vote
     kinds = [(rule, evidence.ruled[of_column & (evidence.ruled["method"] == rule)], rule) for rule in pan_rajan.METHODS]
     for recipe, weight, name, theirs in (
-        ("published", 0.0, "module stemming, published", printed.STEMMING),
-        ("ours", vote, "module stemming, ours with vote loss", ""),
+        ("published", 0.0, "stemming, published", printed.STEMMING),
+        ("ours", vote, "stemming, ours with vote loss", ""),
     ):
         kinds.append((name, stemmed[(stemmed["recipe"] == recipe) & (stemmed["vote"] == weight)], theirs))
     for name, part, theirs in kinds:
@@ -338,8 +368,8 @@ def _method_lines(evidence: Evidence, dataset: str, model: str, trials: pd.DataF
                 "method": name,
                 "paper (%)": f"{paper[theirs]:.2f}" if theirs in paper else "",
                 "here (%)": mean_and_spread(part["accuracy"]),
-                "behind the parent": mean_and_spread(part["parent_accuracy"] - part["accuracy"]),
-                "Jaccard index of edges": mean_and_spread(part["jaccard_index"], 1, 3),
+                "against the parent": records.signed(100 * (part["accuracy"] - part["parent_accuracy"])),
+                "Jaccard index": mean_and_spread(part["jaccard_index"], 1, 3),
                 "density": mean_and_spread(part["density"] if "density" in part else part["k"], 1, 2),
                 "n": len(part),
             }
@@ -349,18 +379,22 @@ def draw_epochs(evidence: Evidence) -> None:
     """Draw remaining parameters of pairs, and the accuracy of the vote, over the epochs of recipe published."""
     plan, k = evidence.plan, evidence.plan.settings.k
     rows = evidence.test[evidence.test["recipe"] == "published"]
-    rows = rows.assign(stemming=[f"α = {a:g}" for a in rows["alpha"]], percent=100 * rows["accuracy"])
+    rows = rows.assign(
+        stemming=[f"α = {a:g}" for a in rows["alpha"]],
+        percent=100 * rows["accuracy"],
+        remaining=100 * rows["remaining_parameters"],
+    )
     style = None if len(plan.models) * len(plan.datasets) == 1 else "model"
     options = {"x": "epoch", "hue": "stemming", "style": style, "errorbar": "sd"}
     _, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
-    sns.lineplot(rows, y="remaining_parameters", ax=left, **options)
+    sns.lineplot(rows, y="remaining", ax=left, **options)
     sns.lineplot(rows, y="percent", ax=right, legend=False, **options)
-    left.axhline(k, ls=":", color="black", lw=1)
+    left.axhline(100 * k, ls=":", color="black", lw=1)
     if [*plan.datasets, *plan.models] == ["mnist", "fc1"] and grids.is_papers("mnist", "fc1", k):
-        paper = printed.shared_remaining_parameters()
+        paper = 100 * printed.shared_remaining_parameters()
         left.scatter([25, 25], paper, marker="x", s=50, color="black", zorder=3, label="paper, Table 2")
     left.legend(frameon=False)
-    left.set_ylabel("remaining parameters (share)")
+    left.set_ylabel("remaining parameters of pairs (%)")
     right.set_ylabel("accuracy of the vote (%)")
     plt.show()
 
@@ -375,13 +409,13 @@ def pairs_table(evidence: Evidence) -> Markdown:
         comparable = grids.is_papers(dataset, model, evidence.plan.settings.k) and alpha in (0, 1)
         lines.append(
             {
-                "column": f"{dataset} {model.upper()}",
-                "alpha": f"{alpha:g}",
+                "network": f"{dataset} {model.upper()}",
+                "α": f"{alpha:g}",
                 "epoch": int(trials["epoch"].max()),
-                "paper (epoch 25)": f"{paper[alpha > 0]:.3f}" if comparable else "not given",
-                "here": mean_and_spread(trials["remaining_parameters"], 1, 4),
-                "smallest pair": f"{trials['remaining_parameters_best'].min():.4f}",
-                "largest pair": f"{trials['remaining_parameters_worst'].max():.4f}",
+                "paper, epoch 25 (%)": f"{100 * paper[alpha > 0]:.1f}" if comparable else "not given",
+                "here (%)": mean_and_spread(trials["remaining_parameters"]),
+                "smallest pair": f"{100 * trials['remaining_parameters_best'].min():.2f}",
+                "largest pair": f"{100 * trials['remaining_parameters_worst'].max():.2f}",
             }
         )
     return tables.table(
@@ -432,72 +466,45 @@ def judged(compared: AsPrinted) -> claims.Claim:
         "Recomposed accuracy of all eight columns (recipe published, α = 1)",
         "Table 1",
         f"{row.min():.2f} to {row.max():.2f} %",
-        f"as printed in {compared.agreeing} of {run} columns run ({compared.lengths}); differences in points: {listed}",
+        f"as printed for {compared.agreeing} of {run} networks ({compared.lengths}); difference in points: {listed}",
         verdicts.of_columns(compared.agreeing, run, COLUMNS_OF_PAPER),
         compared.n,
     )
 
 
-def findings(evidence: Evidence, compared: AsPrinted) -> Markdown:
-    """Say what came out in each main column, and over all columns."""
-    sentences = [
-        _finding(evidence.plan.settings, dataset, model, column)
-        for dataset, model, _, column in columns_of(evidence.last)
-    ]
-    return Markdown("**What came out.** " + "\n\n".join([*sentences, *_over_all_columns(evidence, compared)]))
-
-
-def _finding(settings: Table1Settings, dataset: str, model: str, column: pd.DataFrame) -> str:
-    best = column[column["vote"] > 0]
-    stemmed = column[(column["recipe"] == "published") & (column["alpha"] > 0)]
-    plain = column[(column["recipe"] == "ours") & (column["vote"] == 0)]
-    gap = 100 * (best["parent_accuracy"] - best["accuracy"]).mean()
-    first, second, third = (100 * trials["accuracy"].mean() for trials in (stemmed, plain, best))
-    return (
-        f"On {dataset} with {model.upper()}, our recipe with vote loss reaches "
-        f"{records.percent_of_n(best['accuracy'])} at a Jaccard index of {best['jaccard_index'].mean():.2f}: "
-        f"{abs(gap):.2f} points {'behind' if gap > 0 else 'ahead of'} its own parents. "
-        f"{_beside_paper(printed.table1_column(dataset, model), stemmed, best)}"
-        "On the same parents, from the published recipe to ours without vote loss the mean changes by "
-        f"{second - first:+.2f} points, and with vote loss (and α = {settings.vote_alpha:g} instead of "
-        f"{settings.ours_alpha:g}) by {third - second:+.2f} more."
+def answer(evidence: Evidence, compared: AsPrinted) -> Markdown:
+    """Return what the paper's recipe gives, and what ours with vote loss gives, beside the parents and the paper."""
+    final = evidence.final
+    stemmed = final[(final["recipe"] == "published") & (final["alpha"] > 0)]
+    dataset, model, name, first = next(columns_of(stemmed))
+    said = (
+        f"**Answer.** Under the paper's recipe the vote of all modules is right on "
+        f"{records.percent_of_n(first['accuracy'])} of the test images of {name}, at a Jaccard index of "
+        f"{first['jaccard_index'].mean():.2f}"
     )
-
-
-def _beside_paper(paper: pd.DataFrame, stemmed: pd.DataFrame, best: pd.DataFrame) -> str:
-    """Say how the published recipe, and ours with vote loss, compare with a column of the paper; empty without one."""
-    if paper.empty or stemmed.empty:
-        return ""
-    theirs = paper[paper["method"] == printed.STEMMING].iloc[0]
-    highest = paper["accuracy_percent"].max()
-    difference = 100 * stemmed["accuracy"].mean() - theirs["accuracy_percent"]
-    above = 100 * best["accuracy"].mean() > highest
-    return (
-        f"The published recipe gives {records.percent_of_n(stemmed['accuracy'])} at "
-        f"{stemmed['jaccard_index'].mean():.2f}, where the paper prints {theirs['accuracy_percent']:.2f} % at "
-        f"{theirs['jaccard_index']:.2f}: {abs(difference):.2f} points {'more' if difference > 0 else 'less'}, after "
-        f"{int(stemmed['epoch'].max())} epochs (the paper gives none for this table). With vote loss, the mean is "
-        f"{'above' if above else 'not above'} the paper's best accuracy of any method in this column "
-        f"({highest:.2f} %). "
+    paper = printed.table1_column(dataset, model)
+    if len(paper):
+        row = paper[paper["method"] == printed.STEMMING].iloc[0]
+        said += f"; the paper prints {row['accuracy_percent']:.2f} % at {row['jaccard_index']:.2f}"
+    gaps = [(of["accuracy"] - of["parent_accuracy"]).mean() for *_, of in columns_of(stemmed)]
+    ours = ours_of(evidence)
+    said += (
+        f". It has {_span(gaps)} points against its own parents ({_networks(len(gaps))}), and comes out as printed for "
+        f"{compared.agreeing} of {len(compared.differences)}."
     )
+    if ours:
+        said += (
+            f" Our recipe with vote loss has {_span([of.gap.mean() for of in ours])} points against its parents, and "
+            f"is ahead of the paper's best accuracy and index on {sum(of.wins for of in ours)} of {len(ours)}."
+        )
+    return Markdown(said)
 
 
-def _over_all_columns(evidence: Evidence, compared: AsPrinted) -> list[str]:
-    """Say how many cells our recipe wins; nothing where there is one column of the paper, or none."""
-    wins = wins_of(evidence)
-    cells = pd.concat([wins["accuracy"], wins["index"]])
-    cells = cells[cells != ""]
-    if len(cells) <= 2:
-        return []
-    clear = int((wins["accuracy ahead"] > CLEAR_POINTS).sum() + (wins["index ahead"] > CLEAR_INDEX).sum())
-    voting = evidence.voting
-    by_column = voting.assign(gap=100 * (voting["parent_accuracy"] - voting["accuracy"])).groupby(["dataset", "model"])
-    means = by_column[["gap", "jaccard_index"]].mean()
-    close = int(((means["gap"] <= CLOSE_POINTS) & (means["jaccard_index"] >= ALIKE)).sum())
-    return [
-        f"Over all columns, our recipe with vote loss wins {(cells == 'won').sum()} of {len(cells)} cells, {clear} of "
-        "them by more than half a point, or 0.01 of the index. At most 0.2 points behind its own parent, at a Jaccard "
-        f"index of at least 0.75: {close} of {len(wins)} columns. The published recipe comes out as printed (within "
-        f"half a point, or two standard deviations) in {compared.agreeing} of the {len(compared.differences)} columns "
-        f"where it was run ({compared.lengths})."
-    ]
+def _networks(count: int) -> str:
+    return f"{count} network{'s' if count > 1 else ''}"
+
+
+def _span(gaps: Sequence[float]) -> str:
+    """Return "smallest to largest" of shares in points, with their signs."""
+    low, high = f"{100 * min(gaps):+.2f}", f"{100 * max(gaps):+.2f}"
+    return low if low == high else f"{low} to {high}"

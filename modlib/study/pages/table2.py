@@ -137,12 +137,6 @@ class Ablation:
         found = set(self.effects.values())
         return "holds" if found == {"none"} else "does not hold" if found & {"lowers", "raises"} else "open"
 
-    def settled(self, alpha: float) -> int | None:
-        """Return the epoch from which on sharing's mean effect on the parameters stays within the margin, or None."""
-        outside = self.sharing[PARAMETERS].mean(axis=1).abs().xs(alpha) >= self.margins[PARAMETERS]
-        late = int(outside[outside].index.max()) if outside.any() else 0
-        return late + 1 if late < self.grid.epochs else None
-
 
 def _printed(ablation: Ablation, sharing: bool, alpha: float) -> list[str]:
     """Return the paper's mean, best and worst of a setting; it has those of α = 0 and 1."""
@@ -150,38 +144,46 @@ def _printed(ablation: Ablation, sharing: bool, alpha: float) -> list[str]:
         return ["", "", ""]
     paper = printed.numbers("table2")
     column = paper[(paper["initial_score_sharing"] == sharing) & (paper["stemming_loss"] == (alpha > 0))].iloc[0]
-    return [f"{value:.3f}" for value in column[["remaining_parameters_mean", "best", "worst"]]]
+    return [f"{100 * value:.1f}" for value in column[["remaining_parameters_mean", "best", "worst"]]]
 
 
 def four_settings(ablation: Ablation) -> Markdown:
-    """Return the table of all settings at the last epoch, beside the paper's."""
+    """Return the table of all settings' remaining parameters at the last epoch, beside the paper's."""
     lines = []
     for (alpha, sharing), trials in tables.groups(ablation.last, ["alpha", "share_init"]):
         mean, best, worst = _printed(ablation, sharing, alpha)
+        smallest, largest = trials["remaining_parameters_best"].min(), trials["remaining_parameters_worst"].max()
         lines.append(
             {
                 "initial scores": STARTS[sharing],
                 "α": f"{alpha:g}",
-                "remaining parameters": mean_and_spread(trials[PARAMETERS], 1, 4),
+                "mean of pairs (%)": mean_and_spread(trials[PARAMETERS]),
                 "paper": mean,
-                "best": f"{trials['remaining_parameters_best'].min():.4f}",
-                "paper, best": best,
-                "worst": f"{trials['remaining_parameters_worst'].max():.4f}",
-                "paper, worst": worst,
-                "Jaccard index": mean_and_spread(trials["jaccard_index"], 1, 3),
-                "accuracy of pairs (%)": mean_and_spread(trials["pair_accuracy"]),
-                "of all classes (%)": mean_and_spread(trials["accuracy"]),
-                "n": len(trials),
+                "smallest to largest (%)": f"{100 * smallest:.1f} to {100 * largest:.1f}",
+                "paper ": f"{best} to {worst}" if mean else "",
             }
         )
-    grid = ablation.grid
     caption = (
-        f"{grid.dataset} {grid.models[0].upper()}, recipe published, k = {ablation.k:.0%}, after {grid.epochs} epochs: "
-        "remaining parameters of two-class networks (share of the parent's maskable weights) beside the paper's "
-        f"Table 2 (its MNIST FC1, epoch {PAPERS_EPOCH}), Jaccard index of the masks, and accuracy of the vote on test "
-        "images. Mean ± standard deviation over n trials."
+        f"Remaining parameters of two-class networks after {ablation.grid.epochs} epochs, beside the paper's Table 2: "
+        f"mean ± standard deviation over n = {len(ablation.grid.seeds)} trials; smallest and largest of all pairs."
     )
     return tables.table(pd.DataFrame(lines), caption, "tab-table2")
+
+
+def accuracies(ablation: Ablation) -> Markdown:
+    """Return the table of all settings' Jaccard indices and accuracies at the last epoch."""
+    lines = [
+        {
+            "initial scores": STARTS[sharing],
+            "α": f"{alpha:g}",
+            "Jaccard index": mean_and_spread(trials["jaccard_index"], 1, 3),
+            "accuracy of pairs (%)": mean_and_spread(trials["pair_accuracy"]),
+            "accuracy of all classes (%)": mean_and_spread(trials["accuracy"]),
+        }
+        for (alpha, sharing), trials in tables.groups(ablation.last, ["alpha", "share_init"])
+    ]
+    caption = f"The same trials: how much masks overlap, and the accuracy of the vote (n = {len(ablation.grid.seeds)})."
+    return tables.table(pd.DataFrame(lines), caption, "tab-table2-accuracy")
 
 
 def draw(ablation: Ablation) -> Figure:
@@ -196,122 +198,109 @@ def draw(ablation: Ablation) -> Figure:
 def _draw_settings(ax: Axes, ablation: Ablation, colours: dict[float, str]) -> None:
     starts = ablation.test["share_init"].map(STARTS)
     shown = ablation.test.assign(α=ablation.test["alpha"], **{"initial scores": starts})
+    shown[PARAMETERS] *= 100
     style = {"x": "epoch", "y": PARAMETERS, "hue": "α", "style": "initial scores", "palette": colours}
     sns.lineplot(shown, errorbar="sd", ax=ax, style_order=list(STARTS.values()), **style)
-    ax.axhline(ablation.k, ls=":", color="black", lw=1)
+    ax.axhline(100 * ablation.k, ls=":", color="black", lw=1)
     if ablation.is_papers:
-        means = printed.numbers("table2")["remaining_parameters_mean"]
+        means = 100 * printed.numbers("table2")["remaining_parameters_mean"]
         ax.scatter([PAPERS_EPOCH] * len(means), means, marker="x", s=40, color="black", zorder=3, label="paper")
-    ax.set(ylabel="remaining parameters of pairs")
+    ax.set(ylabel="remaining parameters of pairs (%)")
     ax.legend(frameon=False, fontsize=7, title_fontsize=7)
 
 
 def _draw_sharing(ax: Axes, ablation: Ablation, colours: dict[float, str]) -> None:
-    sharing = ablation.sharing[PARAMETERS]
+    sharing = 100 * ablation.sharing[PARAMETERS]
     for alpha, changes in tables.groups(sharing.droplevel("alpha"), sharing.index.get_level_values("alpha")):
         ax.plot(changes.index, changes.mean(axis=1), color=colours[alpha], label=f"α = {alpha:g}")
         if len(ablation.grid.seeds) > 1:
             low, high = zip(*(interval(row.dropna()) for _, row in changes.iterrows()), strict=True)
             ax.fill_between(changes.index, low, high, color=colours[alpha], alpha=0.2, lw=0)
     for side in (-1, 1):
-        ax.axhline(side * ablation.margins[PARAMETERS], ls="--", color="black", lw=1)
+        ax.axhline(side * 100 * ablation.margins[PARAMETERS], ls="--", color="black", lw=1)
     least = float(sharing.mean(axis=1).min())
-    ax.set(xlabel="epoch", ylabel="shared minus independent", ylim=(1.3 * min(least, -1e-3), max(-0.3 * least, 1e-3)))
+    ax.set(
+        xlabel="epoch",
+        ylabel="shared minus independent (points)",
+        ylim=(1.3 * min(least, -0.1), max(-0.3 * least, 0.1)),
+    )
     ax.legend(frameon=False, loc="lower right")
 
 
 def sharing_by_epoch(ablation: Ablation) -> Markdown:
     """Return the table of what sharing changes, at a few epochs."""
     epochs = ablation.grid.epochs
-    quantities = {PARAMETERS: ("remaining parameters", 1, 4), "accuracy": ("accuracy (points)", 100, 2)}
+    quantities = {PARAMETERS: "remaining parameters", "accuracy": "accuracy"}
     lines = []
     for alpha in sorted(ablation.grid.alphas):
         for epoch in dict.fromkeys(e for e in (1, 2, 3, 5, 10, epochs) if e <= epochs):
             line: dict[str, Any] = {"α": f"{alpha:g}", "epoch": epoch}
-            for quantity, (name, scale, digits) in quantities.items():
+            for quantity, name in quantities.items():
                 values = ablation.changes(quantity, alpha, epoch)
-                low, high = (scale * bound for bound in interval(values))
-                between = f"{low:+.{digits}f} to {high:+.{digits}f}" if len(values) > 1 else "one trial"
-                line |= {name: mean_and_spread(values, scale, digits), f"{name}: 95% interval": between}
-            lines.append(line | {"n": len(values)})
+                low, high = (100 * bound for bound in interval(values))
+                between = f" [{low:+.2f}, {high:+.2f}]" if len(values) > 1 else ""
+                line[f"{name} (points)"] = f"{100 * values.mean():+.2f}{between}"
+            lines.append(line)
     caption = (
-        "Shared minus independent initial scores, within each trial: remaining parameters of two-class networks, and "
-        "accuracy of the vote of all classes on test images. Mean ± standard deviation over n trials. The epochs "
-        "between are in the figure."
+        f"Shared minus independent initial scores, within each of n = {len(ablation.grid.seeds)} trials: mean and its "
+        "95% interval. Accuracy is that of the vote of all classes."
     )
     return tables.table(pd.DataFrame(lines), caption, "tab-table2-sharing")
 
 
 def verdicts(ablation: Ablation) -> Markdown:
     """Return the table of sharing's effects at the last epoch, each beside its margin."""
-    epochs, margins = ablation.grid.epochs, ablation.margins
     lines = [
         {
             "quantity": NAMES[quantity],
             "α": f"{alpha:g}",
-            "margin": f"{margins[quantity]:.4f}" if quantity != "accuracy" else f"{100 * margins[quantity]:.1f} points",
-            f"effect of sharing at epoch {epochs}": answer,
-            "n": len(ablation.changes(quantity, alpha, epochs)),
+            "margin (points)": f"{100 * ablation.margins[quantity]:.2f}",
+            "effect of sharing": effect,
         }
-        for (quantity, alpha), answer in ablation.effects.items()
+        for (quantity, alpha), effect in ablation.effects.items()
     ]
-    caption = f'"Initial score sharing has not produced a significant effect": {ablation.verdict}.'
+    caption = (
+        f'"Initial score sharing has not produced a significant effect", epoch {ablation.grid.epochs}, '
+        f"n = {len(ablation.grid.seeds)}: {ablation.verdict}."
+    )
     return tables.table(pd.DataFrame(lines), caption, "tab-table2-verdict")
 
 
-def what_came_out(ablation: Ablation) -> Markdown:
+def answer(ablation: Ablation) -> Markdown:
     """Return what stemming and sharing change, and the verdict on the paper's sentence."""
-    grid, stemming = ablation.grid, ablation.stemming
-    text = (
-        f"**What came out.** On {grid.dataset} with {grid.models[0].upper()} at k = {ablation.k:.0%}, stemming "
-        f"(α = {max(grid.alphas):g} instead of {min(grid.alphas):g}, shared scores) changes the remaining parameters "
-        f"of two-class networks by {mean_and_spread(stemming, 1, 4)} (n = {len(stemming)}) after {grid.epochs} epochs. "
-    )
-    text += "".join(_about_sharing(ablation, alpha) for alpha in sorted(grid.alphas))
-    return Markdown(text + "\n\n" + _about_verdict(ablation))
-
-
-def _about_sharing(ablation: Ablation, alpha: float) -> str:
-    epochs = ablation.grid.epochs
-    change, start = (ablation.changes(PARAMETERS, alpha, epoch) for epoch in (epochs, 1))
-    points, settled = ablation.changes("accuracy", alpha, epochs), ablation.settled(alpha)
-    return (
-        f"Sharing initial scores changes them, at α = {alpha:g}, by {mean_and_spread(start, 1, 4)} (n = {len(start)}) "
-        f"in epoch 1 and by {mean_and_spread(change, 1, 4)} (n = {len(change)}) in epoch {epochs}, and the accuracy of "
-        f"the vote by {mean_and_spread(points)} points then; on the mean its effect on the parameters is below a tenth "
-        f"of stemming's {f'from epoch {settled} on' if settled else 'in no epoch up to the last'}. "
-    )
-
-
-def _about_verdict(ablation: Ablation) -> str:
     grid, effects = ablation.grid, list(ablation.effects.values())
-    text = f"That initial score sharing has no significant effect at epoch {grid.epochs}: **{ablation.verdict}**"
-    if not ablation.is_papers_epoch:
-        text += ", for these runs, which are not of the network, data and epoch that the paper's sentence is about"
-    if ablation.verdict == "open":
-        text += f" ({effects.count('open')} of {len(effects)} comparisons undecided)"
-    text += "."
-    if ablation.is_papers_epoch:
-        ours = ablation.last.groupby(["alpha", "share_init"])[PARAMETERS].mean()
-        settings = [(alpha, sharing) for alpha in grid.alphas if alpha in (0, 1) for sharing in (True, False)]
-        gaps = [abs(ours[alpha, sharing] - float(_printed(ablation, sharing, alpha)[0])) for alpha, sharing in settings]
-        text += f" Our means lie at most {max(gaps):.4f} from those that the paper prints."
-    return text
+    alphas = sorted(grid.alphas)
+    low, high = alphas[0], alphas[-1]
+    shared = ablation.last[ablation.last["share_init"]].groupby("alpha")[PARAMETERS].mean()
+    ends = " and ".join(f"{_points(ablation, alpha, grid.epochs)} at α = {alpha:g}" for alpha in alphas)
+    none, undecided = effects.count("none"), effects.count("open")
+    return Markdown(
+        f"**Answer.** The stemming loss takes the remaining parameters of two-class networks from "
+        f"{tables.percent(shared[low], 1)} to {tables.percent(shared[high], 1)} "
+        f"({mean_and_spread(ablation.stemming)} points, n = {len(ablation.stemming)}). "
+        f"Sharing initial scores changes them by {_points(ablation, low, 1)} points after one epoch, and only by "
+        f"{ends} after {grid.epochs}. That sharing has no significant effect is **{ablation.verdict}**: "
+        f"{none} of {len(effects)} comparisons find none, {undecided} {'is' if undecided == 1 else 'are'} undecided."
+    )
+
+
+def _points(ablation: Ablation, alpha: float, epoch: int) -> str:
+    """Return what sharing changes of the remaining parameters, in points."""
+    return mean_and_spread(ablation.changes(PARAMETERS, alpha, epoch))
 
 
 def claim(ablation: Ablation) -> Claim:
     """Return the paper's claim about sharing, judged where the trials are of its network, data and epoch."""
     epochs = ablation.grid.epochs
-    changes = "; ".join(
-        f"α = {alpha:g}: {mean_and_spread(ablation.changes(PARAMETERS, alpha, epochs), 1, 4)}"
-        for alpha in sorted(ablation.grid.alphas)
+    changes = ", ".join(
+        f"{_points(ablation, alpha, epochs)} points at α = {alpha:g}" for alpha in sorted(ablation.grid.alphas)
     )
-    undecided = [_undecided(ablation, *which) for which, answer in ablation.effects.items() if answer == "open"]
+    undecided = [_undecided(ablation, *which) for which, effect in ablation.effects.items() if effect == "open"]
     return Claim(
         "Initial score sharing has no significant effect",
         "Ablation Study, Table 2",
         "0.175 and 0.173; 0.122 and 0.122",
-        f"shared minus independent at epoch {epochs}, remaining parameters: {changes}; "
+        f"sharing changes the remaining parameters by {changes} (epoch {epochs}); "
         f"undecided: {', '.join(undecided) or 'nothing'}",
         ablation.verdict if ablation.is_papers_epoch else "open",
         len(ablation.grid.seeds),
@@ -319,6 +308,5 @@ def claim(ablation: Ablation) -> Claim:
 
 
 def _undecided(ablation: Ablation, quantity: str, alpha: float) -> str:
-    low, high = interval(ablation.changes(quantity, alpha, ablation.grid.epochs))
-    scale, unit = (100, " points") if quantity == "accuracy" else (1, "")
-    return f"{NAMES[quantity]} at α = {alpha:g} ({scale * low:+.4g} to {scale * high:+.4g}{unit}, 95%)"
+    low, high = (100 * bound for bound in interval(ablation.changes(quantity, alpha, ablation.grid.epochs)))
+    return f"{NAMES[quantity]} at α = {alpha:g} ({low:+.2f} to {high:+.2f} points, 95%)"

@@ -25,7 +25,7 @@ from modlib.study import figures, printed, tables
 from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
 from modlib.study.published import Grid, count_of, trials_of
-from modlib.study.records import Record, interval, mean_and_spread
+from modlib.study.records import Record, interval, mean_and_spread, signed
 from modlib.study.trials import SETTINGS, Trial
 
 EQUAL = 4 / 9
@@ -125,15 +125,14 @@ class Answers:
         )
 
     def off_diagonal(self) -> str:
-        """Return in words what the modules have off the diagonal: mean and deviation over trials, by k."""
-        return "; ".join(self._off_diagonal(k) for k in self.grid.ks)
+        """Return what the modules have off the diagonal in per cent: the smallest and the largest mean of a k."""
+        means = [f"{100 * float(metrics.off_diagonal(table).mean()):.2f}" for table in self.measured.values()]
+        return min(means) if len(set(means)) == 1 else f"{min(means)} to {max(means)}"
 
-    def _off_diagonal(self, k: float) -> str:
-        others = self.rows[(self.rows["k"] == k) & (self.rows["module"] != self.rows["class"])]
-        means = 100 * others.groupby("seed")["balanced_accuracy"].mean()
-        entries = 100 * metrics.off_diagonal(self.measured[k])
-        spread = f"standard deviation over its {entries.numel()} entries {float(entries.std()):.2f}"
-        return f"{mean_and_spread(means, 1)}% at k = {k:.0%} ({spread})"
+    def own_class(self) -> str:
+        """Return what the modules have on their own class, in the same way."""
+        means = [f"{100 * float(table.diagonal().mean()):.2f}" for table in self.measured.values()]
+        return min(means) if len(set(means)) == 1 else f"{min(means)} to {max(means)}"
 
 
 def about_printed(answers: Answers) -> str:
@@ -149,22 +148,16 @@ def about_printed(answers: Answers) -> str:
     return "\n".join(lines)
 
 
-def draw(answers: Answers) -> Figure:
-    """Draw the tables of all k as heat maps, and the paper's below."""
-    many = len(answers.grid.ks) > 2
-    size = (figures.WIDTH, 5.0 if many else 6.5)
-    figure, axes = plt.subplots(2, len(answers.grid.ks), figsize=size, squeeze=False)
-    style = {"annot_kws": {"size": 4.5 if many else 6}, "vmin": 40, "vmax": 100}
-    for (above, below), k in zip(axes.T, answers.grid.ks, strict=True):
-        figures.matrix(100 * answers.measured[k], answers.classes, above, f"here, k = {k:.0%}", ".0f", **style)
-        if k in answers.printed:
-            figures.matrix(100 * answers.printed[k], range(10), below, f"paper, k = {k:.0%}", ".0f", **style)
-        else:
-            below.axis("off")
-        for ax in (above, below):
-            ax.tick_params(labelsize=6)
+def draw(tables: Mapping[float, Tensor], source: str) -> Figure:
+    """Draw tables of modules by classes as heat maps, one for each k; `source`: whose they are, for the titles."""
+    count = len(tables)
+    figure, axes = plt.subplots(1, count, figsize=(figures.WIDTH, min(2.7, figures.WIDTH / count)), squeeze=False)
+    style = {"annot_kws": {"size": 4.5 if count > 2 else 6}, "vmin": 40, "vmax": 100}
+    for ax, (k, table) in zip(axes[0], tables.items(), strict=True):
+        figures.matrix(100 * table, range(len(table)), ax, f"{source}, k = {k:.0%}", ".0f", **style)
+        ax.tick_params(labelsize=6)
+        ax.set_xlabel("asked about class")
     axes[0, 0].set_ylabel("module")
-    axes[1, 0].set_ylabel("module")
     return figure
 
 
@@ -175,7 +168,7 @@ def _span(values: Tensor) -> str:
 def _summed_up(k: str, source: str, own: str, others: Tensor) -> dict[str, str]:
     away = f"{100 * float(others.mean() - EQUAL):+.2f}"
     named = {"k": k, "from": source, "own class": own}
-    return named | {"other classes": _span(others), "other classes: points from 44.4": away}
+    return named | {"other classes": _span(others), "points from 44.4": away}
 
 
 def summary(answers: Answers) -> Markdown:
@@ -272,11 +265,9 @@ def told_apart(readout: pd.DataFrame, num_classes: int) -> Markdown:
         {
             "k": f"{k:.0%}",
             "modules (%)": mean_and_spread(part["told_apart"]),
-            "lowest": f"{100 * part['told_apart'].min():.2f}",
-            "highest": f"{100 * part['told_apart'].max():.2f}",
-            "edges at random (%)": mean_and_spread(part["at_random"]),
-            "more than at random (points)": mean_and_spread(part["told_apart"] - part["at_random"]),
-            "the whole parent (%)": mean_and_spread(part["by_parent"]),
+            "random edges (%)": mean_and_spread(part["at_random"]),
+            "difference (points)": signed(100 * (part["told_apart"] - part["at_random"])),
+            "whole parent (%)": mean_and_spread(part["by_parent"]),
             "guessing (%)": f"{100 / (num_classes - 1):.2f}",
             "n": len(part),
         }
@@ -320,38 +311,23 @@ class Verdict:
         return "holds" if self.answers and edges else "partly" if self.answers or edges else "does not hold"
 
 
-def what_came_out(answers: Answers, readout: pd.DataFrame) -> Markdown:
+def answer(answers: Answers, readout: pd.DataFrame) -> Markdown:
     """Return what the modules answer, what their edges hold, and the verdict on the paper's sentence."""
-    grid, verdict = answers.grid, Verdict.of(answers, readout)
-    held = ", ".join(f"k = {k:.0%}" for k in verdict.more_at)
-    edges = (
-        f"more of the others than edges at random at {held}" if held else "no more of the others than edges at random"
-    )
-    text = (
-        f"**What came out.** On {grid.dataset} with {grid.models[0].upper()} (n = {trials_of(answers.count)} for each "
-        f"k), {_about_answers(answers)}. With another linear layer on the same outputs, a module still tells apart "
-        f"{mean_and_spread(readout['told_apart'])}% of the images of the other classes (n = {len(readout)} modules), "
-        f"as many edges at random {mean_and_spread(readout['at_random'])}%, the whole parent "
-        f"{mean_and_spread(readout['by_parent'])}%, a guess {100 / (len(answers.classes) - 1):.1f}%."
-        f'\n\n"Each module holds only the classification function of its own class": the answers '
-        f"{'are' if verdict.answers else 'are not'} those of one class; the edges hold {edges} "
-        f"(95% interval of the difference: {verdict.told}). **{str(verdict).capitalize()}**"
-    )
-    if not grid.has_papers_network:
-        text += ", for these runs, which are not of the paper's network and data"
-    return Markdown(text + ".")
-
-
-def _about_answers(answers: Answers) -> str:
+    verdict = Verdict.of(answers, readout)
+    held = ", ".join(f"{k:.0%}" for k in verdict.more_at)
     expected = 100 * float(metrics.off_diagonal(answers.perfect).mean())
-    own = []
-    for k, table in answers.measured.items():
-        with_paper = k in answers.printed and answers.grid.dataset == "mnist"
-        paper = f" (paper: {100 * float(answers.printed[k].diagonal().mean()):.2f}%)" if with_paper else ""
-        own.append(f"{100 * float(table.diagonal().mean()):.2f}% at k = {k:.0%}{paper}")
-    return (
-        f"the mean off the diagonal is {answers.off_diagonal()}; perfect modules have {expected:.2f}% with these "
-        f"frequencies and 44.44% with equal ones. On their own class, modules reach {', '.join(own)}"
+    edges = f"more than random edges at k = {held} only" if held else "at no k more than random edges"
+    if len(verdict.more_at) == len(verdict.intervals):
+        edges = "at every k more than random edges"
+    said = {"partly": "holds in part"}.get(str(verdict), str(verdict))
+    return Markdown(
+        f"**Answer.** Asked about another class, modules are right on {answers.off_diagonal()} % of a balanced set, "
+        f"where perfect ones are on {expected:.2f} %; on their own class on {answers.own_class()} % "
+        f"(n = {trials_of(answers.count)} for each k). So the answers {'are' if verdict.answers else 'are not'} those "
+        f"of one class. But a new linear layer on a module's outputs names "
+        f"{mean_and_spread(readout['told_apart'], digits=1)} % of the other classes' images, on random edges "
+        f"{mean_and_spread(readout['at_random'], digits=1)} % (n = {len(readout)} modules): edges hold {edges}. "
+        f'That a module "holds only" its own class **{said}**.'
     )
 
 
@@ -362,8 +338,8 @@ def claim(answers: Answers, readout: pd.DataFrame) -> Claim:
         "Each module holds only the classification function of its own class",
         "Table 6",
         "44.8 % off the diagonal",
-        f"answers: {answers.off_diagonal()} off the diagonal; edges: a new layer tells the other classes apart, more "
-        f"often than on random edges, by {verdict.told} (95% intervals over modules)",
+        f"answers: {answers.off_diagonal()} % off the diagonal; edges, beyond random ones: {verdict.told} (95%, of the "
+        "other classes' images told apart)",
         str(verdict) if answers.grid.has_papers_network else "open",
         answers.count,
     )
