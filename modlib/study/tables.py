@@ -31,7 +31,7 @@ def groups(frame: pd.DataFrame, by: Any, *, sort: bool = True) -> Iterator[tuple
 def where_from(
     records: Sequence[Record], name: str, parameters: Mapping[str, Any], seconds: float | None = None
 ) -> Markdown:
-    """Return the provenance of a page: from its records, or of this very run where `seconds` is given."""
+    """Return the provenance of a page, folded: from its records, or of this very run where `seconds` is given."""
     origins = [record.provenance for record in records]
     if seconds is not None:
         origins.append(provenance(seconds))
@@ -50,4 +50,5 @@ def where_from(
     if sums:
         rows["data (SHA-256)"] = ", ".join(f"{s}…" for s in sums)
     shown = pd.DataFrame({"": list(rows), "value": list(rows.values())})
-    return table(shown, "Where the numbers of this page come from.", name)
+    listed = shown.to_markdown(index=False, disable_numparse=True)
+    return Markdown(f":::{{dropdown}} Where the numbers of this page come from\n:name: {name}\n\n{listed}\n:::")
