@@ -1,0 +1,74 @@
+"""The built book as its readers see it, in a headless browser: on a laptop (1280 × 800) and on a phone (390 × 844).
+
+Needs the book at `_build/html` (`modlib book`), chromedriver and a Chromium; elsewhere these tests are skipped by name.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from modlib.study.reproduce import Layout
+
+HTML = Layout.here().root / "_build" / "html"
+SCREENS = {"laptop": (1280, 800), "phone": (390, 844)}
+BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
+MEASURE = """
+const answer = [...document.querySelectorAll("main strong, article strong")].find(e => /^Answer/.test(e.textContent));
+const box = answer && answer.getBoundingClientRect();
+return {
+    answer: box ? box.top : null,
+    wide: document.documentElement.scrollWidth - window.innerWidth,
+    silent: [...document.querySelectorAll("article img")].filter(i => !(i.alt || "").trim()).map(i => i.src),
+};
+"""
+
+
+def pages() -> list[str]:
+    contents = yaml.safe_load((Layout.here().root / "_toc.yml").read_text())
+    return [contents["root"], *(c["file"] for part in contents["parts"] for c in part["chapters"])]
+
+
+@pytest.fixture(scope="module", params=SCREENS)
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A browser of one of the two sizes."""
+    driver, program = shutil.which("chromedriver"), next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not (HTML / "index.html").exists() or driver is None or program is None:
+        pytest.skip("needs the built book (modlib book), chromedriver and Chromium")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    width, height = SCREENS[request.param]
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    opened.first_screen = height
+    yield opened
+    opened.quit()
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_page_reads_well(page: str, browser: Any) -> None:
+    browser.get((HTML / f"{page}.html").as_uri())
+    found = browser.execute_script(MEASURE)
+    assert found["wide"] <= 0, "the page scrolls sideways"
+    assert found["silent"] == [], "images without an alternative text"
+    severe = [line["message"] for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+    assert severe == []
+    if "**Answer" in _text(page):
+        assert found["answer"] is not None
+        assert found["answer"] < browser.first_screen, "the answer is below the first screen"
+
+
+def _text(page: str) -> str:
+    root: Path = Layout.here().root
+    file = next(p for p in (root / f"{page}.ipynb", root / f"{page}.md") if p.exists())
+    return file.read_text(encoding="utf-8")

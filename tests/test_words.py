@@ -1,0 +1,48 @@
+"""Habits of writing that make a reader read twice, where they can be found by a pattern."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+from modlib.study.reproduce import Layout
+
+ROOT = Layout.here().root
+BANNED = {
+    r"\b(is|are) told\b(?! apart)": "say who does what",
+    r"\bbehind [-−+]\d": "points against the parent, + is better",
+    r"[-−]0\.0+ ± 0\.0+\b": "a change of nothing is said in words",
+    r"\b(utili[sz]e|leverage|in order to|note that|it should be noted)\b": "use a plain word, or none",
+}
+
+
+def found(text: str) -> list[str]:
+    return [f"{hit.group()!r}: {why}" for pattern, why in BANNED.items() for hit in re.finditer(pattern, text, re.I)]
+
+
+def words(path: Path) -> str:
+    if path.suffix == ".md":
+        return re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.S)
+    notebook = jupytext.read(path) if path.suffix == ".py" else nbformat.read(path, as_version=4)
+    said = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    for output in (o for cell in notebook.cells for o in cell.get("outputs", ())):
+        said.append(output.get("data", {}).get("text/markdown", ""))
+    return "\n".join(said)
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "notebooks").glob("*.py"))]
+PAGES += sorted((ROOT / "book" / "executed").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_no_banned_habit(path: Path) -> None:
+    assert found(words(path)) == []
+
+
+def test_the_patterns_find_what_they_are_for() -> None:
+    assert len(found("A module is told its class. It is behind -0.22, by -0.0000 ± 0.0000; note that.")) == 4
+    assert found("The module knows its class: -0.22 ± 0.01 points against the parent.") == []
