@@ -173,7 +173,7 @@ def _parents(trial: Trial, store: Store) -> list[nn.Module]:
     folder = store.path("parents", "", "")
     found: list[nn.Module] = []
     for path in sorted(folder.glob(f"{trial.dataset}-{trial.model}-seed{trial.seed}-*")) if folder else []:
-        parent = parents.fc(parents.FC[trial.model], 28 * 28)
+        parent = parents.fc(parents.FC[trial.model], 64 if trial.dataset == "digits" else 28 * 28)
         parent_files.load(parent, path)
         found.append(parent.eval().requires_grad_(False))
     return found
