@@ -12,7 +12,7 @@
 # **Question.** The text leaves three things open: how pixels are scaled, whether Eq. 1 averages over all scores or layer by
 # layer, and whether $S$ or $|S|$ is ranked. Which of the eight combinations gives what the paper prints?
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, mnist, fashion_mnist
 model: str = "fc1"  # parent: fc1 to fc4
 seeds: list[int] = [0]  # trials of every reading, parent and decomposition each
@@ -31,7 +31,7 @@ elsewhere: list[dict] = [
 ]  # the same question on other networks
 results: str = ""  # folder of records and parents; empty: keep none
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 import matplotlib.pyplot as plt
 
 from modlib.study import figures, records, tables
@@ -46,10 +46,10 @@ parameters = {
 }  # fmt: skip
 found = readings.run(store, **parameters)
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 readings.answer(found)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks with stemming over those without; a point a reading, bars: standard deviations over trials; the cross: the paper's Table 2.", "name": "fig-readings"}, "image": {"alt": "Eight points with small bars; one or two lie near the cross."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks with stemming over those without; a point a reading, bars: standard deviations over trials; the cross: the paper's Table 2.", "name": "fig-readings"}, "image": {"alt": "Eight points with small bars; one or two lie near the cross."}}
 readings.draw(found)
 plt.show()
 
@@ -60,7 +60,7 @@ plt.show()
 # with $\alpha$ = 1 here (the paper doesn't say which). Single modules are its Table 5's without stemming: the maximum over
 # epochs, chosen on test images, as the paper did.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 readings.distances_table(found)
 
 # %% [markdown]
@@ -68,7 +68,7 @@ readings.distances_table(found)
 #
 # The reading with the nearest index, on other networks of the paper's Table 1.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 readings.elsewhere_table(found)
 
 # %% [markdown]
@@ -79,7 +79,7 @@ readings.elsewhere_table(found)
 # some eight before them; one of them had to come near. Recipe *published* stays Eq. 1 over all scores, $S$ ranked,
 # normalised pixels; pages name the reading that they show.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["remove-cell", "nbval-check-output"]
 done = [record for some in [*found.done.values(), *(part for _, part in found.elsewhere)] for record in some]
 records.export(store, "readings", done, parameters)
 print(len(found.done), "readings,", len(done), "trials")
@@ -87,5 +87,5 @@ print(len(found.done), "readings,", len(done), "trials")
 # %% [markdown]
 # **Re-run it:** `modlib reproduce readings -p seeds "[0, 1]"`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(done, "tab-from-readings", parameters)

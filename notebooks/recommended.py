@@ -16,7 +16,7 @@
 # modules = modlib.cotrain(parent, data, seed=0)
 # ```
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "remove-input"]
 kinds: list[str] = ["mlp", "cnn_bn"]  # parents, of modlib.study.six_parents.KINDS
 dataset: str = "digits"  # whose images, by name; empty: those of each parent's kind
 parent_epochs: int = 20  # of the parents' training; 0: those of each kind
@@ -28,7 +28,7 @@ candidates: list[dict] = [
 images: int = 200  # of a split, at most
 results: str = ""  # folder of records and parents; empty: keep none
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 import matplotlib.pyplot as plt
 
 from modlib.study import figures, records, tables
@@ -40,7 +40,7 @@ store = kept_or_scratch(results)
 page = recommended.Page(kinds, dataset, parent_epochs, changes, seeds, candidates, images)
 done = recommended.run(page, store)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 recommended.answer(done)
 
 # %% [markdown]
@@ -48,11 +48,11 @@ recommended.answer(done)
 # images. A larger network, or one with a hundred classes, may need more steps: give it `minutes=`. Of an LSTM, masks choose
 # among the edges of its linear layers alone, unless a [`policy`](../own_network.md) says otherwise.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "How far the vote of all modules is behind the parent, in points of accuracy on test images; a point for each decomposition. Dashed: three points.", "name": "fig-recommended"}, "image": {"alt": "A row for each kind of parent, with a point for each decomposition at its distance to the parent, and a dashed line at three points."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "How far the vote of all modules is behind the parent, in points of accuracy on test images; a point for each decomposition. Dashed: three points.", "name": "fig-recommended"}, "image": {"alt": "A row for each kind of parent, with a point for each decomposition at its distance to the parent, and a dashed line at three points."}}
 recommended.draw(done)
 plt.show()
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 recommended.result_table(done)
 
 # %% [markdown]
@@ -64,7 +64,7 @@ recommended.result_table(done)
 # Masks start from the parent's largest weights, and move little in so few steps. Stemming, which makes the union of modules
 # small where they would part, is therefore left to the first set.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 recommended.settings_table(done)
 
 # %% [markdown]
@@ -76,7 +76,7 @@ recommended.settings_table(done)
 # yet, and test images have been read twice for it. Where size counts, ask for less. The smaller rate and the larger number of
 # steps with batch normalisation come from short first trials that are not among the rows.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 recommended.candidate_table(done)
 
 # %% [markdown]
@@ -91,7 +91,7 @@ recommended.candidate_table(done)
 #
 # A call that gives `k`, `alpha` and `epochs` means what it always has: what it leaves out is the paper's.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["remove-cell", "nbval-check-output"]
 parameters = {"kinds": kinds, "dataset": dataset, "changes": changes, "seeds": seeds, "candidates": candidates}
 records.export(store, "recommended", done.all, parameters)
 print(
@@ -104,5 +104,5 @@ print(
 # %% [markdown]
 # **Re-run it:** `modlib reproduce recommended -p kinds "[cnn]" -p seeds "[0, 1]"`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(done.all, "tab-from-recommended", {"seeds": seeds, "images": images})

@@ -12,7 +12,7 @@
 # **Question.** Two networks were trained on different classes, neither has ever seen the other's. Do their modules, side by
 # side, make one classifier of all classes, and what does it take?
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "remove-input"]
 halves: list[dict] = [
     {
         "dataset": "digits", "model": "fc1", "parent_epochs": 30, "recipe": {"alpha": 1.0, "epochs": 12}, "seeds": [0],
@@ -22,7 +22,7 @@ halves: list[dict] = [
 shares: list[float] = [0.0, 0.1, 1.0]  # of the other half's images, as background
 results: str = ""  # folder of records; empty: keep none
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 import matplotlib.pyplot as plt
 
 from modlib.study import figures, records, tables
@@ -33,7 +33,7 @@ figures.use_style()
 store = kept_or_scratch(results)
 done = two_parents.run(halves, shares, store)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 two_parents.answer(done)
 
 # %% [markdown]
@@ -41,7 +41,7 @@ two_parents.answer(done)
 # different places differ in more than that. Background images are those of the other half itself, the best that one can have;
 # images of something else would bring less.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of the vote of modules of two parents over all classes, test images, a point for each trial, by the share of the other half's images that modules were shown as background. Dashed: modules of one parent for all classes, and the two parents without modules.", "name": "fig-two-parents"}, "image": {"alt": "Points in pairs, as they are and calibrated, over three shares; they rise from left to right, the calibrated ones less."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of the vote of modules of two parents over all classes, test images, a point for each trial, by the share of the other half's images that modules were shown as background. Dashed: modules of one parent for all classes, and the two parents without modules.", "name": "fig-two-parents"}, "image": {"alt": "Points in pairs, as they are and calibrated, over three shares; they rise from left to right, the calibrated ones less."}}
 two_parents.draw(done)
 plt.show()
 
@@ -60,10 +60,10 @@ plt.show()
 #   classes, here the whole held-out part of the data set; these do have labels. It is most of the way where there is no
 #   background, and adds little where there is.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 two_parents.table(done)
 
-# %% tags=["nbval-check-output"]
+# %% tags=["remove-cell", "nbval-check-output"]
 parameters = {"halves": halves, "shares": shares}
 records.export(store, "two_parents", done, parameters)
 print(len(done), "trials")
@@ -97,5 +97,5 @@ print(len(done), "trials")
 #
 # **Re-run it:** `modlib reproduce two_parents -p shares "[0.0, 0.5]"`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(done, "tab-from-two-parents", {"shares": shares})

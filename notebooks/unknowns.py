@@ -12,7 +12,7 @@
 # **Question.** A recomposed network knows two, five or ten classes. Shown something else, does it say so, and better than its
 # parent's softmax would?
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "remove-input"]
 networks: list[dict] = [
     {
         "dataset": "digits", "model": "fc1", "parent_epochs": 30, "parent_recipe": "published", "other": "", "images": 300,
@@ -23,7 +23,7 @@ sizes: list[int] = [2, 5, 10]  # numbers of classes that are known
 count: int = 5  # subsets of each size
 results: str = ""  # folder of records and parents; empty: keep none
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 import matplotlib.pyplot as plt
 
 from modlib.study import figures, records, tables
@@ -34,14 +34,14 @@ figures.use_style()
 store = kept_or_scratch(results)
 done = unknowns.run(networks, sizes, count, store)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 unknowns.answer(done)
 
 # %% [markdown]
 # **Caveat.** The parent has seen all ten classes in training, and so has every module, as images of "another class": these
 # are easy unknowns. Noise and another data set are images that nobody has seen.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "AUROC of telling images of the asked classes from others, by the number of classes asked for; a row for each network, a column for each kind of unknown image; mean over subsets and trials.", "name": "fig-unknowns"}, "image": {"alt": "Panels with three lines each: the vote of modules, the parent's softmax over the asked classes, and over all."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "AUROC of telling images of the asked classes from others, by the number of classes asked for; a row for each network, a column for each kind of unknown image; mean over subsets and trials.", "name": "fig-unknowns"}, "image": {"alt": "Panels with three lines each: the vote of modules, the parent's softmax over the asked classes, and over all."}}
 unknowns.draw(done)
 plt.show()
 
@@ -56,10 +56,10 @@ plt.show()
 # score of the vote is the winner's log-odds. *Restricted softmax* is what remains of a parent whose logits are cut to the
 # asked classes; *full softmax* still has the other logits, which a network for a subset would not have.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 unknowns.table(done)
 
-# %% tags=["nbval-check-output"]
+# %% tags=["remove-cell", "nbval-check-output"]
 parameters = {"networks": networks, "sizes": sizes, "count": count}
 records.export(store, "unknowns", done, parameters)
 print(len(done), "trials")
@@ -70,5 +70,5 @@ print(len(done), "trials")
 #
 # **Re-run it:** `modlib reproduce unknowns -p count 20`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(done, "tab-from-unknowns", {"sizes": sizes, "count": count})

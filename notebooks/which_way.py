@@ -12,7 +12,7 @@
 # **Question.** Someone needs two, five or ten of a classifier's classes in a small, fast or light network. Taking the
 # classifier apart is one way. What would they pick instead, and is it better?
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "remove-input"]
 ways: list[dict] = [
     {"name": "restricted parent", "way": "restricted parent", "settings": {}, "sizes": [{}]},
     {"name": "channels by norm, no repair", "way": "channels", "sizes": [{"keep": 0.5}],
@@ -39,7 +39,7 @@ most: float = 0.5  # share of the parent's multiply-adds within which networks c
 repeats: int = 2  # rounds of the timing, 0 for none; run it alone on the machine
 results: str = ""  # folder of records and parents; empty: keep none
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 import matplotlib.pyplot as plt
 
 from modlib.study import figures, records, tables
@@ -50,7 +50,7 @@ figures.use_style()
 store = kept_or_scratch(results)
 page = which_way.run(ways, parents, small, repeats, store)
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 which_way.answer(page, most)
 
 # %% [markdown]
@@ -58,7 +58,7 @@ which_way.answer(page, most)
 # network: no way is at its best, trained ones least of all. The ways after others are written anew from their papers and
 # simplified: they show what an idea costs and gives here.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the multiply-adds as a share of the parent's and over the milliseconds for 64 images in torch. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a point for each way: cut and small networks on the left, below zero; masks and the parent on the right, near zero."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the multiply-adds as a share of the parent's and over the milliseconds for 64 images in torch. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a point for each way: cut and small networks on the left, below zero; masks and the parent on the right, near zero."}}
 which_way.draw(page)
 plt.show()
 
@@ -68,7 +68,7 @@ plt.show()
 # *many subsets* counts the first subset's seconds once and the further ones' for the rest. Where no way is within the
 # points that are allowed, it says none.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 which_way.decision_table(page, most)
 
 # %% [markdown]
@@ -80,7 +80,7 @@ which_way.decision_table(page, most)
 # its modules were trained, at another time. *ms*: medians in torch of the first subset's network, all ways and the parent in
 # turns; other work on the machine moves them, those of one image most.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 which_way.every_table(page)
 
 # %% [markdown]
@@ -88,11 +88,11 @@ which_way.every_table(page)
 #
 # A mask leaves every layer as wide as it was: fewer weights to store, as many multiply-adds. Cut channels are both.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same points over the share of weights that are not 0. Dotted: the share that MODA's authors print for two and ten classes; theirs, and without points.", "name": "fig-which-way-weights"}, "image": {"alt": "For pairs, fives and all ten classes, points over the weights held: masks reach zero points with about a tenth of the weights."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "The same points over the share of weights that are not 0. Dotted: the share that MODA's authors print for two and ten classes; theirs, and without points.", "name": "fig-which-way-weights"}, "image": {"alt": "For pairs, fives and all ten classes, points over the weights held: masks reach zero points with about a tenth of the weights."}}
 which_way.draw_weights(page)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 which_way.moda_sentence()
 
 # %% [markdown]
@@ -123,21 +123,21 @@ which_way.moda_sentence()
 # Every way that trains has about half a minute of one core for a network, ours among them. Rates and rounds were chosen by two
 # or three tries each on held-out images of the first pair and the first five; what is kept of that:
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 which_way.tried_table(page)
 
 # %% [markdown]
 # ## Further parents
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 which_way.other_parents(page)
 
-# %% tags=["nbval-check-output"]
+# %% tags=["remove-cell", "nbval-check-output"]
 records.export(store, "which_way", page.networks, {"ways": ways, "parents": parents, "repeats": repeats})
 print(len(page.networks), "records")
 
 # %% [markdown]
 # **Re-run it:** `modlib reproduce which_way -p repeats 5`, or with ways of your own.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(page.done, "tab-from-which-way", {"ways": len(ways), "parents": len(parents), "repeats": repeats})
