@@ -20,6 +20,8 @@ from modlib.zoo.datasets import identity
 
 VERSION = 2
 """Raised when the same settings give another network."""
+LISTED = 10
+"""Classes in the name of a record's file: names have an end."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class SmallNetwork:
     def experiment(self, data: Dataset) -> Experiment:
         """Return it as an experiment: its record."""
         of = {"subset": list(self.subset), "settings": dict(self.settings), "version": VERSION}
-        label = f"{data.name}-{self.subject.model}-seed{self.subject.seed}-{'_'.join(map(str, self.subset))}"
+        shown = "_".join(map(str, self.subset[:LISTED])) + ("_more" if len(self.subset) > LISTED else "")
+        label = f"{data.name}-{self.subject.model}-seed{self.subject.seed}-{shown}"
         return Experiment("small_networks", label, identity(data) | vars(self.subject) | of)
 
 
