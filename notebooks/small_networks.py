@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # A few classes fit into a few per cent of the network, and run ten times faster
+# # A few classes fit into a few per cent of the network, and run about ten times faster
 #
 # **Question.** Someone needs two, five or ten of a classifier's classes. How small and how fast can their network be, and
 # what does it cost in accuracy?
