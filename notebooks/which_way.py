@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Which way is best for a subset
+# # Which way for a subset: cut channels for speed, modules for memory
 #
 # **Question.** Someone needs two, five or ten of a classifier's classes in a small, fast or light network. Taking the
 # classifier apart is one way. What would they pick instead, and is it better?
@@ -54,7 +54,7 @@ page = which_way.run(ways, parents, small, repeats, store)
 which_way.answer(page, most)
 
 # %% [markdown]
-# **Caveat.** A small parent with little to spare, very few subsets (n), one draw, about half a minute of one core for a
+# **Caveat.** A small parent with little to spare, few subsets (n), one draw, about half a minute of one core for a
 # network: no way is at its best, trained ones least of all. The ways after others are written anew from their papers and
 # simplified: they show what an idea costs and gives here.
 
