@@ -210,7 +210,7 @@ def _balanced(asked: bool | str, data: Data, classes: Sequence[int] | None) -> b
     """Return whether losses are balanced, for "auto" by the images of the classes that are decomposed."""
     if isinstance(asked, str):
         checks.choice("balanced", asked, ("auto",))
-        return examination.imbalance(examination.images_by_class(data, classes)) >= examination.STRONG
+        return examination.uneven(data, classes)
     if not isinstance(asked, bool):
         raise TypeError(f"balanced must be True, False or 'auto', got {asked!r}")
     return asked

@@ -144,6 +144,11 @@ def imbalance(counts: Sequence[int]) -> float:
     return max(some) / min(some) if some else 1.0
 
 
+def uneven(data: Data, classes: Sequence[int] | None = None) -> bool:
+    """Return whether the imbalance of some classes (default: all) is strong: losses are to be balanced."""
+    return imbalance(images_by_class(data, classes)) >= STRONG
+
+
 def warn(parent: nn.Module, data: Data, policy: masking.Policy, balanced: bool, stacklevel: int) -> None:
     """Warn of every line of `check`, but of an imbalance where losses are balanced."""
     for line in check(parent, data, policy=policy).lines:

@@ -71,8 +71,7 @@ def recommended(
     network = unwrapped(parent if logits is None else with_logits(parent, logits))
     masking.maskable_parameters(network, policy)
     plain, steps = _chosen(network)
-    uneven = examination.imbalance(examination.images_by_class(data)) >= examination.STRONG
-    recipe = replace(plain, **{"balanced": uneven} | changes)
+    recipe = replace(plain, **{"balanced": examination.uneven(data)} | changes)
     if minutes is not None:
         steps = max(1, int(60 * minutes / _seconds_of_a_step(network, data, recipe, policy, device)))
     return replace(recipe, **_shared_out(steps, len(data.training().labels), recipe.batch_size) | changes)

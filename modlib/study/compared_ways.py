@@ -15,9 +15,10 @@ from modlib import checks
 from modlib.data import Dataset
 from modlib.decomposers.channels import restricted_accuracy
 from modlib.deploy import cost, measure
+from modlib.study import small_networks
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Rows, Store
-from modlib.study.small_networks import Subject
+from modlib.study.small_networks import Subject, listed
 from modlib.study.trials import SPLITS, trained_parent
 from modlib.study.ways import WAYS, Built, Prepared, Way, build, prepare
 from modlib.study.ways.fitting import example_of
@@ -55,8 +56,7 @@ class Asked:
 
     def experiment(self, data: Dataset) -> Experiment:
         """Return it as an experiment: its record."""
-        label = f"{data.name}-{self.subject.model}-seed{self.subject.seed}-{self.way.replace(' ', '_')}"
-        label += f"-{'_'.join(map(str, self.subset))}"
+        label = f"{self.subject.label(data)}-{self.way.replace(' ', '_')}-{listed(self.subset)}"
         return Experiment("ways", label, identity(data) | vars(self.subject) | self.parameters | {"version": VERSION})
 
 
@@ -142,29 +142,11 @@ def _rows(asked: Asked, bench: Bench) -> Rows:
     ]
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(small_networks.Timing):
     """Networks of one parent, by name, that are timed beside it in torch, in turns; `repeats`: rounds."""
 
-    networks: Mapping[str, Asked] = field(hash=False)
-    repeats: int
-
-    @property
-    def subject(self) -> Subject:
-        """The parent of all of them."""
-        (subject,) = {network.subject for network in self.networks.values()}
-        return subject
-
-    def experiment(self, data: Dataset) -> Experiment:
-        """Return it as an experiment: its record."""
-        of = {name: asked.parameters for name, asked in self.networks.items()}
-        label = f"{data.name}-{self.subject.model}-seed{self.subject.seed}-timed"
-        parameters = {"timed": of, "repeats": self.repeats, "version": VERSION}
-        return Experiment("ways", label, identity(data) | vars(self.subject) | parameters)
-
-    def run(self, data: Dataset, store: Store) -> Record:
-        """Return its record: a row for each network and batch (`modlib.deploy.measure`), one thread."""
-        return self.experiment(data).run(store, lambda: self._rows(data, store), data_sha256=data.sha256())
+    kind = "ways"
+    version = VERSION
 
     def _rows(self, data: Dataset, store: Store) -> Rows:
         bench = Bench(data, store)

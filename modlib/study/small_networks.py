@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -33,6 +33,15 @@ class Subject:
     parent_recipe: str = "ours"
     seed: int = 0
 
+    def label(self, data: Dataset) -> str:
+        """Return what the files of a parent's records begin with."""
+        return f"{data.name}-{self.model}-seed{self.seed}"
+
+
+def listed(subset: Sequence[int]) -> str:
+    """Return a subset as the names of files have it: up to `LISTED` classes."""
+    return "_".join(map(str, subset[:LISTED])) + ("_more" if len(subset) > LISTED else "")
+
 
 @dataclass(frozen=True)
 class SmallNetwork:
@@ -42,12 +51,15 @@ class SmallNetwork:
     subset: tuple[int, ...]
     settings: Mapping[str, Any] = field(hash=False)
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What decides the network, beside data and parent."""
+        return {"subset": list(self.subset), "settings": dict(self.settings)}
+
     def experiment(self, data: Dataset) -> Experiment:
         """Return it as an experiment: its record."""
-        of = {"subset": list(self.subset), "settings": dict(self.settings), "version": VERSION}
-        shown = "_".join(map(str, self.subset[:LISTED])) + ("_more" if len(self.subset) > LISTED else "")
-        label = f"{data.name}-{self.subject.model}-seed{self.subject.seed}-{shown}"
-        return Experiment("small_networks", label, identity(data) | vars(self.subject) | of)
+        of = identity(data) | vars(self.subject) | self.parameters | {"version": VERSION}
+        return Experiment("small_networks", f"{self.subject.label(data)}-{listed(self.subset)}", of)
 
 
 def measured(networks: Sequence[SmallNetwork], data: Dataset, store: Store) -> list[Record]:
@@ -65,8 +77,10 @@ def measured(networks: Sequence[SmallNetwork], data: Dataset, store: Store) -> l
 class Timing:
     """Networks of one parent, by name, that are timed beside it, in turns; `repeats`: rounds."""
 
-    networks: Mapping[str, SmallNetwork] = field(hash=False)
+    networks: Mapping[str, Any] = field(hash=False)
     repeats: int
+    kind: ClassVar[str] = "small_networks"
+    version: ClassVar[int] = VERSION
 
     @property
     def subject(self) -> Subject:
@@ -76,10 +90,10 @@ class Timing:
 
     def experiment(self, data: Dataset) -> Experiment:
         """Return it as an experiment: its record."""
-        of = {name: {"subset": list(n.subset), "settings": dict(n.settings)} for name, n in self.networks.items()}
-        parameters = {"timed": of, "repeats": self.repeats, "version": VERSION}
-        label = f"{data.name}-{self.subject.model}-seed{self.subject.seed}-timed"
-        return Experiment("small_networks", label, identity(data) | vars(self.subject) | parameters)
+        of = {name: network.parameters for name, network in self.networks.items()}
+        parameters = {"timed": of, "repeats": self.repeats, "version": self.version}
+        label = f"{self.subject.label(data)}-timed"
+        return Experiment(self.kind, label, identity(data) | vars(self.subject) | parameters)
 
     def run(self, data: Dataset, store: Store) -> Record:
         """Return its record: a row for each network, runtime and batch (`modlib.deploy.measure`), one thread."""

@@ -13,9 +13,13 @@ from modlib.study.records import Record, provenance
 
 def table(frame: pd.DataFrame, caption: str, name: str) -> Markdown:
     """Return a data frame as a numbered table; the cell needs mystnb={"markdown_format": "myst"}."""
-    return Markdown(
-        f":::{{table}} {caption}\n:name: {name}\n\n{frame.to_markdown(index=False, disable_numparse=True)}\n:::"
-    )
+    return _directive("table", caption, name, frame)
+
+
+def _directive(kind: str, title: str, name: str, frame: pd.DataFrame) -> Markdown:
+    """Return a data frame inside a directive of MyST that has a title and a name."""
+    listed = frame.to_markdown(index=False, disable_numparse=True)
+    return Markdown(f":::{{{kind}}} {title}\n:name: {name}\n\n{listed}\n:::")
 
 
 def percent(share: float, digits: int = 2) -> str:
@@ -50,5 +54,4 @@ def where_from(
     if sums:
         rows["data (SHA-256)"] = ", ".join(f"{s}…" for s in sums)
     shown = pd.DataFrame({"": list(rows), "value": list(rows.values())})
-    listed = shown.to_markdown(index=False, disable_numparse=True)
-    return Markdown(f":::{{dropdown}} Where the numbers of this page come from\n:name: {name}\n\n{listed}\n:::")
+    return _directive("dropdown", "Where the numbers of this page come from", name, shown)

@@ -48,6 +48,18 @@ class Way(Protocol):
         """Return a network for a subset. The parent stays as it is."""
 
 
+class StartsAnew:
+    """What a way has that prepares nothing: it starts anew for every subset."""
+
+    @property
+    def shared(self) -> tuple[Any, ...]:
+        """See `Way.shared`."""
+        return ()
+
+    def prepare(self, parent: nn.Module, data: Data, seed: int, store: Store) -> None:
+        """Return nothing."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What a way has prepared, and the seconds that it took."""

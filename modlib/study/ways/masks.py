@@ -16,7 +16,7 @@ from modlib.recipes import ours
 from modlib.recomposing import Recomposed
 from modlib.study.records import Store
 from modlib.study.trials import Trial, run_trials, trial_modules
-from modlib.study.ways.interface import Made
+from modlib.study.ways.interface import Made, StartsAnew
 
 
 class LogOdds(nn.Module):
@@ -31,7 +31,7 @@ class LogOdds(nn.Module):
 
 
 @dataclass(frozen=True)
-class OneMask:
+class OneMask(StartsAnew):
     """One supermask, trained for the subset's classes together; its scores start from the weights' magnitudes.
 
     `k`: the share of weights kept, of the output layer `output`; where `allocation` is "lamp" of all of them together.
@@ -45,14 +45,6 @@ class OneMask:
     output: float = 0.5
     allocation: str = "uniform"
     precision: str = "float32"
-
-    @property
-    def shared(self) -> tuple[Any, ...]:
-        """See `Way.shared`."""
-        return ()
-
-    def prepare(self, parent: nn.Module, data: Data, seed: int, store: Store) -> None:
-        """Return nothing: it starts anew for every subset."""
 
     def make(self, parent: nn.Module, data: Data, subset: Sequence[int], seed: int, prepared: None) -> Made:
         """See `Way.make`."""

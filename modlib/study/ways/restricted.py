@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from modlib.data import Data
 from modlib.parent import called, frozen_copy
-from modlib.study.records import Store
-from modlib.study.ways.interface import Made
+from modlib.study.ways.interface import Made, StartsAnew
 
 
 class Restricted(nn.Module):
@@ -31,16 +30,8 @@ class Restricted(nn.Module):
 
 
 @dataclass(frozen=True)
-class RestrictedParent:
+class RestrictedParent(StartsAnew):
     """The whole parent, its logits picked."""
-
-    @property
-    def shared(self) -> tuple[Any, ...]:
-        """See `Way.shared`."""
-        return ()
-
-    def prepare(self, parent: nn.Module, data: Data, seed: int, store: Store) -> None:
-        """Return nothing."""
 
     def make(self, parent: nn.Module, data: Data, subset: Sequence[int], seed: int, prepared: None) -> Made:
         """See `Way.make`."""

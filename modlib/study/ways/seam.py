@@ -22,10 +22,9 @@ from modlib import masking
 from modlib.data import Data
 from modlib.deploy.distilling import train_statistics_alone
 from modlib.parent import frozen_copy
-from modlib.study.records import Store
 from modlib.study.ways.fitting import Labelled, fit, logits_at
 from modlib.study.ways.heads import Headed, head_of
-from modlib.study.ways.interface import Made
+from modlib.study.ways.interface import Made, StartsAnew
 
 
 class SignedMask(nn.Module):
@@ -45,21 +44,13 @@ class SignedMask(nn.Module):
 
 
 @dataclass(frozen=True)
-class SearchedMask:
+class SearchedMask(StartsAnew):
     """`alpha` times the share of weights that stay is added to the loss; `steps` at `rate`, of masks and head alike."""
 
     alpha: float
     steps: int
     rate: float
     precision: str = "float32"
-
-    @property
-    def shared(self) -> tuple[Any, ...]:
-        """See `Way.shared`."""
-        return ()
-
-    def prepare(self, parent: nn.Module, data: Data, seed: int, store: Store) -> None:
-        """Return nothing: it starts anew for every subset."""
 
     def make(self, parent: nn.Module, data: Data, subset: Sequence[int], seed: int, prepared: None) -> Made:
         """See `Way.make`."""
