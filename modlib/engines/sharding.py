@@ -7,6 +7,7 @@ process has.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -49,6 +50,7 @@ class Shard:
         if not dist.is_initialized():
             with _others_may_be_lost():
                 dist.init_process_group(_backend(), timeout=PATIENCE)
+            atexit.register(_leave)
             _tell_when_stopped()
         return cls(dist.get_rank(), dist.get_world_size())
 
@@ -95,6 +97,12 @@ def _backend() -> str:
         return "gloo"
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     return "cpu:gloo,cuda:nccl"
+
+
+def _leave() -> None:
+    """End the group's threads while Python still runs: one that needs it afterwards aborts the whole process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _tell_when_stopped() -> None:
