@@ -18,6 +18,7 @@ from modlib.study.trials import table1_settings, table1_trials
 
 LAYOUT = Layout.here()
 STEMS = sorted(LAYOUT.stems())
+IMAGES = {"image/png", "image/svg+xml"}
 ALWAYS = {
     "training_mask": "a page of the method: masks from scores, and little else",
     "grafting_layer": "a page of the method that trains modules by hand",
@@ -69,7 +70,7 @@ def test_published_page_is_whole(stem: str) -> None:
 @pytest.mark.parametrize("stem", STEMS)
 def test_every_figure_has_a_caption_a_name_and_an_alt_text(stem: str) -> None:
     for cell in page("book/executed", stem).cells:
-        if cell.cell_type == "code" and any("image/png" in o.get("data", {}) for o in cell.outputs):
+        if cell.cell_type == "code" and any(IMAGES & o.get("data", {}).keys() for o in cell.outputs):
             about = cell.metadata.get("mystnb", {})
             assert about.get("figure", {}).get("caption"), cell.source[:60]
             assert about.get("figure", {}).get("name"), cell.source[:60]

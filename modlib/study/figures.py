@@ -9,8 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 
 COLOURS = {
@@ -43,8 +45,11 @@ def use_style() -> None:
             "axes.spines.right": False,
             "savefig.bbox": "tight",
             "figure.constrained_layout.use": True,
+            "svg.hashsalt": "modlib",  # the same figure gives the same file
         }
     )
+    if get_ipython() is not None:
+        set_matplotlib_formats("svg", metadata={"Date": None})  # sharp at every size
 
 
 def palette(values: Sequence[Any]) -> dict[Any, Any]:
