@@ -9,6 +9,7 @@ network gives confidences [B, K], in the order of its buffer `classes`; inputs a
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from operator import attrgetter, getitem, itemgetter
@@ -72,9 +73,9 @@ def _graph(
     root, graph = nn.Module(), fx.Graph()
     root.networks = nn.ModuleList(networks)
     root.grafts = nn.ModuleList(grafts or [])
-    inputs, outputs = graph.placeholder("inputs"), []
+    (first, *others), outputs = [graph.placeholder(*given) for given in _arguments(networks[0])], []
     for p in range(len(networks)):
-        logits = graph.call_module(f"networks.{p}", (inputs,))
+        logits = graph.call_module(f"networks.{p}", (first,), {str(node.target): node for node in others})
         logits = logits if pick is None else graph.call_function(*_as_call(pick, logits))
         outputs.append(logits if grafts is None else graph.call_module(f"grafts.{p}", (logits,)))
     joined = graph.call_function(torch.cat, (outputs, 1))
@@ -83,6 +84,15 @@ def _graph(
         joined = graph.call_function(torch.index_select, (joined, 1, graph.create_node("get_attr", "order")))
     graph.output(graph.call_function(torch.sigmoid, (joined,)))
     return fx.GraphModule(root, graph, "Baked")
+
+
+def _arguments(network: nn.Module) -> list[tuple[str, None, Any]]:
+    """Return names, types and defaults of what a network takes; of a single input, whatever its name, "inputs"."""
+    given = inspect.signature(network.forward).parameters.values()
+    named = [one for one in given if one.kind is one.POSITIONAL_OR_KEYWORD]
+    if len(named) < 2:
+        return [("inputs", None, inspect.Signature.empty)]
+    return [(one.name, None, one.default) for one in named]
 
 
 def _as_call(pick: Callable[[Any], Tensor], output: fx.Node) -> tuple[Callable[..., Any], tuple[Any, ...]]:

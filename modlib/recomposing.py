@@ -175,6 +175,7 @@ class Recomposed(Voting):
     def baked(self) -> nn.Module:
         """Return a network without `modlib` in it: inputs [B, ...] -> confidences, as `forward`; see `modlib.baking`.
 
+        Where the parent takes several inputs, this network takes them as the parent does: `baked(ids=ids, mask=mask)`.
         Its layers are torch's and, unless they are a chain of linear ones, the parent's own classes. It shares no
         memory with this one. Raises ValueError where a function `logits` cannot be found by its name when it is loaded.
         """

@@ -182,6 +182,9 @@ def test_ids_and_floats_in_a_dict_reach_the_parent_uncast():
         assert set(pair.predict(inputs).tolist()) <= {0, 2}
         torch.testing.assert_close(pair.log_odds(inputs), modules.log_odds(inputs, batch_size=4)[:, [2, 0]])
         assert len(modules.report(given, "train").rows) == 3
+        baked = pair.baked()
+        in_one_call = baked(**inputs) if isinstance(inputs, dict) else baked(*inputs)
+        torch.testing.assert_close(in_one_call, pair(inputs), rtol=1e-5, atol=1e-7)
         found.append(TwoInputs.forward(parent, **inputs) if isinstance(inputs, dict) else parent(*inputs))
     torch.testing.assert_close(*found)
     with pytest.raises(ValueError, match=r"inputs must have as many rows each, got \[6, 5\]"):
