@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
@@ -12,6 +15,7 @@ from modlib.study import reproduce as runner
 from modlib.study.cli import main
 
 ROOT = runner.Layout.here().root
+NAMESPACE = "own_network_page"
 
 SOURCE = """# ---
 # jupyter:
@@ -62,18 +66,38 @@ def output(path: Path) -> str:
     return "".join(o.text for c in cells if c.cell_type == "code" for o in c.outputs)
 
 
-def test_the_worked_examples_of_the_own_network_page_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_worked_examples_of_the_own_network_page_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go on from each other, in the order of the page."""
     text = (ROOT / "book" / "own_network.md").read_text()
     examples = re.findall(r"<!-- tested -->\s+```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == text.count("<!-- tested -->") > 10
+    monkeypatch.chdir(tmp_path)
+    module = sys.modules[NAMESPACE] = ModuleType(NAMESPACE)  # where classes of the page are found when they are copied
     printed = []
-    for example in examples:
-        exec(compile(example, "own_network.md", "exec"), {"__name__": "example"})
-        printed.append(capsys.readouterr().out)
-    assert len(printed) == text.count("<!-- tested -->") == 3
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for example in examples:
+            exec(compile(example, "own_network.md", "exec"), vars(module))
+            printed.append(capsys.readouterr().out)
+    del sys.modules[NAMESPACE]
+    said = "".join(printed)
     assert "remaining parameters" in printed[0]
-    assert "virginica" in printed[1]
-    assert "!" not in printed[1], "nothing looks wrong"
-    assert re.match(r"right on 0.[89]\d of the test images\n\['(zero|one|two|three)', ", printed[2])
+    of_table = next(one for one in printed if "virginica" in one)
+    assert "!" not in of_table, "nothing looks wrong"
+    assert re.search(r"right on 0.[89]\d of the test images\n\['(zero|one|two|three)', ", said)
+    lines = sorted({str(one.message).split(", ")[0] for one in warned if issubclass(one.category, UserWarning)})
+    assert lines == [
+        "check: parent: near chance",
+        "data: classes [9] have no training images",
+        "parent: 1 weights are not masked and stay whole in every module (93.8% of all parameters): output.weight; "
+        "pass policy= to mask them",
+    ]
+    edited, there = vars(module)["edited"], {"pair.onnx", "digits.safetensors", "pair.safetensors", "mine.safetensors"}
+    assert sorted(edited.classes) == list(range(10))
+    assert there <= {path.name for path in tmp_path.iterdir()}
+    assert not (tmp_path / "mine.pt").exists()
 
 
 def test_published_quick_and_reference_runs_go_to_their_own_places(
