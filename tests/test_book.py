@@ -66,6 +66,7 @@ def output(path: Path) -> str:
     return "".join(o.text for c in cells if c.cell_type == "code" for o in c.outputs)
 
 
+@pytest.mark.examined
 def test_the_worked_examples_of_the_own_network_page_run(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_the_worked_examples_of_the_own_network_page_run(
     assert re.search(r"right on 0.[89]\d of the test images\n\['(zero|one|two|three)', ", said)
     lines = sorted({str(one.message).split(", ")[0] for one in warned if issubclass(one.category, UserWarning)})
     assert lines == [
+        "check: data: no training images of 9",
         "check: parent: near chance",
         "data: classes [9] have no training images",
         "parent: 1 weights are not masked and stay whole in every module (93.8% of all parameters): output.weight; "
