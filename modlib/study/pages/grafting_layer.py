@@ -212,6 +212,6 @@ def answer(trial: Trial, test: Answers, held_out: Answers) -> Markdown:
     return Markdown(
         f"**Answer.** {said[settled]} ({trial.dataset} {trial.model.upper()}, n = 1 seed, {len(test.truth):,} test "
         f"images). With {tables.percent(trial.recipe.k, 0)} of the edges a module has {here} points against its "
-        f"parent; it is more accurate for {int((mine > parents).sum())} of {len(mine)} classes. A grafting layer on the "
-        f"whole parent, without any mask, has {alone} points."
+        f"parent; it is more accurate for {int((mine > parents).sum())} of {len(mine)} classes. A grafting layer on "
+        f"the whole parent, without any mask, has {alone} points."
     )

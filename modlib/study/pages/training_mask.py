@@ -81,6 +81,6 @@ class Watch:
             f"**Answer.** Yes. On {self.data.name} {model.upper()} (n = 1 seed) a module with {tables.percent(k, 0)} "
             f'of the edges answers "is this a {self.target}?" rightly for {tables.percent(last["all images"])} of the '
             f"held-out images, and for {tables.percent(last['balanced'])} of a balanced set, in which half of the "
-            f"images are of its class. {tables.percent(last['moved'], 0)} of its edges in the first layer are not those "
-            "that it started with: training has chosen them."
+            f"images are of its class. {tables.percent(last['moved'], 0)} of its edges in the first layer are not "
+            "those that it started with: training has chosen them."
         )
