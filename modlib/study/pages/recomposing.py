@@ -219,8 +219,8 @@ def answer(pairs: pd.DataFrame, grown: pd.DataFrame, times: Times, data: str, mo
     whole, count = _means(grown).iloc[-1], int(grown["classes"].max())
     of_pairs, of_all = (100 * (row["modules"] - row["parent"]) for row in (means, whole))
     return Markdown(
-        "**Answer.** Unite the masks of the asked classes over the parent, and let each module vote with its own mask. On "
-        f"{data} {model.upper()} (n = 1 seed) a pair has {percent(means['remaining'])} remaining parameters and "
+        "**Answer.** Unite the masks of the asked classes over the parent, and let each module vote with its own mask. "
+        f"On {data} {model.upper()} (n = 1 seed) a pair has {percent(means['remaining'])} remaining parameters and "
         f"{of_pairs:+.2f} points against the parent restricted to the same classes (mean of {len(pairs)} pairs). All "
         f"{count} classes have {percent(whole['remaining'])} and {of_all:+.2f} points. Each network timed was there in "
         f"{max(times.recompose.values()):.1f} ms or less."
