@@ -222,7 +222,7 @@ def about_table_6(levels: Levels) -> Markdown:
         said += (
             f" The paper's levels follow the frequencies of MNIST's test images (correlation {follows:.2f} over the "
             f"ten modules at k = 10%). So its images of other classes are drawn {drawn}. Of its {entries} entries "
-            f"{hits} can be the share of a single trial, and by chance {chance:.0f} would. So the table {of_one} of one "
-            f"trial. {of_five} entries can be a mean over five trials ({by_chance:.0f} by chance)."
+            f"{hits} can be the share of a single trial, and by chance {chance:.0f} would. So the table {of_one} of "
+            f"one trial. {of_five} entries can be a mean over five trials ({by_chance:.0f} by chance)."
         )
     return Markdown(said)
