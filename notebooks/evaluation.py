@@ -72,10 +72,10 @@ expected = metrics.off_diagonal(metrics.perfect_balanced_accuracies(counts.tolis
 levels = page.Levels(dataset, k, classes, counts, equal, expected, balanced)
 
 # %% tags=["remove-input"]
-page.answer(modules, error, levels, agree)
+page.answer(modules, error, agree)
 
 # %% [markdown]
-# **Caveat.** What is measured here is one decomposition; the identities hold for any.
+# **Caveat.** One decomposition is measured here. The identity holds for any.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Remaining parameters of a pair against the Jaccard index of its masks. Curve: the identity. Dots: all pairs of the decomposition. Crosses: the means that the paper's Table 2 prints, with and without stemming loss. Plus signs: the Jaccard indices of its Table 1. Star: two independent masks.", "name": "fig-identity"}, "image": {"alt": "A falling curve from twice k at Jaccard index 0 to k at Jaccard index 1, with points on it: pairs of the decomposition, rows of the paper's Tables 1 and 2, and the point of independent masks."}}
 page.draw_identity(modules.masks, k, stemming, table2)
@@ -84,21 +84,26 @@ plt.show()
 # %% [markdown]
 # ## The quantities
 #
-# The paper (section "Evaluation") uses four: the Jaccard index of two masks, the accuracy of modules and of their vote, the
-# accuracy of recomposed networks, and the ratio of remaining parameters (RPs). Here they are measured on a decomposition by
-# recipe ours ([Table 4](table4.ipynb)), without vote loss. Log-odds of all modules are computed once; every accuracy is an
-# argmax or a comparison of them.
+# The paper (section "Evaluation") {cite:p}`kingetsu2021` uses four: the Jaccard index of two masks, the accuracy of modules
+# and of their vote, the accuracy of recomposed networks, and the remaining parameters (RPs). For modules $a$ and $b$ with
+# masks $\mathcal M_a, \mathcal M_b$ over $n$ edges
+#
+# $$J = \frac{|\mathcal M_a \wedge \mathcal M_b|}{|\mathcal M_a \vee \mathcal M_b|}, \qquad
+# \text{RP} = \frac{|\mathcal M_a \vee \mathcal M_b|}{n}.$$
+#
+# Here they are measured on a decomposition by our recipe ([Table 4](table4.ipynb)), without vote loss. The log-odds of all
+# modules are computed once. Every accuracy follows from them.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.metrics_table(modules, log_odds, balanced, value_index, data)
 
 # %% [markdown]
-# A module that always says "another" is right on nine in ten of *all* images, so balanced accuracy tells more.
+# A module that always says "another" is right on nine in ten of *all* images. In a balanced set half of the images are of
+# the module's class, so balanced accuracy shows more.
 #
-# The "Jaccard index" of the three older methods in the paper's Table 1 is another quantity. {cite:t}`pan2020` count the distinct
-# weight *values* $u$ that two modules share, zero among them, and divide by $2n - u$, with $n$ the number of weights. By
-# that index two *equal* masks score no more than two *independent* ones do by the Jaccard index: both are
-# $k / (2 - k)$. The two cannot be compared.
+# The "Jaccard index" of the three older methods in the paper's Table 1 is another quantity. {cite:t}`pan2020` count the
+# distinct weight *values* $u$ that two modules share, zero among them, and divide by $2n - u$. By that index two *equal*
+# masks have $k / (2 - k)$. By the Jaccard index two *independent* masks have the same. So the two can't be compared.
 #
 # ## One identity ties Jaccard index and remaining parameters
 #
@@ -106,23 +111,31 @@ page.metrics_table(modules, log_odds, balanced, value_index, data)
 #
 # $$\text{RP} = \frac{2k}{1+J}.$$
 #
-# It is exact for every pair of masks, with the share that they really keep. So a table that shows both shows one result.
-# At $k = 10\%$, two equal masks need 10% and two independent ones 19% ($J = 0.053$); ten independent ones need 65%.
+# The reason is short: both masks keep $kn$ edges, so intersection and union have $2kn$ together, and the intersection is $J$
+# times the union. So a table that shows both quantities shows one result. On two masks of six edges:
+
+# %% tags=["nbval-check-output"]
+a, b = torch.tensor([1, 1, 1, 0, 0, 0]).bool(), torch.tensor([0, 1, 1, 1, 0, 0]).bool()
+J, kept = float((a & b).sum() / (a | b).sum()), float(a.float().mean())
+print(f"J = {J}, union / edges = {float((a | b).float().mean()):.4f}, 2k / (1 + J) = {2 * kept / (1 + J):.4f}")
+
+# %% tags=["remove-input"]
+page.about_the_identity(mnist_fc1, full)
+
+# %% [markdown]
+# The [scoreboard](scoreboard.ipynb) has other sentences of the paper that its own tables contradict.
 #
-# For MNIST FC1 the paper's Table 1 prints $J = 0.60$, which makes 12.5%. Its Table 2 prints 12.2% for the same network,
-# between 11.6% and 12.6%, which makes $J = 0.64$. So the two agree. Other sentences that the paper's own tables
-# contradict are on the [scoreboard](scoreboard.ipynb).
+# ## The paper's Table 6 and how it asks
 #
-# ## Table 6 and its protocol
+# The table asks module $i$ about class $j$, on all images of $j$ and as many others. The paper does not say how those others
+# are drawn. A *perfect* module $i \ne j$ calls every image of $j$ "another", which counts as wrong: that is half of the set.
+# Of the other half it gets wrong only the images of its own class. With ten equally frequent classes that makes
+# $0.5 \cdot 0 + 0.5 \cdot 8/9 = 44.4\%$.
 #
-# Table 6 asks module $i$ about class $j$, on all images of $j$ and as many others. How those others are drawn is not
-# said. A *perfect* module $i \ne j$ calls every image of $j$ "another", wrong for half of the set; of the other half
-# it gets wrong only those of its own class. With equally frequent classes that is $0.5 \cdot 0 + 0.5 \cdot 8/9 = 44.4\%$.
-#
-# If the negatives are drawn uniformly over images, as here, a frequent class has a lower level and a rare one a higher. If
+# If the others are drawn uniformly over images, as here, a frequent class has a lower level and a rare one a higher. If
 # they were drawn class by class, all levels would be the same.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of each module on the balanced sets of the other classes, mean over these. Horizontal line: perfect modules, all classes equally frequent. Steps: perfect modules, classes as frequent as in the test split. Grey: the paper's Table 6 (MNIST). Dots: measured here.", "name": "fig-table6-levels"}, "image": {"alt": "For each module, the mean accuracy on other classes' balanced sets: points near 44 per cent, the printed values of the paper in grey, a horizontal line and a step line for perfect modules."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of each module on the balanced sets of the other classes, mean over these. Horizontal line: perfect modules, all classes equally frequent. Steps: perfect modules, classes as frequent as in the test split. Grey: the paper's Table 6 (MNIST). Dots: measured here.", "name": "fig-table6-levels"}, "image": {"alt": "For each module, the mean accuracy on other classes' balanced sets: points near 44 per cent, the printed values of the paper in grey, a horizontal line and a step line for perfect modules."}}
 levels.draw()
 plt.show()
 
@@ -130,9 +143,9 @@ plt.show()
 page.about_table_6(levels)
 
 # %% [markdown]
-# A share of $2 n_j$ images can take few values. If the table came from one trial, all its entries would be such shares,
-# rounded. A real module lies a little above its perfect level where it overlooks images of its own class: among the
-# negatives of class $j$ an overlooked image counts as right.
+# A share of $2 n_j$ images can take few values, with $n_j$ the images of class $j$. If the table came from one trial, all its
+# entries would be such shares, rounded. A real module lies a little above its perfect level where it misses images of its
+# own class: among the others, a missed image counts as right.
 
 # %% tags=["hide-cell"] mystnb={"markdown_format": "myst"}
 levels.table()
@@ -142,7 +155,6 @@ print(f"{len(pairs)} pairs; every module keeps the same number of edges: {bool((
 print(f"RP = 2k / (1 + J) for all of them, to 12 digits: {error < 1e-12}")
 both, either = printed_k**2, 1 - (1 - printed_k) ** 2
 print(f"two independent masks at k = 10%: RP {either:.3f}, Jaccard index {both / either:.3f}")
-print(f"ten independent masks: RP {1 - (1 - printed_k) ** 10:.3f}")
 print(f"two equal masks: RP {printed_k:.3f}, Pan and Rajan's index {printed_k / (2 - printed_k):.3f}")
 
 # %% tags=["remove-cell", "nbval-check-output"]
@@ -164,6 +176,42 @@ for _, group in table5.groupby(["model", "alpha"]):
 print(f"Table 5: the printed average is the mean of its ten modules in {12 - wrong} of 12 columns")
 
 # %% [markdown]
+# ## Exercise
+#
+# The Jaccard index of a pair gives the remaining parameters of the pair. Do the Jaccard indices of all three pairs give the
+# remaining parameters of three modules? Try masks of two edges each.
+#
+# :::{admonition} Solution
+# :class: dropdown
+#
+# No. Edges 1 and 2, 2 and 3, 1 and 3: each pair shares one edge of three, and the union has three. Edges 1 and 2, 1 and 3,
+# 1 and 4: each pair shares one edge of three again, but the union has four. So for more than two modules the remaining
+# parameters say something that the Jaccard index does not.
+#
+# ```python
+# import torch
+# from modlib.masking import MaskSet
+#
+# for edges in ([(0, 1), (1, 2), (0, 2)], [(0, 1), (0, 2), (0, 3)]):
+#     masks = torch.zeros(3, 1, 4, dtype=torch.bool)
+#     for mask, kept in zip(masks, edges):
+#         mask[0, list(kept)] = True
+#     three = MaskSet({"layer": masks}, classes=(0, 1, 2))
+#     print(f"Jaccard index of every pair {three.mean_jaccard():.3f}, remaining parameters {three.remaining():.0%}")
+# ```
+#
+# ```text
+# Jaccard index of every pair 0.333, remaining parameters 75%
+# Jaccard index of every pair 0.333, remaining parameters 100%
+# ```
+# :::
+#
+# ```{admonition} Take-aways
+# - For pairs, Jaccard index and remaining parameters are one quantity. For more modules they are two.
+# - Accuracy over all images flatters a single module. A balanced set does not.
+# - The "Jaccard index" of the older methods counts weight values, so it does not compare with that of masks.
+# ```
+#
 # **Re-run it:** `modlib reproduce evaluation -p alpha 0.0`.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}

@@ -9,8 +9,9 @@
 # %% [markdown]
 # # Preliminaries: p = 1 is slower, the rest stays open
 #
-# **Question.** Two choices of the paper rest on trials that it does not show: the norm $p = 1$ of the stemming loss, instead
-# of 2, and pulling scores to their **average** (method B), instead of to a **base class** (method A). Do its reasons hold?
+# **Question.** Two choices of the paper rest on trials that it does not show. The stemming loss has the norm $p = 1$, not 2.
+# And it pulls scores towards their **average** (method B), not towards those of a **base class** (method A). Do the paper's
+# reasons hold?
 
 # %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, mnist, fashion_mnist
@@ -44,7 +45,7 @@ claims.publish(store, "preliminaries", preliminaries.judged(found))
 preliminaries.answer(found)
 
 # %% [markdown]
-# **Caveat.** One trial of each on one network: up to half a point of accuracy says nothing.
+# **Caveat.** This is one trial of each on one network, so half a point of accuracy or less says nothing.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks (mean over pairs) and accuracy of the vote of all modules, test images, epoch by epoch; one trial each. Dotted: k.", "name": "fig-preliminaries-p"}, "image": {"alt": "Two panels of curves over epochs, one curve for each norm and alpha and one without stemming. Under p = 1 the remaining parameters fall close to k and stay there; under p = 2 they end as low only at the largest alpha, where the accuracy is lower."}}
 preliminaries.draw_norms(found, k)
@@ -54,31 +55,78 @@ plt.show()
 # ## p = 1 or p = 2
 #
 # The paper found "no significant change in the best accuracy or the number of parameters required", but that $p = 1$ "tends
-# to change more slowly". The two losses are not on one scale: a difference of scores $d$ pulls with $1$ under $p = 1$ and
-# with $2d$ under $p = 2$, and most differences are much smaller than one half. So $p = 2$ is shown at more than one
-# $\alpha$. The norms are compared where their remaining parameters end closest.
+# to change more slowly" {cite:p}`kingetsu2021`. In the [stemming loss](module_stemming.ipynb) (Eq. 1) a score that differs
+# from the average by $\delta$ adds $|\delta|^p$, and is pulled by the derivative:
+#
+# $$\frac{\partial}{\partial \delta} |\delta| = \operatorname{sign} \delta \quad (p = 1), \qquad
+# \frac{\partial}{\partial \delta} \delta^2 = 2\,\delta \quad (p = 2).$$
+#
+# So the two losses are not on one scale. Most differences are much smaller than one half, where $p = 2$ pulls more weakly.
+# That is why $p = 2$ is shown at more than one $\alpha$. The norms are compared where their remaining parameters end
+# closest.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 preliminaries.norms(found, epochs)
 
 # %% [markdown]
-# "Best accuracy" can be read with or without the first epoch, which has no stemming yet. The sentence holds where both
-# readings differ by at most half a point, and stays open where they do not agree.
+# "Best accuracy" can be read with or without the first epoch, which has no stemming yet. The paper's sentence holds if the
+# norms differ by at most half a point by both readings. It stays open if the readings do not agree.
 #
 # ## Method A from every base class, and method B
 #
-# The paper tried all base classes by brute force, and A was "not equal to or better than" B. Method A trains its base alone
-# first, so it takes twice the epochs; the others are pulled to the base's final scores from their first epoch on. Method B
-# is Algorithm 1; its numbers at the same epoch are those of $p = 1$, $\alpha = 1$ above. The best base would have to be
-# known in advance.
+# The paper tried all base classes by brute force, and A was "not equal to or better than" B. The two pull module $c$ towards
+#
+# $$\text{A:}\ \ \mathcal S_b \text{ of the base class } b, \qquad
+# \text{B:}\ \ \mathcal S_\text{avg} = \frac 1N \sum_{c'=1}^{N} \mathcal S^*_{c'} .$$
+#
+# Method A trains its base alone first, so it takes twice the epochs. The others are pulled towards the base's final scores
+# from their first epoch on. Method B is Algorithm 1. Its numbers are those of $p = 1$, $\alpha = 1$ above, at the same
+# epoch. One would have to know the best base in advance.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 preliminaries.methods(found, base_epochs)
 
 # %% tags=["remove-cell", "nbval-check-output"]
 print(len(found.done), "trials,", sum("failed" in row for record in found.done for row in record.rows), "failed")
 
 # %% [markdown]
+# ## Exercise
+#
+# A score differs from the average by 0.02. By which factor must $\alpha$ be larger under $p = 2$ than under $p = 1$ for the
+# same pull? At which difference do the two norms pull equally hard at the same $\alpha$?
+#
+# :::{admonition} Solution
+# :class: dropdown
+#
+# The pulls are $1$ and $2\,\delta$ times the factor. At $\delta = 0.02$ the ratio is $1 / 0.04 = 25$. They are equal at
+# $\delta = 1/2$. The closer modules get, the weaker $p = 2$ pulls, while $p = 1$ pulls as hard as before.
+#
+# ```python
+# import torch
+# from modlib.stemming import stemming_loss
+#
+# average = {"layer": torch.tensor([0.0])}
+# for difference in (0.02, 0.5):
+#     pulls = []
+#     for p in (1, 2):
+#         score = torch.tensor([difference], requires_grad=True)
+#         stemming_loss({"layer": score}, average, {"layer": 1.0}, p).backward()
+#         pulls.append(score.grad.item())
+#     print(f"difference {difference}: p = 1 pulls {pulls[0] / pulls[1]:.1f} times as hard as p = 2")
+# ```
+#
+# ```text
+# difference 0.02: p = 1 pulls 25.0 times as hard as p = 2
+# difference 0.5: p = 1 pulls 1.0 times as hard as p = 2
+# ```
+# :::
+#
+# ```{admonition} Take-aways
+# - The same $\alpha$ means different pulls under the two norms, so they compare at equal remaining parameters only.
+# - With $p = 1$ the remaining parameters change more slowly, as the paper says.
+# - One trial cannot tell whether a base class beats the average. The average needs no choice, and half the epochs.
+# ```
+#
 # **Re-run it:** `modlib reproduce preliminaries -p squared_alphas "[100.0]"`.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}

@@ -17,6 +17,13 @@ BANNED = {
     r"\bbehind [-−+]\d": "points against the parent, + is better",
     r"[-−]0\.0+ ± 0\.0+\b": "a change of nothing is said in words",
     r"\b(utili[sz]e|leverage|in order to|note that|it should be noted)\b": "use a plain word, or none",
+    r"\b(furthermore|moreover|subsequently|prior to|due to the fact|such that|interestingly)\b": "one idea a sentence",
+    r"\btold (to choose|the (two|same) classes)\b": "say restricted to the same classes",
+    r"\breach(es)? (of|in an epoch)\b": "say how far something moves",
+    r"\bin (either|both|all|every|each|\d+) columns?\b": "name the data set and the parent",
+    r"\b(MNIST|CIFAR-\d+|FC[1-4]|VGG16|ResNet50)'?s? columns?\b": "name the data set and the parent",
+    r"\b(ahead|behind) in (all|none|\d)": "say for how many classes, pairs or networks it is more accurate",
+    r"\bwith \d+(\.\d+)?% of (its|the parent's) weights\b": "say remaining parameters",
 }
 
 
@@ -45,4 +52,6 @@ def test_no_banned_habit(path: Path) -> None:
 
 def test_the_patterns_find_what_they_are_for() -> None:
     assert len(found("A module is told its class. It is behind -0.22, by -0.0000 ± 0.0000; note that.")) == 4
+    assert len(found("Moreover, the parent told the two classes is ahead in 3 pairs, with 11.04% of its weights.")) == 4
+    assert len(found("In both columns, and in MNIST's column, the reach of the pull is far.")) == 3
     assert found("The module knows its class: -0.22 ± 0.01 points against the parent.") == []

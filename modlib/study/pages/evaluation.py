@@ -55,7 +55,7 @@ def metrics_table(modules: Modules, log_odds: Tensor, balanced: Tensor, value_in
         ("", "Table 6", "other classes", f"{100 * others:.2f}%"),
         ("accuracy of the vote", "highest confidence wins", "pairs", f"{100 * pairs:.2f}%"),
         ("", "", "all classes", f"{100 * every:.2f}%"),
-        ("accuracy of the parent", "all classes", "", f"{100 * parent:.2f}%"),
+        ("accuracy of the parent", "largest logit wins", "all classes", f"{100 * parent:.2f}%"),
     ]
     return tables.table(
         pd.DataFrame(rows, columns=["quantity", "what it is", "of", "value"]),
@@ -177,20 +177,31 @@ def grain(counts: Tensor) -> dict[int, tuple[int, float]]:
     return found
 
 
-def answer(modules: Modules, error: float, levels: Levels, agree: bool) -> Markdown:
-    """Say whether the identity holds, to an `error`, and what the paper's tables tell; `agree`: do Tables 1 and 2.
-
-    What Table 6 tells needs the class counts of MNIST's test images.
-    """
-    pairs, k = math.comb(len(modules.classes), 2), levels.k
+def answer(modules: Modules, error: float, agree: bool) -> Markdown:
+    """Say whether the identity holds, to an `error`, and what follows for the paper; `agree`: do Tables 1 and 2."""
+    pairs = math.comb(len(modules.classes), 2)
     holds = "exactly" if error < EXACT else f"up to {error:.1g}"
     tables_agree = "agree" if agree else "do not agree"
     return Markdown(
-        "**Answer.** Two of the paper's four quantities are one: a pair with the Jaccard index J has the remaining "
-        f"parameters 2k / (1 + J). That holds {holds} for all {pairs} pairs of a decomposition (mean index "
-        f"{modules.masks.mean_jaccard():.2f}, independent masks {k / (2 - k):.3f}; n = 1 seed). By it, the paper's "
-        f'Tables 1 and 2 {tables_agree} about MNIST FC1. But its "RPs close to 0.5" can\'t be: at k = {PRINTED_K:.0%} '
-        f"a pair has {PRINTED_K:.2f} to {2 * PRINTED_K:.2f}.{_made(levels) if levels.dataset == 'mnist' else ''}"
+        "**Answer.** Modules are judged by four quantities, and two of them are one: a pair with the Jaccard index J "
+        f"has the remaining parameters 2k / (1 + J). This holds {holds} for all {pairs} pairs here (n = 1 seed). By it "
+        f"the paper's Tables 1 and 2 {tables_agree} about MNIST FC1, but its \"RPs close to 0.5\" can't be: at k = "
+        f"{PRINTED_K:.0%} a pair has {PRINTED_K:.0%} to {2 * PRINTED_K:.0%}."
+    )
+
+
+def about_the_identity(table1: pd.Series, table2: pd.Series) -> Markdown:
+    """Say what masks need at the paper's k, and what the identity makes of the MNIST FC1 rows of its Tables 1 and 2."""
+    both, either = PRINTED_K**2, 1 - (1 - PRINTED_K) ** 2
+    low, mean, high = (100 * table2[name] for name in ("best", "remaining_parameters_mean", "worst"))
+    agree = low <= 100 * table1["remaining_parameters"] <= high
+    return Markdown(
+        f"At k = {PRINTED_K:.0%} two equal masks need {PRINTED_K:.0%} and two independent ones {either:.0%} "
+        f"(J = {both / either:.3f}). Ten independent masks need {1 - (1 - PRINTED_K) ** 10:.0%}.\n\n"
+        f"For MNIST FC1 the paper's Table 1 prints J = {table1['jaccard_index']:.2f}, which makes "
+        f"{100 * table1['remaining_parameters']:.1f}%. Its Table 2 prints {mean:.1f}% for the same network (best "
+        f"{low:.1f}%, worst {high:.1f}%), which makes J = {table2['jaccard_index']:.2f}. So the two "
+        f"{'agree' if agree else 'do not agree'}."
     )
 
 
@@ -199,25 +210,19 @@ def _follows(levels: Levels) -> float:
     return float(np.corrcoef(levels.expected, levels.printed[10])[0, 1])
 
 
-def _made(levels: Levels) -> str:
-    """Say how Table 6's negatives are drawn, and whether it can be of one trial."""
-    hits, chance = grain(levels.counts)[1]
-    drawn = "uniformly over images" if _follows(levels) > 0.5 else "in another way"
-    of_one = "is not" if hits < (chance + len(numbers("table6"))) / 2 else "may be"
-    return f" Its Table 6 draws its negatives {drawn}, and {of_one} of one trial."
-
-
 def about_table_6(levels: Levels) -> Markdown:
     """Return what tells how Table 6 was made: for MNIST only, whose class counts it needs."""
     farthest = 100 * float((levels.measured - levels.expected).abs().max())
     said = f"The modules measured here lie within {farthest:.1f} points of perfect ones."
     if levels.dataset == "mnist":
-        found = grain(levels.counts)
-        (hits, chance), (of_five, by_chance) = found[1], found[5]
+        found, follows = grain(levels.counts), _follows(levels)
+        (hits, chance), (of_five, by_chance), entries = found[1], found[5], len(numbers("table6"))
+        drawn = "uniformly over all images" if follows > 0.5 else "in another way"
+        of_one = "is not" if hits < (chance + entries) / 2 else "may be"
         said += (
-            " The paper's levels follow the frequencies of MNIST's test images (correlation "
-            f"{_follows(levels):.2f} over the ten modules at k = 10%). {hits} of its {len(numbers('table6'))} entries "
-            f"can be the share of a single trial, where {chance:.0f} would by chance; {of_five} can be a mean over "
-            f"five ({by_chance:.0f} by chance)."
+            f" The paper's levels follow the frequencies of MNIST's test images (correlation {follows:.2f} over the "
+            f"ten modules at k = 10%). So its images of other classes are drawn {drawn}. Of its {entries} entries "
+            f"{hits} can be the share of a single trial, and by chance {chance:.0f} would. So the table {of_one} of "
+            f"one trial. {of_five} entries can be a mean over five trials ({by_chance:.0f} by chance)."
         )
     return Markdown(said)

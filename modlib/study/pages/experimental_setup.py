@@ -77,8 +77,8 @@ def datasets_table(facts: Mapping[str, About]) -> Markdown:
         lines.append({"data set": name, **filled, present: "yes" if here else "no"})
     return tables.table(
         pd.DataFrame(lines, columns=[*columns, "neither 0 nor 255", present]).fillna(""),
-        "Data sets that the library knows. Filled rows were loaded for this page; images of a class are counted in the "
-        "official training split, train and held out together, and pixel values over all its images.",
+        "Data sets that the library knows. Filled rows were loaded for this page. Images of a class, and pixel values, "
+        "are counted in the official training split, train and held out together.",
         "tab-data-sets",
     )
 
@@ -197,42 +197,30 @@ def accuracy_table(trained: pd.DataFrame, edges: Mapping[str, Mapping[str, int]]
     ]
     return tables.table(
         pd.DataFrame(lines),
-        "Accuracy of the parents in per cent: mean ± standard deviation over n seeds.",
+        "Accuracy of the parents (%): mean ± standard deviation over n seeds.",
         "tab-parent-accuracy",
     )
 
 
-def findings(facts: Mapping[str, About], trained: pd.DataFrame, dataset: str, epochs: int) -> Markdown:
-    """Say which data sets have equally frequent classes, what the paper says, and how accurate the best parent is."""
-    equal, unequal = ([name for name, about in facts.items() if about.equal == same] for same in (True, False))
-    said = _beside_paper(facts)
+def answer(facts: Mapping[str, About], trained: pd.DataFrame, dataset: str) -> Markdown:
+    """Say what the data sets are, beside the paper's words, and how accurate the best parent is."""
     best = str(trained.groupby("model")["test"].mean().idxmax())
-    models = list(trained["model"].unique())
-    others = [model.upper() for model in parents.FC if model not in models]
-    most = f"; it is the most accurate of the {len(models)} trained here." if len(models) > 1 else "."
-    missing = f" Not trained for this page: {', '.join(others)}." if others else ""
+    accuracy = percent_of_n(trained[trained["model"] == best]["test"])
+    said = _beside_paper(facts) or [f"The data sets here are {', '.join(facts)}, which the paper does not use."]
     return Markdown(
-        f"**What came out.** Data sets loaded with classes equally frequent in training: {', '.join(equal) or 'none'}; "
-        f"with unequal ones: {', '.join(unequal) or 'none'}. "
-        f"{'The paper says that ' + ' It says that '.join(said) if said else ''}\n\n"
-        f"On {dataset}, {best.upper()} classifies {percent_of_n(trained[trained['model'] == best]['test'])} of the "
-        f"test images right, after {epochs} epochs{most}{missing}"
+        f"**Answer.** {' '.join(said)} {best.upper()}, trained on {dataset}, is right on {accuracy} of the test images."
     )
 
 
 def _beside_paper(facts: Mapping[str, About]) -> list[str]:
     """Say what the paper says of its data sets, and what they are."""
     said = []
-    for name, called in (("mnist", "MNIST"), ("fashion_mnist", "F-MNIST")):
-        if name in facts:
-            counts, same = facts[name].counts, facts[name].equal
-            numbers = f"{counts[0]:,} each" if same else f"{counts.min():,} to {counts.max():,} images"
-            has = f"it has{'' if same else ' not'} ({numbers})."
-            said.append(f'{called} has "an equal number of data for each class label": {has}')
+    if "mnist" in facts:
+        counts, same = facts["mnist"].counts, facts["mnist"].equal
+        has = f"they have {counts[0]:,} each" if same else f"they have {counts.min():,} to {counts.max():,}"
+        said.append(f'The paper says that MNIST\'s classes have "an equal number of data": {has} training images.')
     if "fashion_mnist" in facts:
         about = facts["fashion_mnist"]
-        said.append(
-            f'F-MNIST has "binary images": {"they are" if about.levels <= 2 else "they are greyscale"} ({about.levels} '
-            f"pixel values; {tables.percent(about.between, 1)} of the pixels are neither black nor white)."
-        )
+        are = "they are" if about.levels <= 2 else f"they have {about.levels} grey levels"
+        said.append(f'It says that F-MNIST has "binary images": {are}.')
     return said

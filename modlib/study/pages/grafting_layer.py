@@ -15,10 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from modlib.data import Dataset
 from modlib.modules import Modules
 from modlib.study import example, figures, tables
 from modlib.study.experiment import Experiment
+from modlib.study.single_class import masked_logits
 from modlib.study.trials import Trial
+from modlib.zoo import training
 
 PARENT, MODULE, RANDOM = "parent", "module", "module, random start"
 BARE, CONTROL = "masked, no grafting layer", "parent with grafting layer"
@@ -27,11 +30,7 @@ COLOURS = {BARE: "paper", PARENT: "parent", MODULE: "ours", CONTROL: "published"
 """Those that are drawn, and the names of their colours."""
 PAIRS = ((MODULE, PARENT), (RANDOM, PARENT), (MODULE, BARE), (CONTROL, PARENT))
 """What is compared with what."""
-SAYING = {
-    "better": "the module is the better single-class classifier",
-    "worse": "the module is the worse single-class classifier",
-    "no difference": "module and parent cannot be told apart",
-}
+MINE, OF_CONTROL = (MODULE, PARENT), (CONTROL, PARENT)
 
 
 def trials(**parameters: Any) -> list[Trial]:
@@ -62,16 +61,6 @@ def draw_weights(starts: Mapping[str, Modules]) -> Figure:
     return figure
 
 
-def own_logits(starts: Mapping[str, Modules]) -> Markdown:
-    """Say in how many modules the own logit has the largest weight."""
-    counts = []
-    for name, modules in starts.items():
-        weights = log_odds_weights(modules)
-        own = int((weights.argmax(1) == torch.arange(len(weights))).sum())
-        counts.append(f"{own} of {len(weights)} modules (start `{name.split()[0]}`)")
-    return Markdown(f"The own logit has the largest weight in {' and '.join(counts)}.")
-
-
 @dataclass(frozen=True)
 class Difference:
     """A mean difference and its standard error, in points."""
@@ -97,6 +86,22 @@ class Answers:
     split: str
     said: Mapping[str, Tensor]
     truth: Tensor
+
+    @classmethod
+    def of(cls, modules: Modules, random: Modules, control: Modules, data: Dataset, split: str) -> Answers:
+        """Ask the parent, the masked parent without grafting layer, and the three decompositions."""
+        images, labels = data.split(split)
+        inputs = data.inputs(images)
+        classes = torch.tensor(modules.classes)
+        bare = torch.stack(masked_logits(modules, inputs), dim=1)  # of each module's masked parent, [B, C, N]
+        said = {
+            PARENT: training.logits(modules.parent, data, split)[0].argmax(1)[:, None] == classes,
+            BARE: bare.argmax(2) == classes,
+            MODULE: modules.log_odds(inputs) > 0,
+            RANDOM: random.log_odds(inputs) > 0,
+            CONTROL: control.log_odds(inputs) > 0,
+        }
+        return cls(split, said, labels[:, None] == classes)
 
     @property
     def name(self) -> str:
@@ -126,18 +131,17 @@ class Answers:
                 "balanced": 1 - (missed + claimed) / 2,
             }
             shown = {quantity: tables.percent(share) for quantity, share in shares.items()}
-            rows.append({"split": self.name, "classifier": name} | shown)
+            rows.append({"classifier": name} | shown)
         return rows
 
 
-def errors_table(*splits: Answers) -> Markdown:
-    """Return how often each classifier is right, misses and claims, by split."""
-    sizes = " and ".join(f"{len(answers.truth):,} {answers.name}" for answers in splits)
+def errors_table(answers: Answers) -> Markdown:
+    """Return how often each classifier is right, misses and claims."""
     return tables.table(
-        pd.DataFrame([row for answers in splits for row in answers.errors()]),
-        f"Single-class classification, mean over the {splits[0].truth.shape[1]} classes, on {sizes} images (n = 1 "
-        "seed). Missed: of the images of the class; claimed: of the images of others; balanced: the mean of both "
-        "kinds' accuracy.",
+        pd.DataFrame(answers.errors()),
+        f"Single-class classification, mean over the {answers.truth.shape[1]} classes, {len(answers.truth):,} "
+        f"{answers.name} images (n = 1 seed). Missed: of the images of the class. Claimed: of the images of others. "
+        "Balanced: accuracy where both kinds count the same.",
         "tab-single-class",
     )
 
@@ -192,27 +196,22 @@ def differences_table(*splits: Answers) -> Markdown:
         rows.append(row)
     return tables.table(
         pd.DataFrame(rows),
-        "Paired differences in the share of right answers, in points, ± one standard error over the images (n = "
+        "Right answers, in points against another classifier (+ is better), ± one standard error over the images (n = "
         "1 seed).",
         "tab-paired",
     )
 
 
-def what_came_out(trial: Trial, test: Answers, held_out: Answers) -> Markdown:
+def answer(trial: Trial, test: Answers, held_out: Answers) -> Markdown:
     """Judge the paper's claim that a module outperforms its parent; `trial`: that of the module."""
-    here, there = test.compared(MODULE, PARENT), held_out.compared(MODULE, PARENT)
-    alone = test.compared(CONTROL, PARENT)
-    mine, parents = (test.right(name).sum(0) for name in (MODULE, PARENT))
-    ahead, behind, n = int((mine > parents).sum()), int((mine < parents).sum()), len(mine)
-    same = here.verdict == there.verdict
-    judged = "This run **does not settle** the paper's claim."
-    if same and here.verdict != "no difference":
-        judged = f"The paper's claim **{'holds' if here.verdict == 'better' else 'does not hold'} in this run**."
+    here, there, alone = (of.compared(*pair) for of, pair in ((test, MINE), (held_out, MINE), (test, OF_CONTROL)))
+    said = {"better": "Yes, in this run", "worse": "Not in this run", "no difference": "This run does not settle it"}
+    settled = here.verdict if here.verdict == there.verdict else "no difference"
+    mine, parents = (test.right(name).sum(0) for name in MINE)
     assert isinstance(trial.recipe.k, float)  # a page's parameter, one for all layers
     return Markdown(
-        f"**What came out.** On {trial.dataset} (test, n = 1 seed, {len(test.truth):,} images, {n} classes), "
-        f"{SAYING[here.verdict]}: {here} points against the parent, with {tables.percent(trial.recipe.k, 0)} of its "
-        f"edges; it is ahead in {ahead} of {n} classes and behind in {behind}. On held-out images the verdict is "
-        f"{'the same' if same else 'another: ' + SAYING[there.verdict]} ({there}). "
-        f"The grafting layer on the whole parent, without any mask: {alone} points ({alone.verdict}). {judged}"
+        f"**Answer.** {said[settled]} ({trial.dataset} {trial.model.upper()}, n = 1 seed, {len(test.truth):,} test "
+        f"images). With {tables.percent(trial.recipe.k, 0)} of the edges a module has {here} points against its "
+        f"parent; it is more accurate for {int((mine > parents).sum())} of {len(mine)} classes. A grafting layer on "
+        f"the whole parent, without any mask, has {alone} points."
     )

@@ -168,7 +168,7 @@ def draw_norms(found: Preliminaries, k: float) -> Figure:
             ax.plot(curve.rows.index, scale * curve.rows[quantity], label=name)
         ax.set_xlabel("epoch")
     axes[0].axhline(100 * k, ls=":", color="black", lw=1)
-    axes[0].set_ylabel("remaining parameters of pairs (%)")
+    axes[0].set_ylabel("remaining parameters, pairs (%)")
     axes[1].set_ylabel("accuracy of the vote (%)")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=8, ncols=4, loc="outside upper center")
@@ -183,7 +183,7 @@ def norms(found: Preliminaries, epochs: int) -> Markdown:
             "accuracy, best epoch (%)": f"{100 * curve.best_of_all:.2f}",
             "best from epoch 2 on": f"{100 * curve.best:.2f}",
             "last epoch": f"{100 * curve.accuracy:.2f}",
-            "remaining parameters (%)": f"{100 * curve.remaining:.2f}",
+            "remaining parameters, pairs (%)": f"{100 * curve.remaining:.2f}",
             "Jaccard index": f"{curve.rows['jaccard_index'].iloc[-1]:.3f}",
             "change an epoch (points)": f"{100 * curve.pace:.3f}",
         }
@@ -191,8 +191,7 @@ def norms(found: Preliminaries, epochs: int) -> Markdown:
     ]
     caption = (
         f"The norms after {epochs} epochs, {found.network}, test images, n = 1 trial each. Best epochs are best on "
-        "test, as the paper's sentence has it; the first has no stemming yet. Last: how much the remaining parameters "
-        "change in an epoch, on the mean."
+        "test images, as in the paper. Last: mean change of the remaining parameters in an epoch."
     )
     return tables.table(pd.DataFrame(lines), caption, "tab-preliminaries-p")
 
@@ -203,9 +202,9 @@ def methods(found: Preliminaries, base_epochs: int) -> Markdown:
     lines = [
         {
             "method": name,
-            "accuracy of the vote (%)": f"{100 * row['accuracy']:.2f}",
-            "pairs (%)": f"{100 * row['pair_accuracy']:.2f}",
-            "remaining parameters of pairs (%)": f"{100 * row['remaining_parameters']:.2f}",
+            "accuracy, all classes (%)": f"{100 * row['accuracy']:.2f}",
+            "accuracy, pairs (%)": f"{100 * row['pair_accuracy']:.2f}",
+            "remaining parameters, pairs (%)": f"{100 * row['remaining_parameters']:.2f}",
             "Jaccard index": f"{row['jaccard_index']:.3f}",
         }
         for name, row in rows
@@ -216,16 +215,15 @@ def methods(found: Preliminaries, base_epochs: int) -> Markdown:
 
 def answer(found: Preliminaries) -> Markdown:
     """Return the page's answer: on the norms, and on methods A and B."""
-    one, two, (pace, best, base) = found.one, found.two, found.verdicts
-    accuracy = 100 * found.from_base["accuracy"]
+    one, two = found.one, found.two
+    pace, best, base = ("is **open**" if verdict == "open" else f"**{verdict}**" for verdict in found.verdicts)
     return Markdown(
-        f"**Answer** ({found.network}, n = 1 trial of each). That p = 1 changes more slowly: **{pace}**. The remaining "
-        f"parameters change by {100 * one.pace:.3f} points an epoch, under {found.closest} by {100 * two.pace:.3f}; "
-        f"these two end closest, at {tables.percent(one.remaining)} and {tables.percent(two.remaining)}. That the best "
-        f"accuracy does not change: **{best}**. It differs by {100 * (one.best - two.best):+.2f} points with stemming, "
-        f"and by {100 * (one.best_of_all - two.best_of_all):+.2f} if the first epoch counts, which has none. That A is "
-        f"not better than B: **{base}**. A is more accurate from {found.ahead} base classes "
-        f"({accuracy.min():.2f} to {accuracy.max():.2f} %, B {100 * found.average['accuracy']:.2f} %)."
+        f"**Answer** ({found.network}, n = 1 trial of each). That p = 1 changes more slowly {pace}: its remaining "
+        f"parameters change by {100 * one.pace:.3f} points an epoch, those of {found.closest} by {100 * two.pace:.3f}. "
+        f"That both have the same best accuracy {best}: with stemming p = 1 has {100 * (one.best - two.best):+.2f} "
+        f"points against p = 2, and {100 * (one.best_of_all - two.best_of_all):+.2f} if the first epoch, without "
+        f"stemming, counts too. That A is not better than B {base}: A is more accurate from {found.ahead} base "
+        f"classes, and the best has {100 * found.gain:+.2f} points against B."
     )
 
 

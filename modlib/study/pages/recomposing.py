@@ -36,7 +36,7 @@ def experiments(**parameters: Any) -> list[Experiment]:
 
 @dataclass(frozen=True, eq=False)
 class Subsets:
-    """What networks recomposed for subsets come to, beside the parent told to choose among the same classes.
+    """What networks recomposed for subsets come to, beside the parent restricted to the same classes.
 
     `log_odds` [n, C] of the modules, `logits` [n, N] of the parent, `labels` [n]; `data`: the name of the data set.
     """
@@ -93,7 +93,7 @@ def pairs_table(pairs: pd.DataFrame, data: str) -> Markdown:
     """Return mean, lowest and highest value over the pairs, with the pair that has it."""
     shown = {
         "accuracy of the vote": "modules",
-        "accuracy of the parent, told the two classes": "parent",
+        "accuracy of the restricted parent": "parent",
         "remaining parameters": "remaining",
     }
     rows = []
@@ -120,12 +120,12 @@ def draw_grown(grown: pd.DataFrame, k: float) -> Figure:
     percent = grown.assign(**{column: 100 * grown[column] for column in QUANTITIES})
     sizes = pd.Series(range(1, int(grown["classes"].max()) + 1))
     figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.1))
-    _draw_means(left, percent, "remaining", "modules", "ours")
+    _draw_means(left, percent, "remaining", "vote", "ours")
     left.plot(sizes, 100 * (1 - (1 - k) ** sizes), "--", color="0.4", linewidth=1, label="independent masks")
     left.plot(sizes, (100 * k * sizes).clip(upper=100), ":", color="0.4", linewidth=1.3, label="nothing in common")
     left.set(ylabel="remaining parameters (%)", ylim=(0, 102))
-    for column, colour in (("modules", "ours"), ("parent", "parent")):
-        _draw_means(right, percent, column, column, colour)
+    for column, label, colour in (("modules", "vote", "ours"), ("parent", "restricted parent", "parent")):
+        _draw_means(right, percent, column, label, colour)
     right.set(ylabel="accuracy (%)")
     for ax in (left, right):
         ax.set(xlabel="classes K")
@@ -150,7 +150,7 @@ def grown_table(grown: pd.DataFrame, k: float, data: str) -> Markdown:
             "remaining parameters": tables.percent(means["remaining"][size]),
             "independent masks": tables.percent(independent(k, size)),
             "accuracy of the vote": tables.percent(means["modules"][size]),
-            "accuracy of the parent": tables.percent(means["parent"][size]),
+            "restricted parent": tables.percent(means["parent"][size]),
         }
         for size in range(1, len(means) + 1)
     ]
@@ -213,24 +213,21 @@ def median_ms(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def what_came_out(
-    pairs: pd.DataFrame, grown: pd.DataFrame, k: float, times: Times, bytes_of: Mapping[str, int], data: str
-) -> Markdown:
-    """Say how pairs and the network of all classes do, how long recomposing took, and how large the files are.
-
-    `bytes_of`: the files of the "modules" and of the "parent".
-    """
+def answer(pairs: pd.DataFrame, grown: pd.DataFrame, times: Times, data: str, model: str) -> Markdown:
+    """Say how large pairs and the network of all classes are, how they vote, and how long recomposing took."""
     percent, means = tables.percent, pairs[QUANTITIES].mean()
-    difference, sizes = pairs["modules"] - pairs["parent"], pairs["remaining"]
     whole, count = _means(grown).iloc[-1], int(grown["classes"].max())
+    of_pairs, of_all = (100 * (row["modules"] - row["parent"]) for row in (means, whole))
     return Markdown(
-        f"**What came out.** On {data} (n = 1 seed, test images), two modules vote {percent(means['modules'])} "
-        f"right on average over the {len(pairs)} pairs, {100 * (means['modules'] - means['parent']):+.2f} points "
-        f"against the parent told the two classes (ahead in {int((difference > 0).sum())} pairs, behind in "
-        f"{int((difference < 0).sum())}), with {percent(means['remaining'])} of its weights "
-        f"({percent(sizes.min())} to {percent(sizes.max())}). All {count} modules need "
-        f"{percent(whole['remaining'])}, where independent masks would need {percent(independent(k, count))}, and vote "
-        f"{percent(whole['modules'])} right (parent: {percent(whole['parent'])}). Recomposing took at most "
-        f"{max(times.recompose.values()):.1f} ms, for any number of classes timed. The file of the modules has "
-        f"{bytes_of['modules'] / 1024:.0f} KiB, the parent's {bytes_of['parent'] / 1024:.0f} KiB."
+        "**Answer.** Unite the masks of the asked classes over the parent, and let each module vote with its own mask. "
+        f"On {data} {model.upper()} (n = 1 seed) a pair has {percent(means['remaining'])} remaining parameters and "
+        f"{of_pairs:+.2f} points against the parent restricted to the same classes (mean of {len(pairs)} pairs). All "
+        f"{count} classes have {percent(whole['remaining'])} and {of_all:+.2f} points. Each network timed was there in "
+        f"{max(times.recompose.values()):.1f} ms or less."
     )
+
+
+def of_files(bytes_of: Mapping[str, int]) -> Markdown:
+    """Say how large the files of the "modules" and of the "parent" are."""
+    sizes = {name: f"{count / 1024:.0f} KiB" for name, count in bytes_of.items()}
+    return Markdown(f"The file of the modules has {sizes['modules']}, and that of the parent {sizes['parent']}.")

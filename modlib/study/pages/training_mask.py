@@ -25,7 +25,8 @@ def kept_table(weights: Mapping[str, Tensor], k: float) -> Markdown:
     sizes = masking.sizes(weights)
     keep = masking.keep_counts(k, sizes)
     rows = [
-        {"layer": n, "edges": sizes[n], "kept": keep[n], "share": tables.percent(keep[n] / sizes[n])} for n in sizes
+        {"layer": n, "edges": f"{sizes[n]:,}", "kept": f"{keep[n]:,}", "share": tables.percent(keep[n] / sizes[n])}
+        for n in sizes
     ]
     return tables.table(
         pd.DataFrame(rows),
@@ -73,12 +74,13 @@ class Watch:
         right.set(xlabel="epoch", ylabel="edges exchanged (%)", ylim=(0, 105))
         return figure
 
-    def what_came_out(self, k: float) -> Markdown:
+    def answer(self, k: float, model: str) -> Markdown:
         """Say how the module does after the last epoch; `k`: the share of the edges that it keeps."""
         last = self.rows[-1]
         return Markdown(
-            f"**What came out.** On {self.data.name}, with {tables.percent(k, 0)} of the parent's edges, module "
-            f"{self.target} answers {tables.percent(last['all images'])} of all held-out images right, and "
-            f"{tables.percent(last['balanced'])} of a balanced set (n = 1 seed). {tables.percent(last['moved'], 0)} of "
-            "the first layer's edges are not those that it started with: the scores decide, not the initial draw."
+            f"**Answer.** Yes. On {self.data.name} {model.upper()} (n = 1 seed) a module with {tables.percent(k, 0)} "
+            f'of the edges answers "is this a {self.target}?" rightly for {tables.percent(last["all images"])} of the '
+            f"held-out images, and for {tables.percent(last['balanced'])} of a balanced set, in which half of the "
+            f"images are of its class. {tables.percent(last['moved'], 0)} of its edges in the first layer are not "
+            "those that it started with: training has chosen them."
         )
