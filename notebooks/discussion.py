@@ -138,7 +138,7 @@ discussion.rests_on()
 # Five trials show a spread only roughly. A published recipe that was given fewer epochs than the 50 that the paper names for
 # Table 5 may not have come to its end. A small fully connected network says little about a deep convolutional one: those have
 # pages of their own, [Figure 4](figure4.ipynb) at a reduced size and
-# [why deep networks die under a random mask](deep_networks.ipynb). How their time grows with classes and processes is
+# [deep networks under a random mask](deep_networks.ipynb). How their time grows with classes and processes is
 # [measured there](engines.ipynb). Every departure from the paper is listed under [deviations](../deviations.md), every claim on
 # the [scoreboard](scoreboard.ipynb).
 #
