@@ -5,9 +5,11 @@ Timed alone on a machine. A page is timed anew where its records in `<results>/t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,13 +17,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from modlib import masking, recipes
+from modlib.cotraining import cotrain
 from modlib.data import Dataset
 from modlib.engines.vectorised import VectorisedEngine
+from modlib.modules import Modules
 from modlib.study import timing, two_programs
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Rows, Store
 from modlib.study.timed_epochs import in_processes
-from modlib.study.trials import Trial, trial_modules
+from modlib.study.trials import Trial, trained_parent, trial_modules
 from modlib.zoo import parents
 
 KIND = "timings"
@@ -273,3 +277,49 @@ class InUse:
             {"what": "recomposing", "ms": 1e3 * recomposing},
             *({"what": "modules", "modules": n, "ms": 1e3 * min(taken[n])} for n in self.counts),
         ]
+
+
+@dataclass(frozen=True)
+class OwnEpochs:
+    """Epochs of a trial's decomposition, without vote loss, by the number of modules: of the first classes.
+
+    `epochs`: timed of each, of which the shortest counts, because what else runs only adds to it.
+    """
+
+    trial: Trial
+    counts: Sequence[int]
+    epochs: int
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is timed, and where its record lies."""
+        timed = {"counts": self.counts, "epochs": self.epochs}
+        return Experiment(KIND, f"{self.trial.name}-epochs", self.trial.parameters | {"own_epochs": timed})
+
+    def run(self, data: Dataset, store: Store) -> Record:
+        """Return seconds of an epoch by the number of modules."""
+        return self.experiment.run(store, partial(self._timed, data, store))
+
+    def _timed(self, data: Dataset, store: Store) -> Rows:
+        parent = trained_parent(data, self.trial.model, self.trial.seed, self.trial.parent_epochs, store)
+        return [{"modules": number, "seconds": self._shortest(parent, data, number)} for number in self.counts]
+
+    def _shortest(self, parent: nn.Module, data: Dataset, number: int) -> float:
+        ends: list[float] = []
+
+        def note(epoch: int, modules: Modules) -> None:
+            ends.append(time.perf_counter())
+
+        recipe = self.trial.recipe
+        cotrain(
+            parent,
+            data,
+            k=recipe.k,
+            alpha=recipe.alpha,
+            epochs=self.epochs + 1,
+            batch_size=recipe.batch_size,
+            classes=range(number),
+            seed=self.trial.seed,
+            callback=note,
+        )
+        return min(b - a for a, b in pairwise(ends))  # the first epoch includes set-up
