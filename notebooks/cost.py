@@ -7,60 +7,81 @@
 # ---
 
 # %% [markdown]
-# # Cost: ten modules train in seconds an epoch, 14 to 25 times faster than the obvious way
+# # Modules of a small parent train side by side; those of a large one take turns
 #
-# **Question.** How long does module co-training take, where does the time go, and how does it grow with the number of
-# classes? The paper names this limit itself: computation time proportional to the number of classes.
+# **Question.** How long does it take to decompose a network, and to use what is recomposed? Which engine does it? The paper
+# names this limit itself: a computation time in proportion to the number of classes.
 
 # %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, mnist, fashion_mnist
-models: list[str] = ["fc1", "fc2"]  # parents: fc1 to fc4; only their sizes matter here, they are not trained
+model: str = "fc1"  # fully connected parent: fc1 to fc4; for times only its size matters, it is not trained
+deeper: list[str] = ["fc2"]  # further parents of the times with all modules
 batch_sizes: list[int] = [32, 128]  # images in a batch
-classes: list[int] = [2, 5, 10]  # numbers of modules
-populations: list[int] = [1, 2]  # decompositions of all classes side by side
+modules: list[int] = [2, 5, 10]  # numbers of modules side by side
 k: float = 0.10  # share of the edges kept in every layer
 steps: int = 10  # steps in one measurement
 repeats: int = 3  # measurements of each program, in turns
 threads: int = 1  # threads of both programs
 device: str = "cpu"  # where both run: cpu or cuda
-results: str = ""  # folder that the measurements are written to; empty: nowhere
+seeds: list[int] = [0]  # one decomposition by each engine for each seed
+parent_epochs: int = 50  # epochs of their parents (Table 3: 100)
+epochs: int = 3  # epochs of recipe ours
+alpha: float = 4.0  # stemming
+vote: float = 0.9  # weight of the vote loss
+convolutional: str = "wrn16_2"  # convolutional parent of the timings, random weights
+side: int = 8  # height and width of its images, random pixels
+images: int = 32  # images of an epoch
+batch: int = 8  # images of a pass
+at_once: list[int] = [1, 4]  # numbers of modules of a pass
+in_turn: list[int] = [1, 2, 4]  # numbers of modules of an epoch
+processes: list[int] = [1]  # processes that share the largest of these numbers out
+in_turn_repeats: int = 2  # measurements of passes and epochs, in turns
+use_alpha: float = 1.0  # stemming of the modules in use, recipe ours without vote loss
+use_images: int = 100  # images of a pass in use
+use_repeats: int = 5  # passes of each network, of which the shortest counts
+results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["remove-cell"]
-import time
-
 import matplotlib.pyplot as plt
-import torch
 
-from modlib.study import figures, records, tables
+from modlib.study import claims, figures, tables
+from modlib.study.columns import kept_or_scratch
 from modlib.study.pages import cost as page
-from modlib.zoo import datasets
 
 figures.use_style()
-torch.set_num_threads(threads)
-start_of_page = time.perf_counter()
-data = datasets.load(dataset)
-race = page.Race(data, k=k, steps=steps, repeats=repeats, threads=threads, device=device)
-speed = race.by_size(models, batch_sizes)
-if results:
-    records.write(records.Store.at(results).folder / "cost.csv", speed.to_csv(index=False))
-model, batch = models[0], batch_sizes[-1]
-parts = race.parts(model, batch, page.medians(speed).loc[(model, batch), "ours"])
-growth = race.by_classes(model, classes, batch)
-side_by_side = race.by_population(model, populations, batch)
+store = kept_or_scratch(results)
+plan = page.Plan(
+    dataset=dataset, model=model, deeper=deeper, batch_sizes=batch_sizes, modules=modules, k=k, steps=steps, repeats=repeats,
+    threads=threads, device=device, seeds=seeds, parent_epochs=parent_epochs, epochs=epochs, alpha=alpha, vote=vote,
+    convolutional=convolutional, side=side, images=images, batch=batch, at_once=at_once, in_turn=in_turn, processes=processes,
+    in_turn_repeats=in_turn_repeats, use_alpha=use_alpha, use_images=use_images, use_repeats=use_repeats,
+)  # fmt: skip
+found = page.Found.run(plan, store)
+claims.publish(store, "cost", [page.claim(found)])
 
 # %% tags=["remove-input"]
-page.answer(speed, parts, growth, race)
+page.answer(found)
 
 # %% [markdown]
-# **Caveat.** These are steps of small, fully connected parents on one machine; for large networks see
-# [which engine trains what](engines.ipynb).
+# **Caveat.** Times are of one small CPU in float32, and those of the convolutional network are of random images. What an epoch
+# takes elsewhere differs; what grows with what should not.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Time of one step against the number of modules (left) and against the number of decompositions that train side by side, for each of them (right). Points: single measurements; lines: medians.", "name": "fig-cost"}, "image": {"alt": "Left: two rising lines on logarithmic axes, the obvious way far above ours. Right: time per decomposition against the size of a population."}}
-page.draw_growth(growth, side_by_side)
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Time against the number of modules. Left: a step of the fully connected parent, all modules side by side (ours) or one after another (the obvious way), medians. Right: an epoch of the convolutional parent, whose modules take turns; dashed: in proportion to their number; square: the largest number shared out over processes. Shortest of several measurements.", "name": "fig-cost"}, "image": {"alt": "Left: two rising lines on logarithmic axes, the obvious way far above ours. Right: points that rise in proportion to the number of modules, and one point for several processes below the last."}}
+page.draw(found)
 plt.show()
 
 # %% [markdown]
-# ## How much faster
+# ## Which engine for what
+#
+# Use `engine="auto"`. It takes `vectorised` for fully connected parents and trains other networks module by module.
+#
+# - `vectorised`: all modules side by side; fully connected parents.
+# - `modulewise`: one module after another within an epoch; any network. With a vote loss, a module sees the other modules'
+#   log-odds in a **table** of one epoch ago.
+# - `graphed`: the same, its steps recorded as CUDA graphs; on a GPU, so not timed here.
+# - `sequential`: all modules step by step, as the paper reads; any network, the reference of the tests.
+#
+# ## Side by side: how much faster
 #
 # Two programs take the same steps on the same data, in turns, so that both meet the same machine:
 #
@@ -72,7 +93,10 @@ plt.show()
 # A step is one batch through all modules. An epoch is the number of batches times that.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-page.speed_table(speed, race)
+page.speed_table(found)
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+page.modules_table(found)
 
 # %% [markdown]
 # ## Where the time goes, and what the machine could do
@@ -82,15 +106,50 @@ page.speed_table(speed, race)
 # over arrays of the same size.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-page.parts_table(parts, data.num_classes)
+page.parts_table(found)
 
 # %% [markdown]
-# ## Proportional to the number of classes?
+# ## In turns: time in proportion to the number of classes
 #
-# The work is. The time grows less, because modules that train side by side share a part of it.
+# For large networks the paper's limit stands: every module is trained in its turn. Passing several modules at once does not
+# help there. `torch.func.vmap` over the masks makes grouped convolutions of them; below they are set against a loop.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-page.classes_table(growth, parts)
+page.passes_table(found)
+
+# %% [markdown]
+# Several processes share the modules out. While modules train, the device holds one of them. The others wait in host memory,
+# at 8 bytes for each edge, so that memory grows with the number of classes.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+page.epochs_table(found)
+
+# %% [markdown]
+# Taking turns could cost accuracy, because with a vote loss a module sees the others as they were one epoch ago. The two
+# engines decompose the same parents below, with the same recipe, seeds and order of images. Nothing is chosen here.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+page.stale_table(found)
+
+# %% [markdown]
+# ## In use
+#
+# A recomposed network runs one pass for each distinct mask, and ordinary dense products gain nothing from zeros. A pass is at
+# most as long as one of the parent, and here shorter, because units that a mask cuts off are left out. Networks that *are* smaller
+# and faster as a whole are cut by channels ([small networks](small_networks.ipynb)).
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+page.in_use_table(found)
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - For fully connected parents the number of classes is no obstacle: modules that train side by side share most of the work.
+# - For convolutional ones it is: modules take turns, and time grows in proportion. More processes divide it; accuracy does not
+#   suffer.
+# - In use, every module of the vote is a pass. Decomposing by edges saves memory, not time.
+# ```
 
 # %% [markdown]
 # ## The obvious way, written out
@@ -102,13 +161,12 @@ page.classes_table(growth, parts)
 page.obvious_code()
 
 # %% tags=["remove-cell", "nbval-check-output"]
-print(sorted(speed["program"].unique()), len(growth) == 2 * repeats * len(classes))
+print(len(found.engines), "decompositions,", len(found.ways), "pairs of passes,", len(found.epochs), "epochs timed")
+print("steps of both programs, so many times:", found.by_size.groupby("program").size().to_dict())
 
 # %% [markdown]
-# **Re-run it:** `modlib reproduce cost -p models "[fc4]" -p threads 2`. On a GPU: `-p device cuda -p populations "[1, 10, 100]"`.
+# **Re-run it:** `modlib reproduce cost -p model fc4 -p threads 2`; on a GPU: `-p device cuda`. Where times are kept, in
+# `book/results/timings`, they are read; remove them to time anew.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
-settings = {
-    "dataset": dataset, "models": models, "batch_sizes": batch_sizes, "k": k, "threads": threads, "device": device
-}  # fmt: skip
-tables.where_from([], "tab-from-cost", settings, time.perf_counter() - start_of_page)
+tables.where_from(found.done, "tab-from-cost", plan.shown)

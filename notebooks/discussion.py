@@ -116,7 +116,7 @@ discussion.bytes_to_ship(decompositions, sizes)
 # | MNIST has equally many images of each class | [Setting up the experiments](experimental_setup.ipynb) |
 # | faster than learning a small model from scratch | [Controls](controls.ipynb) |
 # | any architecture | [Architectures](architectures.ipynb), [Figure 4](figure4.ipynb) |
-# | time is proportional to the number of classes | [Engines](engines.ipynb), and this page |
+# | time is proportional to the number of classes | [Cost](cost.ipynb), and this page |
 #
 # ## What the paper leaves open
 #
@@ -138,8 +138,8 @@ discussion.rests_on()
 # Five trials show a spread only roughly. A published recipe that was given fewer epochs than the 50 that the paper names for
 # Table 5 may not have come to its end. A small fully connected network says little about a deep convolutional one: those have
 # pages of their own, [Figure 4](figure4.ipynb) at a reduced size and
-# [why deep networks die under a random mask](deep_networks.ipynb). How their time grows with classes and processes is
-# [measured there](engines.ipynb). Every departure from the paper is listed under [deviations](../deviations.md), every claim on
+# [deep networks under a random mask](deep_networks.ipynb). How their time grows with classes and processes is
+# [measured, too](cost.ipynb). Every departure from the paper is listed under [deviations](../deviations.md), every claim on
 # the [scoreboard](scoreboard.ipynb).
 #
 # Decomposing pays where many subsets are asked for, again and again, and memory or reuse counts more than the time of a

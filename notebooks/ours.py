@@ -77,6 +77,15 @@ ours.single_modules(found)
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 ours.calibration(found)
 
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - Rates that fall to zero matter most, the vote loss comes next; most of the rest is hard to tell from chance.
+# - The vote loss makes the vote better and a single module a little worse.
+# - Calibrating the vote afterwards adds next to nothing.
+# ```
+
 # %% tags=["remove-cell", "nbval-check-output"]
 records.export(store, "ours", done, parameters)
 names = found[0].names

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Which reading of the formulas gives the paper's numbers?
+# # One reading of Eq. 1 gives the printed sizes, none gives the printed vote
 #
 # **Question.** The text leaves three things open: how pixels are scaled, whether Eq. 1 averages over all scores or layer by
 # layer, and whether $S$ or $|S|$ is ranked. Which of the eight combinations gives what the paper prints?
@@ -78,6 +78,15 @@ readings.elsewhere_table(found)
 # far below the printed one. So the reading is *not* found: something else is unknown. Eight readings were tried here, and
 # some eight before them; one of them had to come near. Recipe *published* stays Eq. 1 over all scores, $S$ ranked,
 # normalised pixels; pages name the reading that they show.
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - Reading Eq. 1 layer by layer brings the sizes of the paper's Table 2; how pixels are scaled hardly matters.
+# - No reading tried also brings the printed vote, so what the paper did is not found.
+# - Sizes that agree on one network don't show that the reading is right: elsewhere it does not fit.
+# ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
 done = [record for some in [*found.done.values(), *(part for _, part in found.elsewhere)] for record in some]

@@ -91,6 +91,15 @@ recommended.candidate_table(done)
 #
 # A call that gives `k`, `alpha` and `epochs` means what it always has: what it leaves out is the paper's.
 
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - One call does for small networks of many kinds: the vote comes close to the parent.
+# - Fully connected networks get by with small modules; the others keep more edges.
+# - For a large network, or many classes, give it more time.
+# ```
+
 # %% tags=["remove-cell", "nbval-check-output"]
 parameters = {"kinds": kinds, "dataset": dataset, "changes": changes, "seeds": seeds, "candidates": candidates}
 records.export(store, "recommended", done.all, parameters)

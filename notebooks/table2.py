@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Table 2: stemming shrinks unions, sharing hardly does
+# # The paper's Table 2: stemming shrinks unions, sharing hardly does
 #
 # **Question.** Two things are meant to make modules use the same edges: they all start from the same scores, and the
 # stemming loss pulls their scores together. What does each contribute?
@@ -83,6 +83,15 @@ table2.sharing_by_epoch(ablation)
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 table2.verdicts(ablation)
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - Stemming decides how much two modules share in the end; shared initial scores decide only where they start.
+# - A comparison of one epoch can't show that: what sharing is worth fades as training goes on.
+# - Sharing costs nothing, so there is no reason to leave it out.
+# ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
 print(done_and_failed(done))

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Table 4: the printed weight decay makes scores forget what they learnt
+# # The paper's Table 4: the printed weight decay makes scores forget what they learnt
 #
 # **Question.** With which parameters are masks trained? What does the printed weight decay of $5 \times 10^{-1}$ do to *scores*?
 
@@ -85,6 +85,15 @@ table4.parameters()
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Learning rates of the two recipes over a decomposition: of the scores (solid) and of the grafting layers (dashed).", "name": "fig-table4-schedule"}, "image": {"alt": "Two horizontal lines for the published recipe, and two cosine curves that start at the same rates and fall to zero for ours."}}
 table4.draw_rates()
 plt.show()
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - Under the printed weight decay, scores forget what they learnt within a few batches.
+# - Decay also changes what one unit of α is worth, so the two can't be chosen apart.
+# - A recipe needs more settings than the paper prints; ours are listed above.
+# ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
 for decay in (5e-4, 5e-2, 5e-1):

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Table 6: modules answer for one class, hold more
+# # The paper's Table 6: a module answers for one class and holds more
 #
 # **Question.** Does a module answer for its own class and for no other? And is what it answers all that it holds?
 
@@ -52,8 +52,8 @@ claims.publish(store, "table6", [table6.claim(answers, readout)])
 table6.answer(answers, readout)
 
 # %% [markdown]
-# **Caveat.** The paper does not say which $\alpha$ its table has, ours is 0.1; and a linear layer gives a lower bound of
-# what edges hold.
+# **Caveat.** The paper does not say which $\alpha$ its table has; ours is 0.1. A linear layer shows only a part of what
+# edges hold.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy (%) of each module on the balanced set of each class, test images, mean over trials. Off the diagonal a perfect module has 44%.", "name": "fig-table6"}, "image": {"alt": "Ten by ten heat maps, one for each k. In all of them the diagonal is bright, above ninety per cent, and everything else is dark, near 44 per cent."}}
 table6.draw(answers.measured, "here")
@@ -87,8 +87,8 @@ table6.every_entry(answers)
 # training images) which names the class. How often is it right on images of the $N - 1$ *other* classes?
 #
 # It is compared with as many of the parent's edges drawn at random. They know no class, and still let so much of the image
-# through that a linear layer names classes far better than a guess. So who cuts a network to *hide* what it can do should
-# look at its edges, not at its answers.
+# through that a linear layer names classes far better than a guess. Whoever cuts a network to *hide* what it can do
+# should look at its edges, not at its answers.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 table6.told_apart(readout, data.num_classes)
@@ -100,6 +100,16 @@ table6.told_apart(readout, data.num_classes)
 # of every other. The *edges* hold no more than one class where a new layer tells apart the others no better than on
 # random edges: at no $k$ the 95% interval of the difference, Student's, over modules, lies above 0. Modules of one
 # trial have edges in common, so the interval is a rough one. The sentence holds where both do, and in part where one does.
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - By its answers, a module is a detector of its own class and of no other, as the paper says.
+# - By its edges it holds more: a new layer on its outputs tells other classes apart, too, though hardly better than one on
+#   random edges.
+# - So masks are no means to hide what a network can do.
+# ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
 print(f"{done_and_failed(done)}; shape of each table:", {tuple(table.shape) for table in answers.measured.values()})

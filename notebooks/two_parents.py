@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Two parents: modules of one need to have seen what the other knows
 #
-# **Question.** Two networks were trained on different classes, neither has ever seen the other's. Do their modules, side by
-# side, make one classifier of all classes, and what does it take?
+# **Question.** Two networks were trained on different classes, and neither has ever seen the other's. Can their modules
+# together tell all classes apart, and what does that take?
 
 # %% tags=["parameters", "remove-input"]
 halves: list[dict] = [
@@ -37,8 +37,8 @@ done = two_parents.run(halves, shares, store)
 two_parents.answer(done)
 
 # %% [markdown]
-# **Caveat.** The halves are of one data set, in one scaling: what tells them apart is what is in the images. Parents from
-# different places differ in more than that. Background images are those of the other half itself, the best that one can have;
+# **Caveat.** The halves are of one data set, in one scaling, so nothing but what the images show tells them apart. Parents
+# from different places differ in more than that. Background images are those of the other half itself, the best that one can have;
 # images of something else would bring less.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of the vote of modules of two parents over all classes, test images, a point for each trial, by the share of the other half's images that modules were shown as background. Dashed: modules of one parent for all classes, and the two parents without modules.", "name": "fig-two-parents"}, "image": {"alt": "Points in pairs, as they are and calibrated, over three shares; they rise from left to right, the calibrated ones less."}}
@@ -62,6 +62,15 @@ plt.show()
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 two_parents.table(done)
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - Modules of different parents can vote together, but only if they have seen what the other parent knows.
+# - A few background images of the other's classes bring most of that, without labels.
+# - Calibrating on held-out images helps where there are no background images.
+# ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
 parameters = {"halves": halves, "shares": shares}

@@ -7,10 +7,10 @@
 # ---
 
 # %% [markdown]
-# # None of these: images of no asked class
+# # A vote of modules knows "none of these" better than a cut softmax
 #
-# **Question.** A recomposed network knows two, five or ten classes. Shown something else, does it say so, and better than its
-# parent's softmax would?
+# **Question.** A recomposed network knows two, five or ten classes. If it is shown something else, does it say so, and better
+# than its parent's softmax would?
 
 # %% tags=["parameters", "remove-input"]
 networks: list[dict] = [
@@ -58,6 +58,15 @@ plt.show()
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 unknowns.table(done)
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - A vote of modules says "none of these" better than a softmax over the asked classes.
+# - The whole parent, where it is at hand, knows its other classes better still.
+# - Nobody is good at images of nothing: calibrate, and don't rely on it.
+# ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
 parameters = {"networks": networks, "sizes": sizes, "count": count}

@@ -24,11 +24,12 @@ from torch.nn.functional import conv2d
 from modlib import recipes
 from modlib.study import compared_ways, comparison, methods, panels, single_class, six_parents
 from modlib.study.explorer import Shown
-from modlib.study.pages import architectures, deep_networks, engines
+from modlib.study.pages import architectures, cost, deep_networks
 from modlib.study.panels import Panel
 from modlib.study.records import Store
 from modlib.study.reproduce import Layout
 from modlib.study.small_networks import SmallNetwork, Subject, measured
+from modlib.study.step_times import Passes
 from modlib.study.trials import Trial, run_trials
 from modlib.study.two_parents import TwoParents
 from modlib.study.unknowns import Unknowns
@@ -69,8 +70,12 @@ def probes(store: Store) -> None:
 
 
 def engines_compared(store: Store) -> None:
-    for experiment in engines.experiments(**QUICK("engines")):
-        engines.decomposed(experiment, datasets.load("digits"), store)
+    for experiment in cost.engine_trials(**QUICK("cost")):
+        cost.decomposed(experiment, datasets.load("digits"), store)
+
+
+def times(store: Store) -> None:
+    Passes("wrn16_2", 8, 2, (1, 2), 0.1, 1).run(store)
 
 
 def any_architecture(store: Store) -> None:
@@ -126,6 +131,7 @@ RUNS: dict[str, Callable[[Store], None]] = {
     "panels": panel,
     "deep_networks": probes,
     "engines": engines_compared,
+    "timings": times,
     "architectures": any_architecture,
     "small_networks": small_networks,
     "unknowns": unknown_images,

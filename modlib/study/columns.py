@@ -16,6 +16,7 @@ from torch import Tensor
 
 from modlib import checks, masking, metrics
 from modlib.data import Dataset, Scaling, from_arrays
+from modlib.study import names
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Rows, Store
 from modlib.study.reproduce import Layout, fits
@@ -38,7 +39,7 @@ class Column:
     @property
     def name(self) -> str:
         """How tables and figures call it."""
-        return f"{self.dataset} {self.model}"
+        return names.of_network(self.dataset, self.model)
 
 
 def named(parameter: str, entries: Sequence[Mapping[str, Any]], kind: type[T]) -> list[T]:

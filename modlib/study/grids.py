@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from modlib import checks
+from modlib.study import names
+from modlib.study.columns import Column
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Store
 from modlib.study.reproduce import Layout
@@ -15,30 +17,28 @@ from modlib.zoo import datasets, parents
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of Table 1, data set and parent, and its stemming under recipe ours with vote loss."""
+class StemmedColumn(Column):
+    """A column of Table 1 with its stemming under recipe ours with vote loss."""
 
-    dataset: str
-    model: str
     alpha: float
 
     def __str__(self) -> str:
-        return f"{self.dataset} {self.model} {self.alpha}"
+        return f"{self.name} (α = {self.alpha:g})"
 
 
-def columns(name: str, given: Sequence[Mapping[str, Any]]) -> list[Column]:
+def columns(name: str, given: Sequence[Mapping[str, Any]]) -> list[StemmedColumn]:
     """Return the columns that the parameter `name` of a page lists, as mappings of dataset, model and alpha.
 
     Raises ValueError or TypeError, with the place in the list, for what is missing, unknown or out of its range.
     """
-    known = [f.name for f in fields(Column)]
+    known = [f.name for f in fields(StemmedColumn)]
     for i, column in enumerate(given):
         if column.keys() != set(known):
             raise ValueError(f"{name}[{i}]: a column has {', '.join(known)}; got {dict(column)}")
         checks.choice(f"{name}[{i}].dataset", column["dataset"], datasets.NAMES)
         checks.choice(f"{name}[{i}].model", column["model"], parents.FC)
         checks.number(f"{name}[{i}].alpha", column["alpha"], 0.0)
-    return [Column(column["dataset"], column["model"], float(column["alpha"])) for column in given]
+    return [StemmedColumn(column["dataset"], column["model"], float(column["alpha"])) for column in given]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Table1Settings:
         """Return the trials of a column: recipe published for each alpha, ours without and with vote loss."""
         return table1_trials(dataset, model, seeds, **vars(self))
 
-    def voting_trials(self, column: Column, seeds: Sequence[int]) -> list[Trial]:
+    def voting_trials(self, column: StemmedColumn, seeds: Sequence[int]) -> list[Trial]:
         """Return the trials of a column under recipe ours with vote loss, with the column's own stemming."""
         settings = vars(self) | {"vote_alpha": column.alpha}
         trials = table1_trials(column.dataset, column.model, seeds, **settings)
@@ -89,7 +89,7 @@ class FirstColumn:
     @property
     def name(self) -> str:
         """Data set and parent, as sentences name them."""
-        return f"{self.dataset} {self.model.upper()}"
+        return names.of_network(self.dataset, self.model)
 
     @property
     def parameters(self) -> dict[str, Any]:

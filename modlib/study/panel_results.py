@@ -148,13 +148,13 @@ class Evidence:
 def gather(settings: Sequence[Mapping[str, Any]], store: Store) -> Evidence:
     """Run what is open of the panels with these settings, and read the rest."""
     results = [_results(Panel.of(of_panel), store) for of_panel in settings]
-    return Evidence({one.panel.name: one for one in results})
+    return Evidence({one.panel.title: one for one in results})
 
 
 def _results(panel: Panel, store: Store) -> Results:
     data = datasets.load(panel.dataset)
     panels.run(panel, data, store)
-    trials, name = panel.trials(), panel.name
+    trials, name = panel.trials(), panel.title
     done, rows = run_variants(trials, data, store)
     devices: dict[str, set[str]] = {}
     subsets, controls, one_mask = [], [], []

@@ -24,7 +24,7 @@ from modlib.decomposers.fixed_masks import fixed_masks, masked
 from modlib.engines import check_engine
 from modlib.engines.sharding import Shard
 from modlib.recipes import Recipe
-from modlib.study import records
+from modlib.study import names, records
 from modlib.study.experiment import Experiment, later_versions
 from modlib.study.records import Record, Store
 from modlib.study.trials import PARENT_VERSION, SPLITS, Trial, is_done, run_trials, split_log_odds, trained_parent
@@ -140,8 +140,13 @@ class Panel:
 
     @property
     def name(self) -> str:
-        """Data set and parent."""
+        """Data set and parent, as the command line takes them."""
         return f"{self.dataset} {self.model}"
+
+    @property
+    def title(self) -> str:
+        """Data set and parent, as readers see them."""
+        return names.of_network(self.dataset, self.model)
 
     def recipe(self, alpha: float, **changes: Any) -> Recipe:
         """Return the recipe of one setting."""

@@ -20,7 +20,7 @@ from torch import nn
 
 from modlib import masking, stemming
 from modlib.modules import Modules
-from modlib.study import figures, tables
+from modlib.study import figures, names, tables
 from modlib.zoo import parents
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -139,11 +139,6 @@ def median_apart(modules: Modules) -> float:
     return float(torch.cat(apart).abs().median())
 
 
-def called(model: str) -> str:
-    """Return the name of a parent in tables."""
-    return model.upper() if model in parents.FC else model
-
-
 def span(values: pd.Series, digits: int = 2) -> str:
     """Return the smallest and the largest of some values in words; one number where they read the same."""
     low, high = f"{values.min():.{digits}g}", f"{values.max():.{digits}g}"
@@ -154,7 +149,7 @@ def reach_table(found: Strengths) -> Markdown:
     """Return how far Eq. 1 can move a score."""
     shown = [
         {
-            "network": f"{called(which)}, {one.setting.data}",
+            "network": f"{one.setting.data} {names.of_model(which)}",
             "scores n": f"{one.n:,}",
             "reading": f"`{reading}`",
             "factor": span(one.layers["factor"]),
@@ -192,7 +187,14 @@ def draw_reach(found: Strengths) -> Figure:
             ax.plot(x, one.mean("reach"), "o", color=colour, markersize=5, label=label)
     for i, which in enumerate(SETTINGS):
         height = 1.01 if i % 2 == 0 else 1.06  # names that do not touch
-        ax.text(found[which, "total"].n, height, which, transform=ax.get_xaxis_transform(), ha="center", fontsize=8)
+        ax.text(
+            found[which, "total"].n,
+            height,
+            names.of_model(which),
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            fontsize=8,
+        )
     ax.axhline(1, color="0.4", linestyle="--", linewidth=0.8)
     ax.set(xscale="log", yscale="log", xlabel="maskable weights", ylabel="moves in an epoch by (σ)")
     ax.legend(frameon=False, title="reading of Eq. 1")
@@ -203,7 +205,7 @@ def decay_table(found: Strengths) -> Markdown:
     """Return the pull of Eq. 1 beside weight decay."""
     shown = [
         {
-            "network": f"{called(which)}, {one.setting.data}",
+            "network": f"{one.setting.data} {names.of_model(which)}",
             "steps of an epoch": f"{one.setting.steps:,}",
             "reading": f"`{reading}`",
             "decay of a score of one σ": f"{WEIGHT_DECAY * one.mean('sigma'):.1e}",

@@ -16,10 +16,16 @@ def table(frame: pd.DataFrame, caption: str, name: str) -> Markdown:
     return _directive("table", caption, name, frame)
 
 
-def _directive(kind: str, title: str, name: str, frame: pd.DataFrame) -> Markdown:
-    """Return a data frame inside a directive of MyST that has a title and a name."""
+def folded(frame: pd.DataFrame, title: str, caption: str, name: str) -> Markdown:
+    """Return a data frame that is wider than the column, folded behind its title; like `table`, without a number."""
+    return _directive("dropdown", title, name, frame, caption)
+
+
+def _directive(kind: str, title: str, name: str, frame: pd.DataFrame, words: str = "") -> Markdown:
+    """Return a data frame inside a directive of MyST that has a title and a name; `words` stand before it."""
     listed = frame.to_markdown(index=False, disable_numparse=True)
-    return Markdown(f":::{{{kind}}} {title}\n:name: {name}\n\n{listed}\n:::")
+    before = f"{words}\n\n" if words else ""
+    return Markdown(f":::{{{kind}}} {title}\n:name: {name}\n\n{before}{listed}\n:::")
 
 
 def percent(share: float, digits: int = 2) -> str:

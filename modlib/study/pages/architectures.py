@@ -29,6 +29,7 @@ from modlib.precision import autocast, convolutional
 from modlib.study import figures, records, tables, timing
 from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_model
 from modlib.study.records import Record, Rows, Store
 from modlib.zoo import parents as zoo
 from modlib.zoo.training import fast_precision
@@ -333,7 +334,8 @@ class Found:
 
 
 def _name(model: str, family: str) -> str:
-    return model + (" (book)" if family == "book" else "")
+    """Return what readers see: torchvision's names are what its users type."""
+    return f"{of_model(model)} (book)" if family == "book" else model
 
 
 def whole_table(found: Found) -> Markdown:
@@ -353,8 +355,9 @@ def whole_table(found: Found) -> Markdown:
         shown.append({"network": _name(row["model"], row["family"]), **facts, "works": row["error"] or "yes"})
     table = pd.DataFrame(shown).fillna("")
     table["works"] = table.pop("works")  # the last column, whichever network has facts
-    return tables.table(
+    return tables.folded(
         table,
+        "Every network: what is masked, and what stays whole",
         "Networks that were decomposed into two modules, recomposed, saved and loaded. Not masked: biases, scales and "
         "shifts of normalisation, and the weights named beside; n = 1 run each, random weights.",
         "tab-architectures",
@@ -380,8 +383,9 @@ def cost_table(found: Found, goal: float) -> Markdown:
         for row in found.works.to_dict("records")
     ]
     clock = "processor time of one thread" if settings.device == "cpu" else "time on the GPU"
-    return tables.table(
+    return tables.folded(
         pd.DataFrame(shown),
+        "Every network: milliseconds and memory of a step",
         f"One training step of the whole network and of one module, in turns ({clock}): fastest to slowest of "
         f"{settings.repeats} measurements of {settings.steps} step(s); the ratio is of the fastest. Once an epoch: a "
         "module into its place and back, and the average of its scores. Memory includes weights, gradients, momentum "

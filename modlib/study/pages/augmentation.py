@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from modlib.data import Dataset
 from modlib.study import figures, tables
+from modlib.study.names import of_data, of_network
 from modlib.study.records import mean_and_spread
 
 Augmentations = Mapping[str, Callable[[Tensor], Tensor]]
@@ -83,7 +84,7 @@ def note_on(data: Dataset) -> Markdown:
         )
     if data.name == "svhn_10k":
         return Markdown("`svhn_10k` is a part of SVHN's official test split, not SVHN.")
-    return Markdown(f"The images are those of {data.name}, unchanged.")
+    return Markdown(f"The images are those of {of_data(data.name)}, unchanged.")
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def answer(found: Asked, dataset: str, model: str, draws: int) -> Markdown:
     change, flipped = 100 * (found.means - found.own), 100 * (found.flipped - found.own)
     said = ", ".join(f"{name} **{points:+.1f}**" for name, points in change.sort_values().items())
     return Markdown(
-        f"**Answer.** On {dataset}, {model.upper()} trained without augmentation is right on "
+        f"**Answer.** {of_network(dataset, model)}, trained without augmentation, is right on "
         f"{tables.percent(found.own, 1)} of {found.images:,} held-out images. On augmented ones its accuracy changes, "
         f"in points: {said} (n = {draws} draws each). Where all are flipped it changes by {flipped:+.1f}."
     )

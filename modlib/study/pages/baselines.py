@@ -20,6 +20,7 @@ from modlib.study import figures, methods, printed, tables
 from modlib.study.claims import Claim
 from modlib.study.columns import Load, listing, named, stand_in
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_network
 from modlib.study.records import Record, Store, mean_and_spread
 from modlib.study.trials import recipe_label
 from modlib.zoo.datasets import load as load_images
@@ -38,15 +39,15 @@ PAPERS_K = 0.10
 """Share of the edges kept in the paper's Table 1."""
 REASONS = {
     (
-        "mnist FC3",
+        "MNIST FC3",
         "TI-I",
     ): "the artefact's script for this model identifies the concern in another way: a neuron of the "
     "last hidden layer that sleeps also loses its outgoing weights, improbable outputs lose their weights and the "
     "*model's own* bias in place, and full columns come back where few weights are left. We know that script from a "
     "description and did not run it",
-    ("mnist FC4", "TI-I"): "the artefact's vote takes the position of the winner among the voters for its class; with "
+    ("MNIST FC4", "TI-I"): "the artefact's vote takes the position of the winner among the voters for its class; with "
     "that vote the same modules give the printed number",
-    ("fashion_mnist FC3", "CM-RIE"): "the artefact merges the weights into the last hidden layer for the first classes "
+    ("F-MNIST FC3", "CM-RIE"): "the artefact merges the weights into the last hidden layer for the first classes "
     "and leaves that out for the last ones; with that the printed number comes out",
 }
 """Why a printed number does not come out, by column and method."""
@@ -114,7 +115,7 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(
         what=np.where(rows["recipe"] == "rule", rows["method"], recipe),
         gap=100 * (rows["accuracy"] - rows["parent_accuracy"]) + 0.0,
-        column=rows["dataset"] + " " + rows["model"].str.upper(),
+        column=[of_network(d, m) for d, m in zip(rows["dataset"], rows["model"], strict=True)],
     )
 
 
@@ -127,7 +128,7 @@ def of_parents(rows: pd.DataFrame, kind: str, of: Sequence[str] | None = None) -
 def paper() -> pd.DataFrame:
     """Return the paper's Table 1 by column and method."""
     table = printed.numbers("table1")
-    table["column"] = table["dataset"] + " " + table["model"].str.upper()
+    table["column"] = [of_network(d, m) for d, m in zip(table["dataset"], table["model"], strict=True)]
     return table.set_index(["column", "method"])
 
 
@@ -340,7 +341,7 @@ def answer(rows: pd.DataFrame, by_column: pd.DataFrame) -> Markdown:
     union, n = "remaining_parameters_all", len(by_column)
     whose = "of Pan and Rajan's parents" if n else "of our own parents"
     said = (
-        "**Answer.** All three rules are above module stemming by the Jaccard index of edges on "
+        "**Answer.** By the Jaccard index of edges all three rules are above module stemming on "
         f"{beats_stemming(of_kind, 'jaccard_index')} {whose} ({spread(theirs['jaccard_index'])} against "
         f"{spread(stemming['jaccard_index'])}), and by Pan and Rajan's index on "
         f"{beats_stemming(of_kind, 'value_index')} ({spread(theirs['value_index'])} against "

@@ -323,10 +323,10 @@ def answer(runs: Runs) -> Markdown:
     return Markdown(
         f"**Answer.** With our vote loss, module stemming is right on {runs.of(BASE, 'accuracy')} of the test images: "
         f"more accurate than {len(found['below'])} of {controls} controls"
-        f"{''.join(', and ' + other for other in others)}. Against the parent with its other logits ignored it has "
-        f"{signed(-paired[RESTRICTED])} points; it stores {of[RESTRICTED] / of[BASE]:.1f} times fewer bytes, and takes "
-        f"{ms[EVERY_MASK] / ms['parent']:.0f} times as long. Without the vote loss it has "
-        f"{signed(paired[ALONE] - paired[RESTRICTED])} points. At its own class a single module has "
+        f"{''.join(', and ' + other for other in others)}. Against the parent with its other logits ignored that is "
+        f"{signed(-paired[RESTRICTED])} points; without the vote loss, {signed(paired[ALONE] - paired[RESTRICTED])}. "
+        f"Modules store {of[RESTRICTED] / of[BASE]:.1f} times fewer bytes than the parent, and take "
+        f"{ms[EVERY_MASK] / ms['parent']:.0f} times as long. At its own class a single module is at "
         f"{min(single):+.2f} to {max(single):+.2f} points against the parent."
     )
 

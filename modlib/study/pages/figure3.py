@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from modlib.study import figures, tables
 from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_data, of_model
 from modlib.study.published import Grid, count_of, trials_of
 from modlib.study.records import mean_and_spread
 from modlib.study.trials import last_epochs
@@ -130,7 +131,7 @@ def last_epoch(curves: Curves) -> Markdown:
     """Return the table of all settings after their last epoch."""
     lines = [
         {
-            "parent": model.upper(),
+            "parent": of_model(model),
             "k": f"{k:.0%}",
             "α": f"{alpha:g}",
             "remaining parameters of pairs (%)": mean_and_spread(part["remaining_parameters"]),
@@ -144,8 +145,8 @@ def last_epoch(curves: Curves) -> Markdown:
         for (model, k, alpha), part in tables.groups(curves.last, SETTING)
     ]
     caption = (
-        f"The last epoch ({curves.grid.epochs}) of the figure: {curves.grid.dataset}, recipe published, test images. "
-        "Accuracies of votes: mean over pairs, and all classes together. Mean ± standard deviation over n trials."
+        f"The last epoch ({curves.grid.epochs}) of the figure: {of_data(curves.grid.dataset)}, recipe published, test "
+        "images. Accuracies of votes: mean over pairs, and all classes. Mean ± standard deviation over n trials."
     )
     return tables.table(pd.DataFrame(lines), caption, "tab-figure3")
 
@@ -159,7 +160,7 @@ def without_stemming(curves: Curves) -> list[dict[str, Any]]:
         stemmed = last[(last["model"] == model) & (last["k"] == k) & (last["alpha"] == most)]
         rows.append(
             {
-                "parent": model.upper(),
+                "parent": of_model(model),
                 "k": f"{k:.0%}",
                 "α = 0 (%)": mean_and_spread(part["remaining_parameters"]),
                 "multiple of k": mean_and_spread(ratio, 1, 2),
@@ -232,7 +233,7 @@ def _draw_panel(ax: Axes, curves: Curves, model: str, k: float, quantity: str, l
     ax.tick_params(labelsize=7)
     if quantity == "remaining_parameters":
         ax.axhline(100 * k, ls=":", color="black", lw=1)
-        ax.set_title(f"{model.upper()}, k = {k:.0%}")
+        ax.set_title(f"{of_model(model)}, k = {k:.0%}")
 
 
 def _limit(row: Sequence[Axes], curves: Curves, model: str, quantity: str) -> None:
@@ -243,16 +244,16 @@ def _limit(row: Sequence[Axes], curves: Curves, model: str, quantity: str) -> No
         ax.set_ylim(float(shown.quantile(0.02)) - 0.1, float(shown.max()) + 0.1)
 
 
-def draw_trade_off(curves: Curves) -> Figure:
-    """Draw accuracy against remaining parameters in the last epoch, of votes of two modules and of all."""
+def draw_trade_off(curves: Curves, models: Sequence[str]) -> Figure:
+    """Draw accuracy of some parents against remaining parameters in the end: votes of two modules, and of all."""
     figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
     palette = _palette(curves.grid.alphas)
     markers = dict(zip(curves.grid.ks, "osD^vPX", strict=False))
-    dashes = dict(zip(curves.grid.models, ["-", "--", ":", "-."], strict=False))
+    dashes = dict(zip(models, ["-", "--", ":", "-."], strict=False))
     grey = figures.COLOURS["paper"]
     last = curves.last
     for ax, quantity in zip(axes, ("pair_accuracy", "accuracy"), strict=True):
-        for model, k in product(curves.grid.models, curves.grid.ks):
+        for model, k in product(models, curves.grid.ks):
             line = curves.means.xs((model, k)).sort_index(ascending=False)
             x, y = 100 * line["remaining_parameters"], 100 * line[quantity]
             ax.plot(x, y, color=grey, lw=1, ls=dashes[model], zorder=1)
@@ -265,7 +266,7 @@ def draw_trade_off(curves: Curves) -> Figure:
     for alpha in sorted(curves.grid.alphas):
         axes[1].plot([], [], color=palette[alpha], label=f"α = {alpha:g}")
     for model, dash in dashes.items() if len(dashes) > 1 else ():
-        axes[1].plot([], [], color=grey, lw=1, ls=dash, label=model.upper())
+        axes[1].plot([], [], color=grey, lw=1, ls=dash, label=of_model(model))
     handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=7, ncols=7, loc="outside upper center")
     return figure
@@ -276,11 +277,11 @@ def answer(curves: Curves) -> Markdown:
     grid = curves.grid
     pairs, all_classes = (curves.trade[quantity, ANY] for quantity in ("pair_accuracy", "accuracy"))
     return Markdown(
-        f"**Answer.** {_about_multiples(curves)}The paper's sentence that accuracy decreased as the remaining "
-        f"parameters increased is **{curves.verdict}**: more parameters go with less accuracy of pairs in "
-        f"{pairs[0]} of {pairs[1]} comparisons of settings, and of all classes in {all_classes[0]} of {all_classes[1]} "
-        f"({grid.dataset}, {len(grid.models)} parent{'s' if len(grid.models) > 1 else ''}, {grid.epochs} epochs, "
-        f"n = {trials_of(curves.count)} a setting)."
+        f"**Answer.** {_about_multiples(curves)}The paper says that accuracy decreased as the remaining parameters "
+        f"increased; that is **{curves.verdict}**. More parameters go with less accuracy in only {pairs[0]} of "
+        f"{pairs[1]} comparisons of settings for pairs, and in {all_classes[0]} of {all_classes[1]} for all classes "
+        f"({of_data(grid.dataset)}, {len(grid.models)} parent{'s' if len(grid.models) > 1 else ''}, {grid.epochs} "
+        f"epochs, n = {trials_of(curves.count)} a setting)."
     )
 
 

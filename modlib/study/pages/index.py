@@ -96,7 +96,7 @@ def six_cards(evidence: Evidence) -> Markdown:
 
 
 def _where(evidence: Evidence) -> str:
-    return f"{evidence.column.dataset}, {evidence.column.model.upper()}"
+    return evidence.column.name
 
 
 def _recomposing(evidence: Evidence) -> Card:
@@ -170,10 +170,10 @@ def _small(evidence: Evidence) -> Card:
     return Card(
         title,
         OURS,
-        f"{plan.classes} classes of {plan.model.upper()} in {tables.percent(of['parameters'].mean(), 1)} of its "
+        f"{plan.classes} classes of {plan.parent} in {tables.percent(of['parameters'].mean(), 1)} of its "
         f"parameters and {tables.percent(of['multiply_adds'].mean(), 1)} of its multiply-adds, "
         f"{small_networks.gap(of['gap'])} points "
-        f"against the parent ({plan.dataset}, n = {len(of)} subsets). No training; not the paper's method.",
+        f"against the parent (n = {len(of)} subsets). No training; not the paper's method.",
         "small_networks",
     )
 
@@ -206,7 +206,7 @@ def main_result(evidence: Evidence) -> Markdown:
         for accuracy, index in zip(evidence.paper["accuracy_percent"], evidence.paper["jaccard_index"], strict=True)
     ]
     return Markdown(
-        f"**On {column.dataset}, {column.model.upper()}, {tables.percent(settings.k, 0)} of the edges for each "
+        f"**On {column.name}, {tables.percent(settings.k, 0)} of the edges for each "
         f"module:** the published recipe (α = {max(settings.published_alphas):g}) gives "
         f"{records.percent_of_n(plain['accuracy'])} at a Jaccard index of {plain['jaccard_index'].mean():.2f}"
         f"{''.join(beside)}; ours, with a loss for the vote (α = {settings.vote_alpha:g}), "
@@ -219,4 +219,4 @@ def main_result(evidence: Evidence) -> Markdown:
 
 def summary(evidence: Evidence) -> str:
     """Return which trials the page rests on."""
-    return f"{len(evidence.done)} trials of {evidence.column.dataset} {evidence.column.model} {evidence.labels}"
+    return f"{len(evidence.done)} trials of {evidence.column.name} {evidence.labels}"

@@ -232,9 +232,10 @@ def answer(found: Sequence[Levers]) -> Markdown:
     lost = 100 * pd.concat([one.single[WITHOUT]["all"] - one.single[BASE]["all"] for one in found])
     gains = 100 * pd.concat([rows["gain"] for one in found for rows in one.votes.values()])
     return Markdown(
-        "**Answer** (test images; mean change of the vote's accuracy in points, where its paired 95% interval leaves "
-        f"out zero).\n\n{said}\n\nThe vote loss costs a module alone {mean_and_spread(lost, 1)} points "
-        f"(n = {len(lost)}). Calibrating the vote changes its accuracy by {gains.mean():+.2f} points."
+        "**Answer.** Changing one thing changes the accuracy of the vote by so many points (test images, means; only "
+        f"changes whose 95% interval, trial by trial, leaves out zero).\n\n{said}\n\nThe vote loss costs a module "
+        f"alone {mean_and_spread(lost, 1)} points (n = {len(lost)}). Calibrating the vote changes its accuracy by "
+        f"{gains.mean():+.2f} points."
     )
 
 

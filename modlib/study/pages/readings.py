@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from modlib.study import figures, printed, records, tables
 from modlib.study.columns import named
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_network
 from modlib.study.records import Record, Store
 from modlib.study.trials import Trial, chosen_epochs, last_epochs, module_rows, published_trials, run_trials
 from modlib.zoo import datasets
@@ -182,13 +183,14 @@ def answer(found: Found) -> Markdown:
     with_, without = (found.of(first, alpha) for alpha in (1.0, 0.0))
     paper = found.paper
     vote = 100 * with_["accuracy"].mean()
-    ours, its = ([f"{part['remaining_parameters'].mean():.3f}" for part in (with_, without)], paper.remaining)
+    ours = [f"{100 * part['remaining_parameters'].mean():.1f} %" for part in (with_, without)]
+    its = {alpha: f"{100 * mean:.1f} %" for alpha, (mean, *_) in paper.remaining.items()}
     return Markdown(
-        f"**Answer.** Of {len(found.done)} readings, *{first.words}* is nearest to the paper's Table 2: pairs keep "
-        f"{ours[0]} with stemming and {ours[1]} without (the paper {its[1.0][0]} and {its[0.0][0]}; n = {len(with_)} "
-        f"trials each). *{second.words}* is next. The index of the first is {with_['jaccard_index'].mean():.2f}, "
-        f"in the paper's Table 1 {paper.jaccard:.2f}.\n\n**Caveat.** Its vote is right in {vote:.2f}%, the paper says "
-        f"{paper.vote}%."
+        f"**Answer.** Of {len(found.done)} readings, *{first.words}* is nearest to the paper's Table 2: two "
+        f"modules keep {ours[0]} of the weights with stemming and {ours[1]} without (the paper: {its[1.0]} and "
+        f"{its[0.0]}; n = {len(with_)} trials each). Its Jaccard index is {with_['jaccard_index'].mean():.2f}, in "
+        f"the paper's Table 1 {paper.jaccard:.2f}. *{second.words}* is next.\n\n**Caveat.** Its vote is right on "
+        f"{vote:.2f} % of the test images; the paper prints {paper.vote} %."
     )
 
 
@@ -201,27 +203,33 @@ def distances_table(found: Found) -> Markdown:
         shown.append(
             {
                 "reading": reading.words,
-                **{f"pairs, α = {a:g}": _with_range(parts[a]) for a in parts},
+                **{f"pairs, α = {a:g} (%)": _with_range(parts[a]) for a in parts},
                 "distance": " / ".join(f"{distances[a]:.1f}" for a in parts),
-                "index": f"{parts[1.0]['jaccard_index'].mean():.3f}",
-                "vote, %": f"{100 * parts[1.0]['accuracy'].mean():.2f}",
-                "single modules, %": f"{found.maxima(reading):.2f}",
+                "Jaccard index": f"{parts[1.0]['jaccard_index'].mean():.3f}",
+                "vote (%)": f"{100 * parts[1.0]['accuracy'].mean():.2f}",
+                "single modules (%)": f"{found.maxima(reading):.2f}",
             }
         )
-    own = {f"pairs, α = {a:g}": "{:.3f} [{:.3f}, {:.3f}]".format(*values) for a, values in paper.remaining.items()}
+    own = {f"pairs, α = {a:g} (%)": _three(*values) for a, values in paper.remaining.items()}
     shown.append(
-        {"reading": "**the paper**", **own, "distance": "", "index": f"{paper.jaccard:.2f}", "vote, %": f"{paper.vote}",
-         "single modules, %": f"{paper.modules}"}
+        {"reading": "**the paper**", **own, "distance": "", "Jaccard index": f"{paper.jaccard:.2f}",
+         "vote (%)": f"{paper.vote}", "single modules (%)": f"{paper.modules}"}
     )  # fmt: skip
     caption = (
-        "Each reading beside the paper. Distance: α = 1 / α = 0, in halves of the paper's range from best to worst."
+        "Each reading beside the paper; pairs: remaining parameters, mean and range. Distance: α = 1 / α = 0, in "
+        "halves of the paper's range from best to worst."
     )
     return tables.table(pd.DataFrame(shown), caption, "tab-readings")
 
 
 def _with_range(rows: pd.DataFrame) -> str:
     best, worst = rows["remaining_parameters_best"].min(), rows["remaining_parameters_worst"].max()
-    return f"{rows['remaining_parameters'].mean():.3f} [{best:.3f}, {worst:.3f}]"
+    return _three(rows["remaining_parameters"].mean(), best, worst)
+
+
+def _three(mean: float, best: float, worst: float) -> str:
+    """Return a mean and its range in per cent."""
+    return f"{100 * mean:.1f} [{100 * best:.1f}, {100 * worst:.1f}]"
 
 
 def draw(found: Found) -> Figure:
@@ -229,11 +237,11 @@ def draw(found: Found) -> Figure:
     figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.2))
     colours = figures.palette([r.words for r in found.done])
     for reading in found.done:
-        x, y = (found.of(reading, alpha)["remaining_parameters"] for alpha in (0.0, 1.0))
+        x, y = (100 * found.of(reading, alpha)["remaining_parameters"] for alpha in (0.0, 1.0))
         ax.errorbar(x.mean(), y.mean(), y.std(), x.std(), "o", color=colours[reading.words], label=reading.words, ms=4)
     (x0, *_), (y0, *_) = found.paper.remaining[0.0], found.paper.remaining[1.0]
-    ax.plot(x0, y0, "kx", markersize=10, label="the paper")
-    ax.set(xlabel="remaining parameters of pairs, α = 0", ylabel="α = 1")
+    ax.plot(100 * x0, 100 * y0, "kx", markersize=10, label="the paper")
+    ax.set(xlabel="remaining parameters of pairs (%), α = 0", ylabel="α = 1")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 
@@ -246,12 +254,12 @@ def elsewhere_table(found: Found) -> Markdown:
         paper = printed.table1_column(entry.dataset, entry.model).query("method == @printed.STEMMING")
         shown.append(
             {
-                "network": f"{entry.dataset} {entry.model}",
+                "network": of_network(entry.dataset, entry.model),
                 "reading": entry.reading.words,
-                "index": records.mean_and_spread(last["jaccard_index"], 1.0),
+                "Jaccard index": records.mean_and_spread(last["jaccard_index"], 1.0),
                 "paper's": "-" if paper.empty else f"{paper['jaccard_index'].iloc[0]:.2f}",
-                "vote, %": records.mean_and_spread(last["accuracy"]),
-                "paper's vote, %": "-" if paper.empty else f"{paper['accuracy_percent'].iloc[0]:.2f}",
+                "vote (%)": records.mean_and_spread(last["accuracy"]),
+                "paper's vote (%)": "-" if paper.empty else f"{paper['accuracy_percent'].iloc[0]:.2f}",
                 "n": str(len(last)),
             }
         )

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from modlib.study import figures, records, tables
 from modlib.study.columns import named
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_data
 from modlib.study.records import Record, Store
 from modlib.study.six_parents import KINDS, Asked, load
 
@@ -143,6 +144,12 @@ def draw(done: Done) -> Figure:
     return figure
 
 
+def data_in_words(name: str) -> str:
+    """Return what readers see in place of a data set's name; "<name> table" is its images as rows of a table."""
+    dataset, *table = name.split(" ", 1)
+    return " ".join([of_data(dataset), *table])
+
+
 def result_table(done: Done) -> Markdown:
     """Return parent, vote, gap, sizes and seconds for each parent."""
     shown = []
@@ -150,7 +157,7 @@ def result_table(done: Done) -> Markdown:
         shown.append(
             {
                 "parent": KINDS[kind].words,
-                "data": part["data"].iloc[0],
+                "data": data_in_words(part["data"].iloc[0]),
                 "weights": f"{part['weights'].iloc[0] / 1000:.0f}k",
                 "masked": tables.percent(part["masked"].iloc[0], 0),
                 "parent right": tables.percent(part["parent"].mean()),
@@ -183,7 +190,7 @@ def candidate_table(done: Done) -> Markdown:
         "modules keep; one seed. Each row changes one thing of the recommended settings; an empty cell is what "
         "is recommended already, or was not tried."
     )
-    return tables.table(pd.DataFrame(shown), caption, "tab-recommended-candidates")
+    return tables.folded(pd.DataFrame(shown), "Every setting that was tried", caption, "tab-recommended-candidates")
 
 
 def settings_table(done: Done) -> Markdown:

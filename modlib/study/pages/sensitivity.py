@@ -172,7 +172,7 @@ def readings(found: Found) -> Markdown:
             f" The paper's Table 1 prints {found.paper.accuracy:.2f} % at a Jaccard index of {found.paper.jaccard:.2f}."
         )
     caption = (
-        f"Readings of the published recipe, {found.column.dataset} {found.column.model.upper()}, epoch {found.epochs}, "
+        f"Readings of the published recipe, {found.column.name}, epoch {found.epochs}, "
         f"test images; mean ± standard deviation over n trials.{note} Agreement: within "
         f"{100 * found.tolerance:.1f} points of Table 2, or two standard deviations (of a single trial: those of "
         "the recipe as published)."

@@ -20,6 +20,7 @@ from modlib.study import figures, records, tables
 from modlib.study.columns import Listing, Load, listing, named, stand_in
 from modlib.study.draws import subsets
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_network
 from modlib.study.records import Record, Store
 from modlib.study.reproduce import Layout
 from modlib.study.small_networks import SmallNetwork, Subject, Timing, measured
@@ -58,7 +59,7 @@ class Plan:
     @property
     def parent(self) -> str:
         """How tables call the parent."""
-        return f"{self.dataset} {self.model}"
+        return of_network(self.dataset, self.model)
 
     def networks(self, num_classes: int) -> list[SmallNetwork]:
         """Return a network for every subset: all that there are, or `count` of them, drawn with seed 0."""

@@ -18,6 +18,7 @@ from modlib.decomposers import pan_rajan
 from modlib.study import claims, figures, grids, methods, printed, records, tables, verdicts
 from modlib.study.experiment import Experiment
 from modlib.study.grids import Table1Settings
+from modlib.study.names import of_data, of_model, of_network
 from modlib.study.records import Record, Store, mean_and_spread
 from modlib.study.trials import Trial, labelled, last_epochs, published_trials, run_trials
 from modlib.zoo import datasets
@@ -49,7 +50,7 @@ class Plan:
             of_column += self._further_published(column) if self.further_published_seeds else []
         return made
 
-    def _further_published(self, column: grids.Column) -> list[Trial]:
+    def _further_published(self, column: grids.StemmedColumn) -> list[Trial]:
         return published_trials(
             column.dataset,
             [column.model],
@@ -162,7 +163,7 @@ def summary(evidence: Evidence) -> str:
 def columns_of(rows: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
     """Yield data set, parent, the name that the page shows, and the rows of every column."""
     for (dataset, model), column in tables.groups(rows, ["dataset", "model"], sort=False):
-        yield dataset, model, f"{dataset} {model.upper()}", column
+        yield dataset, model, of_network(dataset, model), column
 
 
 def stemming_table(evidence: Evidence) -> Markdown:
@@ -210,7 +211,7 @@ def draw_gaps(evidence: Evidence) -> None:
     for label, shift in (("published", 0.14), ("ours, with vote loss", -0.14)):
         of = final["label"] == label
         rows = final[of]
-        at = [names.index(f"{d} {m.upper()}") - shift for d, m in zip(rows["dataset"], rows["model"], strict=True)]
+        at = [names.index(of_network(d, m)) - shift for d, m in zip(rows["dataset"], rows["model"], strict=True)]
         ax.scatter(gaps[of], at, s=18, color=figures.COLOURS[label], label=label, zorder=3)
     ax.axvline(0, color=figures.COLOURS["parent"], lw=1)
     ax.set_yticks(range(len(names)), names)
@@ -311,11 +312,11 @@ def alphas_table(evidence: Evidence) -> Markdown:
     ]
     lines = [
         {
-            "parent": model.upper(),
+            "parent": of_model(model),
             "α": f"{alpha:g}",
             "smallest Jaccard index": f"{part['jaccard_index'].min():.3f}",
             "held-out accuracy (%)": ", ".join(
-                f"{dataset} {100 * accuracy:.2f}"
+                f"{of_data(dataset)} {100 * accuracy:.2f}"
                 for dataset, accuracy in zip(part["dataset"], part["accuracy"], strict=True)
             ),
             "data sets": part["dataset"].nunique(),
@@ -409,7 +410,7 @@ def pairs_table(evidence: Evidence) -> Markdown:
         comparable = grids.is_papers(dataset, model, evidence.plan.settings.k) and alpha in (0, 1)
         lines.append(
             {
-                "network": f"{dataset} {model.upper()}",
+                "network": of_network(dataset, model),
                 "α": f"{alpha:g}",
                 "epoch": int(trials["epoch"].max()),
                 "paper, epoch 25 (%)": f"{100 * paper[alpha > 0]:.1f}" if comparable else "not given",
@@ -489,13 +490,13 @@ def answer(evidence: Evidence, compared: AsPrinted) -> Markdown:
     gaps = [(of["accuracy"] - of["parent_accuracy"]).mean() for *_, of in columns_of(stemmed)]
     ours = ours_of(evidence)
     said += (
-        f". It has {_span(gaps)} points against its own parents ({_networks(len(gaps))}), and comes out as printed for "
-        f"{compared.agreeing} of {len(compared.differences)}."
+        f". That is {_span(gaps)} points against its own parents ({_networks(len(gaps))}); the printed numbers come "
+        f"out for {compared.agreeing} of {len(compared.differences)}."
     )
     if ours:
         said += (
-            f" Our recipe with vote loss has {_span([of.gap.mean() for of in ours])} points against its parents, and "
-            f"is ahead of the paper's best accuracy and index on {sum(of.wins for of in ours)} of {len(ours)}."
+            f" Our recipe with vote loss is at {_span([of.gap.mean() for of in ours])} points against its parents, and "
+            f"ahead of the paper's best accuracy and index on {sum(of.wins for of in ours)} of {len(ours)}."
         )
     return Markdown(said)
 

@@ -278,9 +278,10 @@ def answer(ablation: Ablation) -> Markdown:
         f"**Answer.** The stemming loss takes the remaining parameters of two-class networks from "
         f"{tables.percent(shared[low], 1)} to {tables.percent(shared[high], 1)} "
         f"({mean_and_spread(ablation.stemming)} points, n = {len(ablation.stemming)}). "
-        f"Sharing initial scores changes them by {_points(ablation, low, 1)} points after one epoch, and only by "
-        f"{ends} after {grid.epochs}. That sharing has no significant effect is **{ablation.verdict}**: "
-        f"{none} of {len(effects)} comparisons find none, {undecided} {'is' if undecided == 1 else 'are'} undecided."
+        f"Shared initial scores change them by {_points(ablation, low, 1)} points after one epoch, but after "
+        f"{grid.epochs} epochs only by {ends}. The paper says that sharing has no significant effect; that is "
+        f"**{ablation.verdict}**: {none} of {len(effects)} comparisons find none, {undecided} "
+        f"{'is' if undecided == 1 else 'are'} undecided."
     )
 
 

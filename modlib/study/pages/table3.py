@@ -17,6 +17,7 @@ from torch import nn
 
 from modlib.data import Dataset
 from modlib.study import figures, printed, tables
+from modlib.study.names import of_network
 from modlib.study.records import Rows, mean_and_spread, percent_of_n
 from modlib.zoo import parents, training
 
@@ -204,10 +205,11 @@ def answer(settings: Settings, curve: pd.DataFrame, guessing: float) -> Markdown
     with_small, with_large = (last[last["decay"] == decay]["accuracy"] for decay in (small, large))
     norm = last[last["decay"] == large]["norm"].mean()
     return Markdown(
-        f"**Answer** ({settings.dataset} {settings.model.upper()}, held-out images, {settings.epochs} epochs). With "
+        f"**Answer** ({of_network(settings.dataset, settings.model)}, held-out images, {settings.epochs} epochs). With "
         f"weight decay {large:g} the parents are right on **{percent_of_n(with_large)}**, with {small:g} on "
-        f"**{percent_of_n(with_small)}**; guessing gives {tables.percent(guessing, 1)}. The weights shrink to "
-        f"{norm:.2g} times their first norm.{_beside_paper(settings, large, 100 * float(with_large.mean()))}"
+        f"**{percent_of_n(with_small)}**; guessing gives {tables.percent(guessing, 1)}. Under the large decay the "
+        f"weights shrink to {norm:.2g} times their first "
+        f"norm.{_beside_paper(settings, large, 100 * float(with_large.mean()))}"
     )
 
 

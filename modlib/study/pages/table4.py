@@ -15,6 +15,7 @@ from modlib.data import Dataset
 from modlib.modules import Modules
 from modlib.recipes import RECIPES, Recipe
 from modlib.study import figures, tables
+from modlib.study.names import of_network
 from modlib.study.records import Rows
 from modlib.study.trials import measure
 
@@ -191,9 +192,9 @@ def answer(dataset: str, model: str, k: float, alpha: float, curve: pd.DataFrame
     of_large, of_small = (percent(row["accuracy"], 1) for row in (large, small))
     still, least = (percent(row["changed"], 0) for row in (large, small))
     return Markdown(
-        f"**Answer** ({dataset} {model.upper()}, held-out images, k = {percent(k, 0)}, α = {alpha:g}, {epochs} epochs, "
-        f"n = 1 seed). With weight decay {large['decay']:g} the vote is right on **{of_large}**, with "
+        f"**Answer** ({of_network(dataset, model)}, held-out images, k = {percent(k, 0)}, α = {alpha:g}, {epochs} "
+        f"epochs, n = 1 seed). With weight decay {large['decay']:g} the vote is right on **{of_large}**, with "
         f"{small['decay']:g} on **{of_small}** (the parent: {percent(parents_accuracy, 1)}). The Jaccard index is "
-        f"{large['jaccard_index']:.3f} against {small['jaccard_index']:.3f}. In the last epoch {still} of the first "
-        f"layer's kept edges still change, against {least}: a large decay makes scores forget what they learnt."
+        f"{large['jaccard_index']:.3f} against {small['jaccard_index']:.3f}. In the last epoch {still} of the edges "
+        f"kept in the first layer still change, against {least}: a large decay makes scores forget what they learnt."
     )

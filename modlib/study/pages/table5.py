@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from modlib.study import figures, printed, tables
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_data, of_model
 from modlib.study.published import Grid
 from modlib.study.records import Record, mean_and_spread
 from modlib.study.trials import chosen_epochs, module_rows
@@ -109,11 +110,11 @@ def ten_modules(found: Accuracies) -> Markdown:
             mean_and_spread(ours) + (f" ({its})" if its else "")
             for ours, its in zip([*values, means], theirs, strict=True)
         ]
-        columns[f"{model.upper()}, α = {alpha:g}"] = [*column, str(len(means))]
+        columns[f"{of_model(model)}, α = {alpha:g}"] = [*column, str(len(means))]
     caption = (
         f"Maximum over {found.grid.epochs} epochs of each module's accuracy (%) on all test images of "
-        f"{found.grid.dataset}, k = {found.grid.ks[0]:.0%}: mean ± standard deviation over trials. In brackets the "
-        f"paper's Table 5, whose maximum is over {PAPERS_EPOCHS} epochs."
+        f"{of_data(found.grid.dataset)}, k = {found.grid.ks[0]:.0%}: mean ± standard deviation over trials. In "
+        f"brackets the paper's Table 5, whose maximum is over {PAPERS_EPOCHS} epochs."
     )
     return tables.table(pd.DataFrame(columns), caption, "tab-table5")
 
@@ -124,7 +125,7 @@ def selection(found: Accuracies) -> Markdown:
     for (model, alpha), part in tables.groups(found.means, ["model", "alpha"]):
         gained = found.worth[(found.worth["model"] == model) & (found.worth["alpha"] == alpha)]
         lines.append(
-            {"parent": model.upper(), "α": f"{alpha:g}"}
+            {"parent": of_model(model), "α": f"{alpha:g}"}
             | {name: mean_and_spread(part[choice]) for choice, name in CHOICES.items()}
             | {
                 "paper": found.theirs(model, alpha, "avg"),
@@ -167,7 +168,7 @@ def _draw_parent(ax: Axes, found: Accuracies, model: str, part: pd.DataFrame, le
     if found.is_comparable:
         marks = [float(found.printed.get((model, alpha, "avg"), math.nan)) for alpha in alphas]
         ax.scatter(range(len(alphas)), marks, marker="x", s=40, color="black", zorder=5, label="paper")
-    ax.set(title=model.upper(), ylabel="accuracy of modules (%)")
+    ax.set(title=of_model(model), ylabel="accuracy of modules (%)")
 
 
 def best_alpha(found: Accuracies) -> Markdown:
@@ -193,10 +194,10 @@ def answer(found: Accuracies) -> Markdown:
     grid, means, gain = found.grid, found.means, found.worth["over_held_out"]
     return Markdown(
         f"**Answer.** A module is right on {mean_and_spread(means['by_held_out'])} % of the test images of "
-        f"{grid.dataset} if its epoch is chosen on held-out images, and on {mean_and_spread(means['maximum'])} % if it "
-        f"is chosen on the test images themselves (means of ten modules, n = {len(means)} networks). That choice is "
-        f"worth {mean_and_spread(gain)} points (n = {len(gain)} modules), and adds something to "
-        f"{int((gain > 0).sum())} of them.{_beside_paper(found)}"
+        f"{of_data(grid.dataset)} if its epoch is chosen on held-out images. Chosen on the test images themselves, as "
+        f"in the paper, it is right on {mean_and_spread(means['maximum'])} % (means of ten modules, n = {len(means)} "
+        f"networks). So that choice adds {mean_and_spread(gain)} points, and something to {int((gain > 0).sum())} of "
+        f"{len(gain)} modules.{_beside_paper(found)}"
     )
 
 

@@ -24,6 +24,7 @@ from modlib.seeds import generator
 from modlib.study import figures, printed, tables
 from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_data, of_network
 from modlib.study.published import Grid, count_of, trials_of
 from modlib.study.records import Record, interval, mean_and_spread, signed
 from modlib.study.trials import SETTINGS, Trial
@@ -175,11 +176,11 @@ def summary(answers: Answers) -> Markdown:
     """Return the table of own and of other classes: here, in the paper, and of perfect modules."""
     dataset, lines = answers.grid.dataset, []
     for k in answers.grid.ks:
-        sources = {f"here, {dataset}, n = {answers.numbers[k]}": answers.measured[k]}
+        sources = {f"here, {of_data(dataset)}, n = {answers.numbers[k]}": answers.measured[k]}
         sources |= {"paper, MNIST": answers.printed[k]} if k in answers.printed else {}
         for source, table in sources.items():
             lines.append(_summed_up(f"{k:.0%}", source, _span(table.diagonal()), metrics.off_diagonal(table)))
-    perfect = f"perfect modules, frequencies of {dataset}"
+    perfect = f"perfect modules, frequencies of {of_data(dataset)}"
     lines.append(_summed_up("", perfect, "100.00", metrics.off_diagonal(answers.perfect)))
     caption = (
         "Accuracy (%) on the balanced sets: mean (lowest to highest) over the modules' own classes, and over all pairs "
@@ -199,7 +200,7 @@ def every_entry(answers: Answers) -> Markdown:
     ]
     numbers = ", ".join(f"{n} at k = {k:.0%}" for k, n in answers.numbers.items())
     caption = (
-        f"Accuracy (%) of each module on the balanced set of each class, {grid.dataset} {grid.models[0].upper()}, "
+        f"Accuracy (%) of each module on the balanced set of each class, {of_network(grid.dataset, grid.models[0])}, "
         f"recipe published, α = {grid.alphas[0]:g}, {grid.epochs} epochs, mean over n trials: {numbers}."
     )
     return tables.table(pd.DataFrame(lines), caption, "tab-table6")
@@ -321,12 +322,12 @@ def answer(answers: Answers, readout: pd.DataFrame) -> Markdown:
         edges = "at every k more than random edges"
     said = {"partly": "holds in part"}.get(str(verdict), str(verdict))
     return Markdown(
-        f"**Answer.** Asked about another class, modules are right on {answers.off_diagonal()} % of a balanced set, "
-        f"where perfect ones are on {expected:.2f} %; on their own class on {answers.own_class()} % "
+        f"**Answer.** Asked about its own class, a module is right on {answers.own_class()} % of a balanced set; asked "
+        f"about another class, on {answers.off_diagonal()} %, where a perfect module is right on {expected:.2f} % "
         f"(n = {trials_of(answers.count)} for each k). So the answers {'are' if verdict.answers else 'are not'} those "
-        f"of one class. But a new linear layer on a module's outputs names "
-        f"{mean_and_spread(readout['told_apart'], digits=1)} % of the other classes' images, on random edges "
-        f"{mean_and_spread(readout['at_random'], digits=1)} % (n = {len(readout)} modules): edges hold {edges}. "
+        f"of one class. But the edges hold {edges}: a new linear layer on a module's outputs names "
+        f"{mean_and_spread(readout['told_apart'], digits=1)} % of the other classes' images, one on random edges "
+        f"{mean_and_spread(readout['at_random'], digits=1)} % (n = {len(readout)} modules). "
         f'That a module "holds only" its own class **{said}**.'
     )
 

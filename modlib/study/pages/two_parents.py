@@ -16,6 +16,7 @@ from modlib.recipes import ours
 from modlib.study import figures, records, tables
 from modlib.study.columns import named
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_data, of_network
 from modlib.study.records import Record, Store
 from modlib.study.two_parents import TwoParents
 from modlib.zoo import datasets
@@ -79,17 +80,17 @@ def _test(done: Sequence[Record]) -> pd.DataFrame:
 def answer(done: Sequence[Record]) -> Markdown:
     """Return, for each data set, the accuracy by share of background images, beside one parent for all."""
     said = []
-    for (dataset, model), part in _test(done).groupby(["dataset", "model"], sort=False):
-        means = part.groupby(["network", "background"], dropna=False)["accuracy"].mean()
+    for (dataset, model), part in tables.groups(_test(done), ["dataset", "model"], sort=False):
+        means = part.groupby(["network", "background"], dropna=False)["accuracy"].mean() * 100
         plain, fitted = (means[name] for name in VOTES)
-        steps = ", ".join(f"{plain[s]:.3f} with {share_in_words(s)}" for s in plain.index)
-        after = ", ".join(f"{value:.3f}" for value in fitted)
+        steps = ", ".join(f"{plain[s]:.1f} % with {share_in_words(s)}" for s in plain.index)
+        after = ", ".join(f"{value:.1f}" for value in fitted)
         what = f"{part['images'].max():,} images, n = {part['seed'].nunique()} trials"
         one, softmax = (means[name].iloc[0] for name in ("one parent", "two parents, softmax"))
         said.append(
-            f"- **{dataset} {model}** ({what}): {steps} of the other half's images as background; calibrated on "
-            f"held-out images {after}. Modules of one parent for all classes: {one:.3f}; the larger softmax of the two "
-            f"parents: {softmax:.3f}."
+            f"- **{of_network(dataset, model)}** ({what}): {steps} of the other half's images as background; if "
+            f"calibrated on held-out images, {after} %. Beside that: modules of one parent for all classes {one:.1f} "
+            f"%, the larger softmax of the two parents {softmax:.1f} %."
         )
     return Markdown(
         "**Answer.** Accuracy of the vote over all classes on test images, mean over trials:\n\n" + "\n".join(said)
@@ -105,16 +106,18 @@ def draw(done: Sequence[Record]) -> Figure:
     for ax, name in zip(axes[0], names, strict=True):
         part = rows[rows["dataset"] == name]
         voted = part[part["network"].isin(VOTES)]
-        voted = voted.assign(share=voted["background"].map(share_in_words))
+        voted = voted.assign(share=voted["background"].map(share_in_words), accuracy=100 * voted["accuracy"])
         sns.stripplot(voted, x="share", y="accuracy", hue="network", palette=colours, jitter=False, dodge=True, ax=ax)
         for network in ("one parent", "two parents, softmax"):
-            mean = part.loc[part["network"] == network, "accuracy"].mean()
+            mean = 100 * part.loc[part["network"] == network, "accuracy"].mean()
             ax.axhline(mean, color=colours[network], linestyle="--", linewidth=1)
             ax.annotate(
                 WORDS[network], (0.01, mean), xycoords=("axes fraction", "data"), ha="left", va="bottom", size=8
             )
         ax.legend(title=None, loc="lower right", labels=["log-odds as they are", "calibrated"], frameon=True)
-        ax.set(title=name, xlabel="the other half's images shown as background", ylabel="accuracy, all classes")
+        ax.set(
+            title=of_data(name), xlabel="the other half's images shown as background", ylabel="accuracy of the vote (%)"
+        )
     return figure
 
 
@@ -123,15 +126,14 @@ def table(done: Sequence[Record]) -> Markdown:
     shown = []
     keys = ["dataset", "model", "network", "background"]
     for (dataset, model, network, share), part in _test(done).groupby(keys, sort=False, dropna=False):
-        spread = f" ± {part['accuracy'].std():.3f}" if len(part) > 1 else ""
         right = part["right_half"].mean()
         shown.append(
             {
-                "data, parents": f"{dataset} {model}",
+                "data, parents": of_network(str(dataset), str(model)),
                 "network": WORDS[str(network)],
                 "background": share_in_words(share),
-                "accuracy": f"{part['accuracy'].mean():.3f}{spread}",
-                "right half": "" if pd.isna(right) else f"{right:.3f}",
+                "accuracy (%)": records.mean_and_spread(part["accuracy"], digits=1),
+                "right half (%)": "" if pd.isna(right) else f"{100 * right:.1f}",
             }
         )
     trials = _test(done)["seed"].nunique()

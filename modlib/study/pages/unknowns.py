@@ -17,6 +17,7 @@ from modlib.recipes import ours
 from modlib.study import figures, records, tables
 from modlib.study.columns import named
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_network
 from modlib.study.records import Record, Store
 from modlib.study.trials import Trial
 from modlib.study.unknowns import SCORES, Unknowns
@@ -76,15 +77,15 @@ def answer(done: Sequence[Record]) -> Markdown:
     """Return, for each network, how the vote does against the better softmax on images of other classes."""
     rows = records.frame(done).query("unknown == 'other classes'")
     said = []
-    for (dataset, model), part in rows.groupby(["dataset", "model"], sort=False):
+    for (dataset, model), part in tables.groups(rows, ["dataset", "model"], sort=False):
         means = part.groupby(["classes", "score"])["auroc"].mean().unstack()
         cells = [f"{k} classes " + " / ".join(f"{row[score]:.3f}" for score in SCORES) for k, row in means.iterrows()]
-        drawn, trials = part["subsets"].max(), part["seed"].nunique()
-        said.append(f"- **{dataset} {model}** (n = {drawn} subsets of each size, {trials} trials): {', '.join(cells)}.")
+        n = f"n = {part['subsets'].max()} subsets of each size, {part['seed'].nunique()} trials"
+        said.append(f"- **{of_network(dataset, model)}** ({n}): {', '.join(cells)}.")
     return Markdown(
-        "**Answer.** AUROC of telling the asked classes from the parent's other classes: the vote of modules / the "
-        "parent's softmax over the asked classes / its softmax over all classes (test images, mean over subsets and "
-        "trials).\n\n" + "\n".join(said)
+        "**Answer.** How well images of the asked classes are told from those of the parent's other classes, as AUROC: "
+        "by the vote of modules / by the parent's softmax over the asked classes / by its softmax over all classes "
+        "(test images, means over subsets and trials).\n\n" + "\n".join(said)
     )
 
 
@@ -92,7 +93,8 @@ def draw(done: Sequence[Record]) -> Figure:
     """Draw the AUROC by number of classes, a row for each network and a column for each kind of unknown image."""
     rows = records.frame(done)
     kinds = rows["unknown"].where(rows["unknown"].isin(["other classes", "noise"]), "another data set")
-    rows = rows.assign(kind=kinds, network=rows["dataset"] + " " + rows["model"])
+    called = [of_network(dataset, model) for dataset, model in zip(rows["dataset"], rows["model"], strict=True)]
+    rows = rows.assign(kind=kinds, network=called)
     networks, columns = rows["network"].unique(), rows["kind"].unique()
     shape = (len(networks), len(columns))
     figure, axes = plt.subplots(
@@ -115,10 +117,10 @@ def table(done: Sequence[Record]) -> Markdown:
     """Return AUROC, and the share of unknown images rejected, for every network, size and kind of image."""
     rows = records.frame(done)
     shown = []
-    for (dataset, model, classes, unknown), part in rows.groupby(
-        ["dataset", "model", "classes", "unknown"], sort=False
+    for (dataset, model, classes, unknown), part in tables.groups(
+        rows, ["dataset", "model", "classes", "unknown"], sort=False
     ):
-        line = {"network": f"{dataset} {model}", "classes": str(classes), "unknown": unknown}
+        line = {"network": of_network(dataset, model), "classes": str(classes), "unknown": unknown}
         for score, own in part.groupby("score", sort=False):
             line[str(score)] = f"{own['auroc'].mean():.3f}, {100 * own['rejected'].mean():.0f}%"
         shown.append(line)

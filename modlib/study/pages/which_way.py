@@ -20,6 +20,7 @@ from modlib.study.columns import Load, listing, named, stand_in
 from modlib.study.compared_ways import Asked, Timing, measured
 from modlib.study.draws import subsets
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_network
 from modlib.study.pages.small_networks import Plan as SmallPlan
 from modlib.study.pages.small_networks import gap
 from modlib.study.records import Record, Store
@@ -299,27 +300,27 @@ def answer(page: Page, most: float) -> Markdown:
             parts.append(f"{_said(best)} ({labels}, {best['further_seconds']:.0f} s a subset)")
         if len(mine):
             best = _best(mine)
-            parts.append(f"of ours {_said(best)} (no labels, {best['further_seconds']:.0f} s)")
+            parts.append(f"{_said(best)} (ours, no labels, {best['further_seconds']:.0f} s a subset)")
         n = int(rows["n"].max())
         order = parts if not len(mine) or not len(theirs) or _best(theirs)["gap"] >= _best(mine)["gap"] else parts[::-1]
-        said.append(f"- **{_amount(classes)}** (n = {n}): {'; '.join(order)}.")
+        said.append(f"- **{_amount(classes)}** (n = {n}): {'; then '.join(order)}.")
     light = "; ".join(_lightest(page, classes) for classes in page.sizes_of_subsets)
     head = (
-        f"**Answer.** Within {tables.percent(most, 0)} of the parent's multiply-adds, points of test accuracy against "
-        "the restricted parent (± standard error over subsets), the better one first:\n\n"
+        f"**Answer.** The best ways within {tables.percent(most, 0)} of the parent's multiply-adds, one of ours and "
+        "one of others, by points of test accuracy against the restricted parent (± standard error over subsets):\n\n"
     )
-    tail = f"\n\nMasks make networks light, not small or fast: fewest weights within {POINTS:g} point: {light}."
+    tail = f"\n\nMasks make networks light, not small or fast. The lightest within {POINTS:g} point: {light}."
     return Markdown(head + "\n".join(said) + tail)
 
 
 def _lightest(page: Page, classes: int) -> str:
     near = page.means(classes).query("gap >= @low", local_dict={"low": -POINTS})
     if near.empty:
-        return f"{_amount(classes)}: none"
+        return f"for {_amount(classes)} none"
     least = near.sort_values("kept_weights").iloc[0]
     return (
-        f"{_amount(classes)} **{least['plan']}**, {tables.percent(least['kept_weights'], 1)} of the weights in "
-        f"{tables.percent(least['multiply_adds'], 0)} of the multiply-adds"
+        f"for {_amount(classes)} **{least['plan']}**, with {tables.percent(least['kept_weights'], 1)} of the weights, "
+        f"but {least['multiply_adds']:.0f} times the multiply-adds"
     )
 
 
@@ -497,7 +498,7 @@ def other_parents(page: Page) -> Markdown:
     every = every.fillna({"size": 0})
     shown = [
         {
-            "parent": f"{dataset} {model}",
+            "parent": of_network(dataset, model),
             "classes": int(classes),
             "way": plan,
             "test": gap(part["gap"]),
