@@ -193,6 +193,24 @@ def candidate_table(done: Done) -> Markdown:
     return tables.folded(pd.DataFrame(shown), "Every setting that was tried", caption, "tab-recommended-candidates")
 
 
+def compared(done: Done) -> Markdown:
+    """Return how much closer or further other settings are, on average over the parents that they were tried on."""
+    own = _held_out(done.recommended)
+    said = []
+    for name, part in done.tried.items():
+        change = (_held_out(part) - own).dropna()
+        said.append((float(change.mean()), f"{name} {100 * change.mean():+.1f} ({len(change)})"))
+    lines = ", ".join(text for _, text in sorted(said))
+    return Markdown(
+        "Points further behind than the recommended settings, on average over the parents that were tried (how many); "
+        f"below 0 is better: {lines}. What is better keeps more, or is worse on some parent."
+    )
+
+
+def _held_out(part: list[Record]) -> pd.Series:
+    return records.frame(part).query("split == 'held_out'").set_index("kind")["gap"]
+
+
 def settings_table(done: Done) -> Markdown:
     """Return the settings that were recommended, a column for each set of them."""
     found: dict[str, tuple[dict[str, Any], list[str]]] = {}
