@@ -115,9 +115,11 @@ page.metrics_table(modules, log_odds, balanced, value_index, data)
 # times the union. So a table that shows both quantities shows one result. On two masks of six edges:
 
 # %% tags=["nbval-check-output"]
-a, b = torch.tensor([1, 1, 1, 0, 0, 0]).bool(), torch.tensor([0, 1, 1, 1, 0, 0]).bool()
+a = torch.tensor([1, 1, 1, 0, 0, 0]).bool()
+b = torch.tensor([0, 1, 1, 1, 0, 0]).bool()
 J, kept = float((a & b).sum() / (a | b).sum()), float(a.float().mean())
-print(f"J = {J}, union / edges = {float((a | b).float().mean()):.4f}, 2k / (1 + J) = {2 * kept / (1 + J):.4f}")
+RP = float((a | b).float().mean())
+print(f"J = {J}, RP = {RP:.4f}, 2k / (1 + J) = {2 * kept / (1 + J):.4f}")
 
 # %% tags=["remove-input"]
 page.about_the_identity(mnist_fc1, full)
@@ -197,12 +199,13 @@ print(f"Table 5: the printed average is the mean of its ten modules in {12 - wro
 #     for mask, kept in zip(masks, edges):
 #         mask[0, list(kept)] = True
 #     three = MaskSet({"layer": masks}, classes=(0, 1, 2))
-#     print(f"Jaccard index of every pair {three.mean_jaccard():.3f}, remaining parameters {three.remaining():.0%}")
+#     J, RP = three.mean_jaccard(), three.remaining()
+#     print(f"J of every pair: {J:.3f}, remaining parameters of all: {RP:.0%}")
 # ```
 #
 # ```text
-# Jaccard index of every pair 0.333, remaining parameters 75%
-# Jaccard index of every pair 0.333, remaining parameters 100%
+# J of every pair: 0.333, remaining parameters of all: 75%
+# J of every pair: 0.333, remaining parameters of all: 100%
 # ```
 # :::
 #

@@ -77,14 +77,16 @@ plt.show()
 
 # %% tags=["nbval-check-output"]
 logits = torch.tensor([1.0, 4.0, 2.0])  # of a parent with N = 3
-weight = torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])  # rows: another class, this class
+weight = torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])  # another, this class
 bias = torch.tensor([0.25, -0.25])
 grafted = grafting.graft(logits, weight, bias)
 print("grafted logits        ", grafted.tolist())
-print("log-odds d            ", float(grafting.log_odds(grafted)))
+d = grafting.log_odds(grafted)
+print("log-odds d            ", float(d))
 print("confidence            ", round(float(grafted.softmax(0)[1]), 4))
-print("sigmoid of d          ", round(float(grafting.log_odds(grafted).sigmoid()), 4))
-shifted = grafting.graft(logits, weight + torch.tensor([3.0, -1.0, 2.0]), bias + 1)  # the same added to both rows
+print("sigmoid of d          ", round(float(d.sigmoid()), 4))
+added = torch.tensor([3.0, -1.0, 2.0])  # to both rows
+shifted = grafting.graft(logits, weight + added, bias + 1)
 print("d, both rows shifted  ", float(grafting.log_odds(shifted)))
 print("numbers for N = 3, 10 ", [2 * n + 2 for n in (3, 10)])
 
@@ -95,11 +97,11 @@ print("numbers for N = 3, 10 ", [2 * n + 2 for n in (3, 10)])
 # `own_logit`, ours, starts by reading the parent: $d_c$ is logit $c$ minus the mean of the others.
 
 # %% tags=["nbval-check-output"]
-weight, bias = grafting.initial_grafting([1], num_logits=5, init="own_logit", generator=generator(0))
+weight, bias = grafting.initial_grafting([1], 5, "own_logit", generator(0))
 print("another class", weight[0, 0].tolist(), "bias", float(bias[0, 0]))
 print("this class   ", weight[0, 1].tolist(), "bias", float(bias[0, 1]))
-weight, bias = grafting.initial_grafting(range(10), num_logits=10, init="random", generator=generator(0))
-print("random, all 10 modules within ±1/√10:", bool(weight.abs().max() <= 10**-0.5), "| shape", list(weight.shape))
+weight, _ = grafting.initial_grafting(range(10), 10, "random", generator(0))
+print("random start, within ±1/√10:", bool(weight.abs().max() <= 10**-0.5))
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "What the grafting layers learn: the weight of each of the parent's logits (columns) in each module's log-odds (rows), that is, row 1 minus row 0 of its layer. Red speaks for \"this class\", blue for \"another\".", "name": "fig-grafting-weights"}, "image": {"alt": "Two heat maps of ten modules by ten logits, one for each start of the layer; where the diagonal is red, a module trusts the parent's logit of its own class."}}
 page.draw_weights({"own_logit (ours)": own_logit, "random": random})
@@ -120,13 +122,16 @@ plt.show()
 # - **parent with grafting layer**: by the same rule, with all edges kept.
 
 # %%
-log_odds = own_logit.log_odds(data.inputs(data.test_images))  # [images, classes]
+inputs = data.inputs(data.test_images)
+log_odds = own_logit.log_odds(inputs)  # [images, classes]
 says_yes = log_odds > 0
 is_so = data.test_labels[:, None] == torch.tensor(own_logit.classes)
 
 # %% tags=["nbval-check-output"]
-print("numbers in a grafting layer:", own_logit.extra_parameters()["grafting"], "= 2N + 2 =", 2 * data.num_classes + 2)
-print("the same answers as above:", torch.equal(says_yes == is_so, test.right(page.MODULE)))
+N, numbers = data.num_classes, own_logit.extra_parameters()["grafting"]
+print("numbers in a grafting layer:", numbers, "= 2N + 2 =", 2 * N + 2)
+same = torch.equal(says_yes == is_so, test.right(page.MODULE))
+print("the same answers as in the figure above:", same)
 
 # %% [markdown]
 # Most images are of other classes, so always saying no is right about most of them. Two more numbers help. Of the images
@@ -166,16 +171,19 @@ page.differences_table(held_out, test)
 # from modlib import grafting
 #
 # no = torch.tensor([[0.0, 1.0, -9.0], [0.0, -9.0, 1.0]])
-# print("largest logit:", no.argmax(1).tolist(), "and of the mean:", no.mean(0).argmax().item())
-# weight, bias = grafting.initial_grafting(range(1000), 3, "random", torch.Generator().manual_seed(0))
-# for layer, shift in zip(weight, bias):  # of any layer, the log-odds of the mean are the mean log-odds
-#     of_mean = grafting.log_odds(grafting.graft(no.mean(0), layer, shift))
-#     mean = grafting.log_odds(grafting.graft(no, layer, shift)).mean()
+# print("largest logits:", no.argmax(1).tolist())
+# print("largest logit of the mean:", int(no.mean(0).argmax()))
+# draw = torch.Generator().manual_seed(0)
+# layers = zip(*grafting.initial_grafting(range(1000), 3, "random", draw))
+# for layer in layers:  # the log-odds of the mean are the mean log-odds
+#     of_mean = grafting.log_odds(grafting.graft(no.mean(0), *layer))
+#     mean = grafting.log_odds(grafting.graft(no, *layer)).mean()
 #     assert torch.allclose(of_mean, mean, atol=1e-5)
 # ```
 #
 # ```text
-# largest logit: [1, 2] and of the mean: 0
+# largest logits: [1, 2]
+# largest logit of the mean: 0
 # ```
 # :::
 #

@@ -74,20 +74,22 @@ taste.answer()
 # inputs (digits, pooled to 4 x 4 pixels), 6 hidden neurons and 5 logits, one for each of the digits 0 to 4.
 
 # %%
-tiny_data = page.small_digits()
-tiny_parent = parents.fc(hidden_layers=1, in_features=16, width=6, num_classes=5, seed=0)
-training.train(tiny_parent, tiny_data, epochs=40, seed=0)
-tiny_recipe = {"k": 0.3, "alpha": 0.3, "epochs": 20, "batch_size": 16, "grafting_init": "own_logit"}
-tiny = modlib.cotrain(tiny_parent, tiny_data, **tiny_recipe, schedule="cosine", seed=0, device="cpu")
+digits = page.small_digits()
+sizes = {"in_features": 16, "width": 6, "num_classes": 5}
+tiny_parent = parents.fc(hidden_layers=1, **sizes, seed=0)
+training.train(tiny_parent, digits, epochs=40, seed=0)
+recipe = modlib.ours(k=0.3, alpha=0.3, epochs=20, batch_size=16)
+tiny = modlib.cotrain(tiny_parent, digits, recipe=recipe, seed=0, device="cpu")
 task = (0, 3, 4)  # the classes of the small task
 small_network = tiny.recompose(task)
 
 # %% tags=["nbval-check-output"]
 edges = masking.sizes(masking.maskable_parameters(tiny_parent))
 kept = {name: int(mask[0].sum()) for name, mask in tiny.masks.masks.items()}
-print("edges of the parent, by layer ", list(edges.values()), "together", sum(edges.values()))
-print("edges of a module, by layer   ", list(kept.values()), "together", sum(kept.values()))
-print("numbers of its grafting layer ", tiny.extra_parameters()["grafting"])
+for name, counts in {"the parent": edges, "a module": kept}.items():
+    layers = list(counts.values())
+    print(f"edges of {name} by layer: {layers}, together {sum(layers)}")
+print("numbers of its grafting layer:", tiny.extra_parameters()["grafting"])
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Overview (the paper's Figure 1, redrawn from a decomposition). The parent tells five classes apart (left); it is decomposed into five modules (middle), each a part of the parent's edges and a grafting layer with the outputs \"this class\" and \"another\"; the modules of three classes are recomposed into one network for these three (right). Line widths follow the size of the weights. On the right, edges that more than one module uses are black, the others have the colour of their module.", "name": "fig-overview"}, "image": {"alt": "On the left a densely connected small network; in the middle five copies of it, each with a third of its edges in a colour of its own and two more output nodes; on the right one network with the edges of three of them, many of these shared, and three pairs of output nodes."}}
 sketch = page.Sketch(tiny, task)
@@ -102,10 +104,10 @@ sketch.overview_sentence()
 # module answers with a confidence, the softmax of its two outputs. The highest confidence wins.
 
 # %%
-images, labels = tiny_data.split("test")
+images, labels = digits.split("test")
 label = task[1]
 image = images[labels == label][0]
-inputs = tiny_data.inputs(image[None])
+inputs = digits.inputs(image[None])
 confidences = small_network(inputs)[0]  # one for each class of the task
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Flow of a prediction (the paper's Figure 2, redrawn with the values of one test image). The image passes through each module's part of the recomposed network (coloured edges; grey: the edges of the union that this module does not use) and through its grafting layer. The darker a node, the larger its value in its layer. The bars are the modules' confidences in \"this class\"; the largest wins the vote.", "name": "fig-flow"}, "image": {"alt": "A small image on the left; three rows, one for each module, with the module's edges in colour over the grey edges of the union, the grafting layer's two nodes, and a bar for the confidence; the row with the longest bar is marked as the winner of the vote."}}
@@ -134,7 +136,7 @@ plt.show()
 
 # %%
 network = modules.recompose(subset)  # a torch.nn.Module
-answers = network.predict(data.inputs(data.test_images))  # always one of the asked classes
+answers = network.predict(data.inputs(data.test_images))  # asked classes only
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 taste.table()

@@ -71,34 +71,28 @@ page.answer(with_it, without, data, recipe, model)
 # **Caveat.** This is one decomposition of one network by our recipe. How hard an $\alpha$ pulls depends on the parent and
 # the batch size, so it compares within this page only.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Co-training with and without the stemming loss, from the same shared scores. Left: Jaccard index of the masks, mean over all pairs of modules. Middle: remaining parameters of pairs, mean over all pairs; the dashed lines are one module and two modules with no edge in common. Right: accuracy of the vote of all modules on held-out images.", "name": "fig-stemming-epochs"}, "image": {"alt": "Three panels over epochs, each with one curve for training with stemming and one for training without: Jaccard index, remaining parameters, accuracy."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Co-training with and without the stemming loss, from the same shared scores. Left: remaining parameters of pairs, mean over all pairs. Dashed: one module, and two modules with no edge in common. Right: accuracy of the vote of all modules on held-out images.", "name": "fig-stemming-epochs"}, "image": {"alt": "Two panels over epochs, each with one curve for training with stemming and one for training without: remaining parameters, and accuracy."}}
 page.draw_epochs(history, share)
 plt.show()
 
 # %% [markdown]
-# The paper (sections "Module Stemming" and "Module Co-training") {cite:p}`kingetsu2021` has two means.
-#
 # ## Initial score sharing
 #
-# A mask depends on the scores that it starts from. With shared scores all modules start from one mask. With scores of
-# their own, two modules have little in common. If each keeps a share $k$ at random, their Jaccard index is $k / (2 - k)$
-# and together they need $1 - (1 - k)^2$ of the edges.
+# The paper (sections "Module Stemming" and "Module Co-training") {cite:p}`kingetsu2021` has two means. The first is to start
+# all modules from the same scores, and so from one mask. With scores of their own, two modules have little in common. If
+# each keeps a share $k$ at random, their Jaccard index is $k / (2 - k)$ and together they need $1 - (1 - k)^2$ of the edges.
 
 # %% tags=["nbval-check-output"]
-print("shared scores, Jaccard index:       ", together.mean_jaccard())
-print(f"remaining parameters of all modules: {together.remaining():.1%}")
 pair = masking.mean_over_pairs(apart.remaining_of_pairs())
-print(
-    "scores of their own, Jaccard index: ",
-    round(apart.mean_jaccard(), 4),
-    f"| remaining parameters of a pair: {pair:.1%}",
-)
-print("k / (2 - k) and 1 - (1 - k)^2:      ", round(k / (2 - k), 4), f"| {1 - (1 - k) ** 2:.1%}")
+by_chance = 1 - (1 - k) ** 2
+print("shared scores: Jaccard index", together.mean_jaccard())
+print(f"own scores:    Jaccard index {apart.mean_jaccard():.4f}, a pair needs {pair:.1%}")
+print(f"by chance:     Jaccard index {k / (2 - k):.4f}, a pair needs {by_chance:.1%}")
 
 # %% [markdown]
 # ## The stemming loss
 #
-# Let $\mathcal S^*$ be the scores of the previous epoch. The loss of module $c$ is its cross-entropy plus (Eq. 1)
+# The second is a loss. Let $\mathcal S^*$ be the scores of the previous epoch. The loss of module $c$ is its cross-entropy plus (Eq. 1)
 #
 # $$\frac{\alpha}{L \times M \times N} \sum_{\ell}^{L} \sum_{m}^{M} \sum_{n}^{N} \Big\| \mathcal S_{c,\ell,m,n} -
 # \frac 1N \sum_{c'=1}^{N} \mathcal S^*_{c',\ell,m,n} \Big\|_p^p .$$
@@ -126,12 +120,14 @@ page.factors_table(recipe, weights, len(data.train_labels))
 # %% tags=["nbval-check-output"]
 scores = torch.tensor([[0.50, 0.25], [1.00, 0.75]], requires_grad=True)
 average = torch.tensor([[0.50, 0.50], [0.75, 0.25]])
+given = {"layer": scores}, {"layer": average}, {"layer": 0.5}
 for p in (1, 2):
-    loss = stemming.stemming_loss({"layer": scores}, {"layer": average}, {"layer": 0.5}, p)
+    loss = stemming.stemming_loss(*given, p)
     (automatic,) = torch.autograd.grad(loss, scores)
     closed = torch.zeros_like(average)
     stemming.add_gradient(closed, scores.detach(), average, torch.tensor(0.5), p)
-    print(f"p = {p}: loss {loss.item()}, gradient {closed.tolist()}, equal: {torch.equal(automatic, closed)}")
+    same = torch.equal(automatic, closed)
+    print(f"p = {p}: loss {loss.item()}, gradient {closed.tolist()}, equal: {same}")
 
 # %% [markdown]
 # ## Algorithm 1: module co-training
@@ -150,9 +146,8 @@ for p in (1, 2):
 
 # %% tags=["nbval-check-output"]
 one, other = history.first_epoch
-print("masks after the first epoch, with and without stemming, equal:", all(torch.equal(one[n], other[n]) for n in one))
-identity = (2 * share / (1 + stemmed.masks.jaccard()) - stemmed.masks.remaining_of_pairs()).abs().max()
-print("remaining parameters of every pair are 2k / (1 + Jaccard index):", bool(identity < 1e-12))
+same = all(torch.equal(one[name], other[name]) for name in one)
+print("equal masks after the first epoch, with and without stemming:", same)
 
 # %% tags=["remove-input"]
 page.of_all_classes(with_it, without, share)
@@ -228,7 +223,8 @@ page.of_the_vote(with_vote, with_it, data)
 #     score = torch.tensor([0.25])
 #     for _ in range(21):
 #         score.requires_grad_()
-#         (gradient,) = torch.autograd.grad(stemming_loss({"layer": score}, average, {"layer": factor}, p=1), score)
+#         loss = stemming_loss({"layer": score}, average, {"layer": factor}, p=1)
+#         (gradient,) = torch.autograd.grad(loss, score)
 #         score = score.detach() - 0.25 * gradient  # a step of rate 1/4
 #     print(f"factor {factor}: {abs(score.item()):.3f} from the average")
 # ```

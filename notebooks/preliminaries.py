@@ -112,7 +112,8 @@ print(len(found.done), "trials,", sum("failed" in row for record in found.done f
 #         score = torch.tensor([difference], requires_grad=True)
 #         stemming_loss({"layer": score}, average, {"layer": 1.0}, p).backward()
 #         pulls.append(score.grad.item())
-#     print(f"difference {difference}: p = 1 pulls {pulls[0] / pulls[1]:.1f} times as hard as p = 2")
+#     ratio = pulls[0] / pulls[1]
+#     print(f"difference {difference}: p = 1 pulls {ratio:.1f} times as hard as p = 2")
 # ```
 #
 # ```text

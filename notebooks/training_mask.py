@@ -105,7 +105,8 @@ print("gradient", [[round(v, 4) for v in row] for row in scores.grad.tolist()])
 # `cotrain` trains the masks of all classes. The call of this page is
 #
 # ```python
-# modules = modlib.cotrain(parent, data, recipe=modlib.published(alpha=0.0), seed=0)
+# recipe = modlib.published(alpha=0.0)
+# modules = modlib.cotrain(parent, data, recipe=recipe, seed=0)
 # ```
 #
 # With $\alpha = 0$ there is no stemming loss, and every module looks for its own edges. The recipe `published` has
@@ -113,9 +114,12 @@ print("gradient", [[round(v, 4) for v in row] for row in scores.grad.tolist()])
 
 # %% tags=["nbval-check-output"]
 row = modules.classes.index(target)
-masked = {name: weight * modules.masks.masks[name][row] for name, weight in weights.items()}
-logits = functional_call(parent, masked, (data.inputs(data.held_out_images[:5]),))  # what the grafting layer reads
-print("kept weights are the parent's:", all(bool(((m == 0) | (m == weights[n])).all()) for n, m in masked.items()))
+masks = modules.masks.masks  # layer -> [modules, *shape of the weight]
+masked = {name: weight * masks[name][row] for name, weight in weights.items()}
+inputs = data.inputs(data.held_out_images[:5])
+logits = functional_call(parent, masked, (inputs,))  # for the grafting layer
+same = [((m == 0) | (m == weights[n])).all() for n, m in masked.items()]
+print("kept weights are the parent's:", all(map(bool, same)))
 print("logits of five images:", list(logits.shape))
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Which pixels the module reads. Each panel is one class's first-layer mask at the image's size: the number of hidden neurons that keep an edge from that pixel.", "name": "fig-first-layer"}, "image": {"alt": "Ten small images, one for each module: bright pixels are those that many hidden neurons read; they lie in the middle, where digits are drawn."}}
@@ -151,12 +155,12 @@ plt.show()
 #         scores = scores.detach() + 0.01 * gradient * (mask if only_kept else 1)
 #         if popped_up is None and masking.top_k_mask(scores, keep=2)[3]:
 #             popped_up = step
-#     print(f"only kept edges get a gradient: {only_kept}, the last edge pops up at step {popped_up}")
+#     print(f"only kept edges: {only_kept}, the last edge pops up at step {popped_up}")
 # ```
 #
 # ```text
-# only kept edges get a gradient: False, the last edge pops up at step 20
-# only kept edges get a gradient: True, the last edge pops up at step None
+# only kept edges: False, the last edge pops up at step 20
+# only kept edges: True, the last edge pops up at step None
 # ```
 # :::
 #

@@ -122,24 +122,22 @@ class History:
 
 
 def draw_epochs(history: History, share: float) -> Figure:
-    """Draw sharing and accuracy over the epochs; `share`: of the edges that a module keeps."""
+    """Draw remaining parameters and accuracy over the epochs; `share`: of the edges that a module keeps."""
     curve = pd.DataFrame(history.rows)
     epochs = curve["epoch"].max()
     shown = {
-        "jaccard_index": ("Jaccard index", 1),
-        "remaining_parameters": ("remaining parameters, pairs (%)", 100),
-        "accuracy": ("accuracy of the vote (%)", 100),
+        "remaining_parameters": "remaining parameters, pairs (%)",
+        "accuracy": "accuracy of the vote (%)",
     }
-    figure, axes = plt.subplots(1, 3, figsize=(figures.WIDTH, 2.9))
-    for ax, (column, (label, scale)) in zip(axes, shown.items(), strict=True):
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.1))
+    for ax, (column, label) in zip(axes, shown.items(), strict=True):
         for run, part in curve.dropna(subset=[column]).groupby("run", sort=False):
             colour = figures.COLOURS[str(run)]
-            ax.plot(part["epoch"], scale * part[column], marker="o", markersize=3, label=run, color=colour)
+            ax.plot(part["epoch"], 100 * part[column], marker="o", markersize=3, label=run, color=colour)
         ax.set(xlabel="epoch", ylabel=label, xlim=(-0.03 * epochs, 1.03 * epochs))
         ax.xaxis.set_major_locator(plt.MaxNLocator(5, integer=True))
-    axes[0].set_ylim(0, 1.03)
     for line in (share, 2 * share):
-        axes[1].axhline(100 * line, color="0.5", linestyle="--", linewidth=1)
+        axes[0].axhline(100 * line, color="0.5", linestyle="--", linewidth=1)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return figure
 
