@@ -48,7 +48,7 @@ def test_every_claim_on_the_scoreboard_says_what_would_change_it() -> None:
 
 
 def test_claims_of_the_text_are_open_without_results() -> None:
-    found = {claim.claim: claim for claim, _ in text_claims.judged(Store.at(""))}
+    found = {claim.claim: claim for claim, *_ in text_claims.judged(Store.at(""))}
     assert {claim.verdict for claim in found.values()} == {"open"}
 
 
@@ -65,7 +65,7 @@ def test_claims_of_the_text_are_judged_by_what_was_exported(tmp_path: Path) -> N
     ]  # fmt: skip
     for stem in ("table1", "table5"):
         pd.DataFrame(rows).to_csv(tmp_path / f"{stem}.csv", index=False)
-    found = {claim.where + claim.claim[:5]: claim for claim, _ in text_claims.judged(Store.at(str(tmp_path)))}
+    found = {claim.where + claim.claim[:5]: claim for claim, *_ in text_claims.judged(Store.at(str(tmp_path)))}
     better, changed, small = found["Table 5With "], found["Table 5Under"], found["IntroductionA sma"]
     assert (better.verdict, better.here[:40]) == ("holds", "for 1 of 2 networks, by 0.20 points at m")
     assert changed.verdict == "does not hold"

@@ -29,13 +29,15 @@ from modlib.zoo import datasets
 
 ON_TRIALS = "table1"
 ON_DATA = "experimental_setup"
-CENTRAL, NUMBERS, SLIPS = "Central claims", "Numbers", "Slips of the text"
+CENTRAL, NUMBERS, SLIPS = "Central claims", "Numbers and details", "Slips of the text"
 GROUPS = {
     CENTRAL: "What the paper is about.",
-    NUMBERS: "Whether what it prints comes out again.",
+    NUMBERS: "Whether what it prints, or says in passing, comes out again.",
     SLIPS: "Sentences that the data, an identity or the paper's own tables decide.",
 }
 """The groups of the scoreboard, and what is in them."""
+DETAILS = ("table1", "table2", "preliminaries")
+"""Pages whose claims are numbers and details."""
 NOT_HERE = "the data are not on this machine"
 ORDER = ("does not hold", "partly", "close", "holds", "open")
 """Of the cards in a group: what a reader should know first."""
@@ -66,7 +68,7 @@ class Evidence:
     column: FirstColumn
     done: list[Record]
     gathered: dict[str, list[Claim]]
-    of_text: Sequence[tuple[Claim, str]]
+    of_text: Sequence[tuple[Claim, str, bool]]
 
     @cached_property
     def last(self) -> pd.DataFrame:
@@ -115,16 +117,16 @@ def board_of(evidence: Evidence) -> pd.DataFrame:
     """Return the scoreboard, one row for each claim, or for each of its parts."""
     rows = [*_on_trials(evidence), *_on_the_papers_numbers(), *_on_accuracies(evidence), *_on_data()]
     rows += [
-        Row(claim, stem, NUMBERS if stem == "table1" else CENTRAL)
+        Row(claim, stem, NUMBERS if stem in DETAILS else CENTRAL)
         for stem, of_page in evidence.gathered.items()
         for claim in of_page
     ]
     rows += [
-        Row(Claim(text, where, paper, "not run yet", OPEN, ""), page, NUMBERS if page == "table1" else CENTRAL)
+        Row(Claim(text, where, paper, "not run yet", OPEN, ""), page, NUMBERS if page in DETAILS else CENTRAL)
         for text, where, paper, page in JUDGED_ELSEWHERE
         if page not in evidence.gathered
     ]
-    rows += [Row(claim, page) for claim, page in evidence.of_text]
+    rows += [Row(claim, page, CENTRAL if central else NUMBERS) for claim, page, central in evidence.of_text]
     rows += [Row(claim, page, SLIPS) for claim, page in text_claims.on_its_text()]
     return pd.DataFrame([asdict(row.claim) | {"page": row.page, "group": row.group} for row in rows])
 

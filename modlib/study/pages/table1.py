@@ -24,6 +24,8 @@ from modlib.study.trials import Trial, labelled, last_epochs, published_trials, 
 from modlib.zoo import datasets
 
 COLUMNS_OF_PAPER = 8
+PAPERS_EPOCH = 25
+"""That of the paper's Table 2."""
 
 
 @dataclass(frozen=True)
@@ -393,7 +395,7 @@ def draw_epochs(evidence: Evidence) -> None:
     left.axhline(100 * k, ls=":", color="black", lw=1)
     if [*plan.datasets, *plan.models] == ["mnist", "fc1"] and grids.is_papers("mnist", "fc1", k):
         paper = 100 * printed.shared_remaining_parameters()
-        left.scatter([25, 25], paper, marker="x", s=50, color="black", zorder=3, label="paper, Table 2")
+        left.scatter([PAPERS_EPOCH] * 2, paper, marker="x", s=50, color="black", zorder=3, label="paper, Table 2")
     left.legend(frameon=False)
     left.set_ylabel("remaining parameters of pairs (%)")
     right.set_ylabel("accuracy of the vote (%)")
@@ -402,18 +404,18 @@ def draw_epochs(evidence: Evidence) -> None:
 
 def pairs_table(evidence: Evidence) -> Markdown:
     """Tabulate remaining parameters of two-class networks under recipe published, beside the paper's Table 2."""
-    paper, last = printed.shared_remaining_parameters(), evidence.last
+    paper, rows = printed.shared_remaining_parameters(), evidence.test[evidence.test["recipe"] == "published"]
+    shown = rows[rows["epoch"].isin({PAPERS_EPOCH, rows["epoch"].max()})]
     lines = []
-    for (dataset, model, alpha), trials in tables.groups(
-        last[last["recipe"] == "published"], ["dataset", "model", "alpha"], sort=False
-    ):
-        comparable = grids.is_papers(dataset, model, evidence.plan.settings.k) and alpha in (0, 1)
+    for (dataset, model, alpha, epoch), trials in tables.groups(shown, ["dataset", "model", "alpha", "epoch"]):
+        of_table2 = grids.is_papers(dataset, model, evidence.plan.settings.k) and alpha in (0, 1)
+        comparable = of_table2 and epoch == PAPERS_EPOCH
         lines.append(
             {
                 "network": of_network(dataset, model),
                 "α": f"{alpha:g}",
-                "epoch": int(trials["epoch"].max()),
-                "paper, epoch 25 (%)": f"{100 * paper[alpha > 0]:.1f}" if comparable else "not given",
+                "epoch": epoch,
+                "paper (%)": f"{100 * paper[alpha > 0]:.1f}" if comparable else "not given",
                 "here (%)": mean_and_spread(trials["remaining_parameters"]),
                 "smallest pair": f"{100 * trials['remaining_parameters_best'].min():.2f}",
                 "largest pair": f"{100 * trials['remaining_parameters_worst'].max():.2f}",
