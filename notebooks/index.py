@@ -7,10 +7,10 @@
 # ---
 
 # %% [markdown]
-# # Decomposing a neural network into modules, and recomposing it
+# # Take a network apart, recompose any part
 #
-# Kingetsu, Kobayashi and Suzuki {cite:p}`kingetsu2021` cut a trained classifier into one small module per class; any subset
-# works together again without training. **Does it hold, what is better, and how do I use it?**
+# {cite:t}`kingetsu2021` cut a trained classifier into one small module per class; any of them work together again without
+# training. **Does it hold, what is better, how do I use it?** Or [try it](../explorer.md): tick classes, draw a digit.
 
 # %% tags=["parameters", "remove-input"]
 table1: str = "quick"  # whose trials are read: those of the quick or of the published run of Table 1
