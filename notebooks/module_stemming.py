@@ -92,7 +92,7 @@ print(f"by chance:     Jaccard index {k / (2 - k):.4f}, a pair needs {by_chance:
 # %% [markdown]
 # ## The stemming loss
 #
-# The second is a loss. Let $\mathcal S^*$ be the scores of the previous epoch. The loss of module $c$ is its cross-entropy plus (Eq. 1)
+# The second is a loss. With the scores $\mathcal S^*$ of the previous epoch, module $c$ has its cross-entropy plus (Eq. 1)
 #
 # $$\frac{\alpha}{L \times M \times N} \sum_{\ell}^{L} \sum_{m}^{M} \sum_{n}^{N} \Big\| \mathcal S_{c,\ell,m,n} -
 # \frac 1N \sum_{c'=1}^{N} \mathcal S^*_{c',\ell,m,n} \Big\|_p^p .$$
@@ -137,7 +137,8 @@ for p in (1, 2):
 # 3. In every later epoch, take the mean of all modules' scores at the end of the epoch before, $\mathcal S_\text{avg}$.
 #    Then train every module with the stemming loss, which pulls it towards $\mathcal S_\text{avg}$.
 #
-# `modlib.cotrain` does this. The two runs of {numref}`fig-stemming-epochs` differ in `alpha` alone:
+# `modlib.cotrain` does this. The two runs of {numref}`fig-stemming-epochs` differ in `alpha` alone. Below, `fit` is the same
+# call with other changes of the recipe.
 #
 # ```python
 # free = modlib.cotrain(parent, data, recipe=modlib.ours(alpha=0.0), seed=0)
@@ -239,7 +240,6 @@ page.of_the_vote(with_vote, with_it, data)
 # - Shared initial scores decide where modules start, and the stemming loss decides where they end.
 # - $\alpha$ sets how much the modules share, from little up to nearly one mask for all.
 # - The paper leaves the factor in Eq. 1 open, so its $\alpha$ can't be carried over to another network.
-# - What shared edges are worth is on the page about [recomposing](recomposing.ipynb).
 # ```
 #
 # **Re-run it:** `modlib reproduce module_stemming -p alpha 1 -p bases "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"`.
