@@ -97,6 +97,15 @@ page.whole_table(found)
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.cost_table(found, goal)
 
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - Linear, convolutional and attention layers are masked whatever the network around them looks like.
+# - A module's step takes hardly longer than a plain one, but more memory.
+# - Whether a network also *learns* under a mask is another matter, above all if it is deep.
+# ```
+
 # %% tags=["remove-cell", "nbval-check-output"]
 claims.publish(store, "architectures", [page.claim(found)])
 print(len(found.good), "of", len(found.once), "networks work:", ", ".join(found.good["model"]))

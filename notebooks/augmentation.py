@@ -7,9 +7,9 @@
 # ---
 
 # %% [markdown]
-# # Augmentation: to a parent that never saw it, a shifted image is another image; a mirrored one is not
+# # To a parent without augmentation, a shifted image is another image; a mirrored one is not
 #
-# **Question.** What do the paper's three augmentations do to an image, and how much does a parent mind that never saw them?
+# **Question.** What do the paper's three augmentations do to an image, and how much do they bother a parent that never saw them?
 
 # %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, mnist, fashion_mnist, cifar10, cifar100, svhn_10k
@@ -95,6 +95,15 @@ plt.show()
 
 # %% tags=["hide-input"]
 page.note_on(data)
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - A fully connected parent takes a shifted image for another image, but hardly minds a mirrored one.
+# - Fully connected parents are trained without augmentation here, as in the paper.
+# - How far crops move, and in which order things are done, the paper doesn't say.
+# ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
 some = page.channels_first(data.train_images[:20])

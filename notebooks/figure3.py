@@ -45,11 +45,11 @@ figure3.answer(curves)
 # **Caveat.** Most settings have one trial, and 25 of the paper's 50 epochs: a difference of a few tenths of a point may
 # come from the seed alone.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "The first parent: accuracy against remaining parameters in the last epoch, test images, one point a trial. A line joins the means of one k, from the largest α (left) to the smallest (right). Left: votes of two modules, mean over pairs. Right: the vote of all modules.", "name": "fig-figure3-trade"}, "image": {"alt": "Two scatter plots with one line for each k: every line goes from fewer remaining parameters at large alpha to more at small alpha, and most of them rise on the way."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "FC1 (the first parent): accuracy against remaining parameters in the last epoch, test images, one point a trial. A line joins the means of one k, from the largest α (left) to the smallest (right). Left: votes of two modules, mean over pairs. Right: the vote of all modules.", "name": "fig-figure3-trade"}, "image": {"alt": "Two scatter plots with one line for each k: every line goes from fewer remaining parameters at large alpha to more at small alpha, and most of them rise on the way."}}
 figure3.draw_trade_off(curves, models[:1])
 plt.show()
 
-# %% tags=["hide-cell"] mystnb={"figure": {"caption": "The same for the other parents, told apart by the dashes of their lines.", "name": "fig-figure3-trade-others"}, "image": {"alt": "The same two scatter plots for every other parent; most lines rise in the same way."}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "The other parents", "code_prompt_hide": "The other parents", "figure": {"caption": "The same for the other parents, told apart by the dashes of their lines.", "name": "fig-figure3-trade-others"}, "image": {"alt": "The same two scatter plots for every other parent; most lines rise in the same way."}}
 if len(models) > 1:
     figure3.draw_trade_off(curves, models[1:])
     plt.show()
@@ -82,11 +82,11 @@ figure3.apart(curves)
 # modules, so both are shown. The recipe is *published*; the values of $\alpha$ are our reading
 # ([deviations](../deviations.md)). Nothing is chosen on test images.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The first parent, test images, epoch by epoch: remaining parameters of two-class networks (mean over pairs), accuracy of the vote of two modules (mean over pairs), and accuracy of single modules. Mean over trials, one standard deviation shaded. Dotted: k, the size of a single module.", "name": "fig-figure3"}, "image": {"alt": "A grid of curves over epochs. In the top row, remaining parameters: without stemming they rise from the first epoch towards twice k, and the larger alpha is, the closer they stay to the dotted line at k. The rows below hold the accuracies of pairs and of single modules."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "FC1 (the first parent), test images, epoch by epoch: remaining parameters of two-class networks (mean over pairs), accuracy of the vote of two modules (mean over pairs), and accuracy of single modules. Mean over trials, one standard deviation shaded. Dotted: k, the size of a single module.", "name": "fig-figure3"}, "image": {"alt": "A grid of curves over epochs. In the top row, remaining parameters: without stemming they rise from the first epoch towards twice k, and the larger alpha is, the closer they stay to the dotted line at k. The rows below hold the accuracies of pairs and of single modules."}}
 figure3.draw_epochs(curves, models[:1])
 plt.show()
 
-# %% tags=["hide-cell"] mystnb={"figure": {"caption": "The same for the other parents.", "name": "fig-figure3-others"}, "image": {"alt": "The same grid of curves for every other parent; the curves have the same shapes."}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "The other parents", "code_prompt_hide": "The other parents", "figure": {"caption": "The same for the other parents.", "name": "fig-figure3-others"}, "image": {"alt": "The same grid of curves for every other parent; the curves have the same shapes."}}
 if len(models) > 1:
     figure3.draw_epochs(curves, models[1:])
     plt.show()

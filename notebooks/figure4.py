@@ -7,9 +7,9 @@
 # ---
 
 # %% [markdown]
-# # Figure 4: in convolutional networks stemming changes little; shares by layer and a common mask decide
+# # The paper's Figure 4: in convolutional networks shares by layer decide, not stemming
 #
-# **Question.** Does the method carry over to convolutional networks with batch normalisation, and what does stemming do there?
+# **Question.** Does the method carry over to convolutional networks with batch normalisation? What does stemming do there?
 
 # %% tags=["parameters", "remove-input"]
 panels: list[dict] = [  # settings of each panel, see modlib.study.panels.Panel
@@ -52,8 +52,14 @@ page.answer(evidence, goal)
 # trains one mask for all classes, and every module goes on from it: modules stay nearly equal, so it is not much of a
 # decomposition. *LAMP* shares the edges out among the layers by the parent's weights.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of recomposed networks on test images against the number of classes: modules of every setting (the vote loss is ours, not the paper's), beside the parent restricted to the subset and one shared mask, at the reduced size of the table above. Means over subsets of one size and over trials.", "name": "fig-figure4-subsets"}, "image": {"alt": "Falling curves of accuracy over the number of classes: the restricted parent on top, the modules below, and the shared mask."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of recomposed networks on test images against the number of classes: modules of every setting (the vote loss is ours, not the paper's), beside the parent restricted to the subset and one shared mask, at the reduced size that each title names. Means over subsets of one size and over trials.", "name": "fig-figure4-subsets"}, "image": {"alt": "Falling curves of accuracy over the number of classes: the restricted parent on top, the modules below, and the shared mask."}}
 page.draw_subsets(evidence)
+
+# %% [markdown]
+# ## Panel by panel
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+page.by_panel(evidence, goal)
 
 # %% [markdown]
 # ## Epoch by epoch, as in the paper
@@ -69,7 +75,7 @@ page.draw_epochs(evidence)
 # %% [markdown]
 # All settings, $\alpha = 0$ too, are of our [recipe](ours.ipynb): annealed rates, grafting layers that start from the class's own
 # logit, batches of 128, bfloat16. Initial scores are in the order of the weights' magnitude, and batch normalisation is each
-# module's own ([why](deep_networks.ipynb)). CIFAR-10 here: 111 of its 60,000 images went through JPEG. `svhn_10k` is 10,000 of
+# module's own ([why](deep_networks.ipynb)). CIFAR-10 here: 111 of its 60,000 images went through JPEG. SVHN-10k is 10,000 of
 # SVHN's images, divided by house; its accuracies are not those of SVHN.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
@@ -155,6 +161,16 @@ page.draw_moda(evidence, goal)
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.moda_table(evidence)
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - In a convolutional network the same share of every layer is what hurts: layers at the input need more, the last ones far
+#   less.
+# - One mask that is trained for all classes first helps more than stemming, which finds modules nearly equal already.
+# - One shared mask alone does about as well, in one pass. What separate modules add there is small.
+# ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
 claims.publish(store, "figure4", page.judged(evidence))

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Table 3: the printed weight decay can hardly have trained the parents
+# # The paper's Table 3: the printed weight decay can hardly have trained the parents
 #
 # **Question.** With which parameters are the parents trained, and can the printed ones be meant?
 
@@ -75,6 +75,14 @@ table3.last_epoch(trained, curve)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Learning rate of CIFAR-100's recipe over the epochs, with each reading of the printed 0.02: the rate after the first step (the rate is multiplied by 0.2), or the factor itself.", "name": "fig-table3-schedule"}, "image": {"alt": "Two falling step functions on a logarithmic scale. Both start at a tenth and fall at epochs 60, 120 and 160; the one with the literal factor falls ten times deeper at each step."}}
 table3.draw_schedules(rates)
 plt.show()
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - The printed weight decay shrinks the weights so far that parents stay far below what they can reach: it must be a slip.
+# - This book reads it, and the printed factor of the rate, as the work does that the paper follows.
+# ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
 for decay in (5e-4, 5e-2, 5e-1):

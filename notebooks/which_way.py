@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Which way for a subset: cut channels for speed, modules for memory
 #
-# **Question.** Someone needs two, five or ten of a classifier's classes in a small, fast or light network. Taking the
-# classifier apart is one way. What would they pick instead, and is it better?
+# **Question.** Someone needs two, five or ten of a classifier's classes, in a network that is small, fast or light. Taking the
+# classifier apart is one way. What else is there, and is it better?
 
 # %% tags=["parameters", "remove-input"]
 ways: list[dict] = [
@@ -131,6 +131,15 @@ which_way.tried_table(page)
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 which_way.other_parents(page)
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - For a fast network, cut channels and repair or distil; for a light one, keep a mask.
+# - Pruning with tuning on labels comes close for pairs of classes, and falls behind with more of them.
+# - No way is best in speed, size and accuracy at once.
+# ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
 records.export(store, "which_way", page.networks, {"ways": ways, "parents": parents, "repeats": repeats})

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,16 +14,18 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
 from modlib import library, masking, metrics
-from modlib.cotraining import cotrain
 from modlib.data import Dataset
 from modlib.modules import Modules
 from modlib.recipes import ours
 from modlib.study import figures, tables
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_network
+from modlib.study.records import Record
 from modlib.study.reproduce import Layout
+from modlib.study.step_times import InUse, OwnEpochs
 from modlib.study.trials import Trial, recipe_label
 from modlib.zoo import training
 
@@ -67,32 +67,26 @@ def experiments(
     vote: float,
     vote_alpha: float,
     seed: int,
+    module_counts: Sequence[int],
+    timed_epochs: int,
+    repeats: int,
+    images_timed: int,
     **_: Any,
 ) -> list[Experiment]:
-    """Return the trials whose modules the page reads, or trains, with these parameters."""
+    """Return the trials whose modules the page reads, or trains, with these parameters, and what it times."""
     settings = Settings(dataset, model, parent_epochs, k, epochs, batch_size, alpha, vote, vote_alpha, seed)
-    return [trial.experiment for trial in settings.trials().values()]
+    timed = own_epochs(settings, module_counts, timed_epochs), in_use(settings, module_counts, images_timed, repeats)
+    return [*(trial.experiment for trial in settings.trials().values()), *(one.experiment for one in timed)]
 
 
-def seconds_per_epoch(parent: nn.Module, data: Dataset, settings: Settings, number: int, epochs: int) -> float:
-    """Return the fastest of some epochs of a decomposition into the first classes: what else runs only adds to it."""
-    ends: list[float] = []
+def own_epochs(settings: Settings, counts: Sequence[int], epochs: int) -> OwnEpochs:
+    """Return what is timed of training: without vote loss."""
+    return OwnEpochs(settings.trials()["ours"], counts, epochs)
 
-    def note(epoch: int, modules: Modules) -> None:
-        ends.append(time.perf_counter())
 
-    cotrain(
-        parent,
-        data,
-        k=settings.k,
-        alpha=settings.alpha,
-        epochs=epochs + 1,
-        batch_size=settings.batch_size,
-        classes=range(number),
-        seed=settings.seed,
-        callback=note,
-    )
-    return min(b - a for a, b in pairwise(ends))  # the first epoch includes set-up
+def in_use(settings: Settings, counts: Sequence[int], images: int, repeats: int) -> InUse:
+    """Return what is timed of recomposed networks: the same decomposition's."""
+    return InUse(settings.trials()["ours"], counts, images, repeats)
 
 
 @dataclass(frozen=True)
@@ -106,23 +100,12 @@ class Passes:
     of_modules: Mapping[int, float]
     recomposing: float
 
-
-def time_passes(parent: nn.Module, modules: Modules, inputs: Tensor, counts: Sequence[int], repeats: int) -> Passes:
-    """Return what passes over `inputs` take."""
-    by_parent = _milliseconds(partial(parent, inputs), repeats)
-    recomposed = {n: modules.recompose(modules.classes[:n]) for n in counts}
-    of_modules = {n: _milliseconds(partial(network, inputs), repeats) for n, network in recomposed.items()}
-    return Passes(by_parent, of_modules, _milliseconds(partial(modules.recompose, modules.classes), 1))
-
-
-@torch.no_grad()
-def _milliseconds(call: Callable[[], object], repeats: int) -> float:
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        taken.append(1000 * (time.perf_counter() - start))
-    return min(taken)
+    @classmethod
+    def of(cls, record: Record) -> Passes:
+        """Return those of a record of `InUse`."""
+        single = {row["what"]: row["ms"] for row in record.rows if row["what"] != "modules"}
+        of_modules = {row["modules"]: row["ms"] for row in record.rows if row["what"] == "modules"}
+        return cls(single["parent"], of_modules, single["recomposing"])
 
 
 def draw_times(seconds: Mapping[int, float], passes: Passes) -> Figure:
@@ -284,7 +267,7 @@ def answer(
             f"recipe *{name}* {gap.iloc[0]:+.2f} for two classes and {gap.iloc[-1]:+.2f} for all {gap.index[-1]}"
         )
     return Markdown(
-        f"**Answer** ({settings.dataset} {settings.model.upper()}, n = 1 seed). Recomposing takes "
+        f"**Answer** ({of_network(settings.dataset, settings.model)}, n = 1 seed). Recomposing takes "
         f"**{passes.recomposing:.0f} ms** and no training. A prediction by {many} modules then takes as long as "
         f"**{passes.of_modules[many] / passes.parent:.1f} passes** of the parent, and an epoch with {many} modules "
         f"{seconds[many] / seconds[few]:.1f} times as long as with {few}. All masks weigh "
@@ -306,7 +289,7 @@ def rests_on() -> Markdown:
             f"{recipe}: {part['seed'].nunique()} seeds, {part['epoch'].max()} epochs"
             for recipe, part in column.groupby("recipe")
         )
-        columns.setdefault(sizes, []).append(f"{dataset} {model.upper()}")
+        columns.setdefault(sizes, []).append(of_network(dataset, model))
     listed = ". ".join(f"{', '.join(names)} ({sizes})" for sizes, names in columns.items())
     devices = "; ".join(sorted({run["device"] for run in runs}))
     return Markdown(

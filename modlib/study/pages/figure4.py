@@ -446,19 +446,19 @@ def answer(evidence: Evidence, goal: float) -> Markdown:
     plain, best, alone = (
         _from_to([getattr(one, what).mean() for one in found.values()]) for what in ("plain", "gap", "alone")
     )
-    met, last = sum(one.met for one in found.values()), evidence.last(evidence.rows)
+    last = evidence.last(evidence.rows)
     alike = last.loc[last["variant"] == "α = 0", "jaccard_index"].groupby(last["panel"]).mean()
     changes = [change for name in evidence.panels if (change := stemming_of(evidence, name)[1]) is not None]
     most = max((100 * abs(change["remaining_parameters"].mean()) for change in changes), default=0.0)
     stemming = f"α = 1 changes the remaining parameters of pairs by at most {most:.2f} points, because"
     n = count_of([len(results.panel.seeds) for results in evidence.panels.values()])
+    chosen = " or ".join(f"*{name}*" for name in dict.fromkeys(one.best for one in found.values()))
     return Markdown(
         f"**Answer** (reduced networks, {len(found)} panel{'s' if len(found) > 1 else ''}, n = {trials_of(n)} each, "
         "test images; points against the own parent, + is better). With the same share of every layer, as in the "
-        f"paper, the vote of all classes is at {plain} points; with shares by layer and one mask trained first, at "
-        f"**{best}**, and one shared mask alone is at {alone} (goal, within one point in at most {goal:.0%} of the "
-        f"weights: met in {met}). {stemming if changes else 'α above 0 was not run;'} already without stemming two "
-        f"modules have a Jaccard index of {alike.min():.2f} to {alike.max():.2f}."
+        f"paper, the vote of all classes is at {plain} points; with the best setting, {chosen}, it is at **{best}**, "
+        f"and one shared mask alone is at {alone}. {stemming if changes else 'α above 0 was not run;'} already without "
+        f"stemming two modules have a Jaccard index of {alike.min():.2f} to {alike.max():.2f}."
     )
 
 
