@@ -15,6 +15,7 @@ from modlib.study import reproduce as runner
 from modlib.study.cli import main
 
 ROOT = runner.Layout.here().root
+NUMBER = r"\d\.\d+"
 NAMESPACE = "own_network_page"
 
 SOURCE = """# ---
@@ -84,7 +85,10 @@ def test_the_worked_examples_of_the_own_network_page_run(
             printed.append(capsys.readouterr().out)
     del sys.modules[NAMESPACE]
     said = "".join(printed)
-    assert "remaining parameters" in printed[0]
+    shown = re.findall(r"<!-- printed -->\s+```text\n(.*?)```", text, re.DOTALL)
+    assert [re.sub(NUMBER, "", one) for one in shown] == [re.sub(NUMBER, "", printed[0])]
+    numbers = ([float(n) for n in re.findall(NUMBER, one)] for one in (shown[0], printed[0]))
+    assert all(abs(there - here) < 0.05 for there, here in zip(*numbers, strict=True))
     of_table = next(one for one in printed if "virginica" in one)
     assert "!" not in of_table, "nothing looks wrong"
     assert re.search(r"right on 0.[89]\d of the test images\n\['(zero|one|two|three)', ", said)
