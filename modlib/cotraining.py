@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,36 +158,10 @@ def cotrain(
         WorkerLost: under `torchrun`, where another process has ended.
         KeyboardInterrupt: where it is interrupted; a warning says what is saved.
     """
+    known = {f.name for f in fields(Recipe)}
+    settings = {name: value for name, value in locals().items() if name in known and value is not LEFT_OUT}
     check_data(data)
     chosen = None if classes is None else tuple(numbered(classes, data.class_names))
-    given = {
-        "k": k,
-        "alpha": alpha,
-        "epochs": epochs,
-        "vote": vote,
-        "init": init,
-        "norm": norm,
-        "batch_size": batch_size,
-        "lr": lr,
-        "grafting_lr": grafting_lr,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "p": p,
-        "reduction": reduction,
-        "scores": scores,
-        "method": method,
-        "base_class": base_class,
-        "share_init": share_init,
-        "schedule": schedule,
-        "balanced": balanced,
-        "grafting_init": grafting_init,
-        "images_per_epoch": images_per_epoch,
-        "augment": augment,
-        "precision": precision,
-        "allocation": allocation,
-        "shared_epochs": shared_epochs,
-    }
-    settings = {name: value for name, value in given.items() if value is not LEFT_OUT}
     if "balanced" in settings:
         settings["balanced"] = _balanced(balanced, data, chosen)
     recipe = _recipe(parent, data, recipe, minutes, settings, policy, logits, device)
