@@ -83,7 +83,7 @@ def answer(done: Sequence[Record]) -> Markdown:
         n = f"n = {part['subsets'].max()} subsets of each size, {part['seed'].nunique()} trials"
         said.append(f"- **{of_network(dataset, model)}** ({n}): {', '.join(cells)}.")
     return Markdown(
-        "**Answer.** How well images of the asked classes are told from those of the parent's other classes, as AUROC: "
+        "**Answer.** How well images of the asked classes are told apart from the parent's other classes, as AUROC: "
         "by the vote of modules / by the parent's softmax over the asked classes / by its softmax over all classes "
         "(test images, means over subsets and trials).\n\n" + "\n".join(said)
     )
