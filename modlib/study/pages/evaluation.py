@@ -23,6 +23,7 @@ from modlib.masking import MaskSet, mean_over_pairs
 from modlib.modules import Modules
 from modlib.study import example, figures, tables
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_data
 from modlib.study.printed import numbers
 from modlib.zoo import training
 
@@ -125,13 +126,13 @@ class Levels:
         figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.4))
         position = np.arange(len(self.classes))
         ax.axhline(100 * float(self.equal[0]), color="black", lw=1, ls=":", label="perfect, equal frequencies")
-        perfect = f"perfect, frequencies of {self.dataset}"
+        perfect = f"perfect, frequencies of {of_data(self.dataset)}"
         ax.step(position, 100 * self.expected, where="mid", color="black", lw=1, label=perfect)
         if len(self.classes) == 10:
             for (percent, levels), marker in zip(self.printed.items(), ("v", "s", "^"), strict=True):
                 grey, label = figures.COLOURS["paper"], f"paper, MNIST, k = {percent}%"
                 ax.scatter(position, 100 * levels, marker=marker, s=24, color=grey, label=label, zorder=3)
-        label = f"measured, {self.dataset}, k = {self.k:.0%}"
+        label = f"measured, {of_data(self.dataset)}, k = {self.k:.0%}"
         ax.scatter(position, 100 * self.measured, s=26, color=figures.COLOURS["ours"], label=label, zorder=4)
         ax.set(xlabel="module", ylabel="accuracy on other classes (%)", xticks=position, xticklabels=self.classes)
         figure.legend(frameon=False, ncols=3, fontsize=8, loc="outside upper center")
@@ -152,8 +153,9 @@ class Levels:
         ]
         return tables.table(
             pd.DataFrame(rows),
-            "Accuracy (%) of each module on the balanced sets of the other classes, mean over these: perfect with the "
-            f"frequencies of {self.dataset}, measured, and printed (MNIST); and measured on its own class's set.",
+            "Accuracy (%) of each module on the balanced sets of the other classes, mean over these: perfect with "
+            f"the frequencies of {of_data(self.dataset)}, measured, and printed (MNIST); and measured on its own "
+            "class's set.",
             "tab-table6-levels",
         )
 

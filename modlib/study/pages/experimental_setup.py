@@ -15,6 +15,7 @@ from torch import Tensor
 from modlib import masking
 from modlib.data import Dataset
 from modlib.study import figures, tables
+from modlib.study.names import of_data, of_model
 from modlib.study.records import Store, mean_and_spread, percent_of_n
 from modlib.study.trials import trained_parent
 from modlib.zoo import datasets, parents, training
@@ -125,7 +126,7 @@ def draw_class_counts(facts: Mapping[str, About], dataset: str) -> None:
     ticks = range(0, len(count), max(1, len(count) // 10))
     right.bar(range(len(count)), count, color=figures.COLOURS["published"])
     right.axhline(float(count.float().mean()), color="black", lw=1)
-    right.set(xlabel=f"class of {dataset}", ylabel="training images", xticks=ticks)
+    right.set(xlabel=f"class of {of_data(dataset)}", ylabel="training images", xticks=ticks)
     plt.show()
 
 
@@ -208,7 +209,8 @@ def answer(facts: Mapping[str, About], trained: pd.DataFrame, dataset: str) -> M
     accuracy = percent_of_n(trained[trained["model"] == best]["test"])
     said = _beside_paper(facts) or [f"The data sets here are {', '.join(facts)}, which the paper does not use."]
     return Markdown(
-        f"**Answer.** {' '.join(said)} {best.upper()}, trained on {dataset}, is right on {accuracy} of the test images."
+        f"**Answer.** {' '.join(said)} {of_model(best)}, trained on {of_data(dataset)}, is right on {accuracy} of the "
+        "test images."
     )
 
 

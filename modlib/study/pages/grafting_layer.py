@@ -19,6 +19,7 @@ from modlib.data import Dataset
 from modlib.modules import Modules
 from modlib.study import example, figures, tables
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_network
 from modlib.study.single_class import masked_logits
 from modlib.study.trials import Trial
 from modlib.zoo import training
@@ -210,7 +211,7 @@ def answer(trial: Trial, test: Answers, held_out: Answers) -> Markdown:
     mine, parents = (test.right(name).sum(0) for name in MINE)
     assert isinstance(trial.recipe.k, float)  # a page's parameter, one for all layers
     return Markdown(
-        f"**Answer.** {said[settled]} ({trial.dataset} {trial.model.upper()}, n = 1 seed, {len(test.truth):,} test "
+        f"**Answer.** {said[settled]} ({of_network(trial.dataset, trial.model)}, n = 1 seed, {len(test.truth):,} test "
         f"images). With {tables.percent(trial.recipe.k, 0)} of the edges a module has {here} points against its "
         f"parent; it is more accurate for {int((mine > parents).sum())} of {len(mine)} classes. A grafting layer on "
         f"the whole parent, without any mask, has {alone} points."

@@ -24,6 +24,7 @@ from modlib.modules import Modules
 from modlib.parent import functional_call
 from modlib.study import example, figures, tables
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_network
 from modlib.study.trials import Trial, measure
 from modlib.zoo import datasets, training
 
@@ -323,8 +324,8 @@ class Taste:
         ]
         return tables.table(
             pd.DataFrame(rows, columns=["property", "quantity", "modules", "parent"]),
-            f"One decomposition of {self.data.name} {self.trial.model.upper()}, k = {percent(self.k, 0)}, test images "
-            "(n = 1 seed). On a subset the parent is restricted to the same classes: the largest of their logits wins.",
+            f"One decomposition of {of_network(self.data.name, self.trial.model)}, k = {percent(self.k, 0)}, test "
+            "images (n = 1 seed). On a subset the parent is restricted to the same classes: the largest of their logits wins.",
             "tab-taste",
         )
 
@@ -333,7 +334,7 @@ class Taste:
         found, percent = self.found, tables.percent
         whole, part = (100 * (found[a] - found[b]) for a, b in (("accuracy", "parent"), ("subset", "parent_subset")))
         return Markdown(
-            f"**Answer.** Yes. On {self.data.name} {self.trial.model.upper()} (n = 1 seed, "
+            f"**Answer.** Yes. On {of_network(self.data.name, self.trial.model)} (n = 1 seed, "
             f"{len(self.data.test_labels):,} test images) the vote of all modules has {whole:+.2f} points against the "
             f"parent, with {percent(self.modules.remaining())} remaining parameters. A network for the classes "
             f"{' and '.join(self.named.rsplit(', ', 1))}, put together in {self.milliseconds:.1f} ms, has {part:+.2f} "

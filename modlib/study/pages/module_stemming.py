@@ -24,6 +24,7 @@ from modlib.modules import Modules
 from modlib.recipes import Recipe, Run
 from modlib.seeds import generator
 from modlib.study import figures, tables
+from modlib.study.names import of_data, of_network
 from modlib.study.trials import measure
 
 FREE, STEMMED = "no stemming", "module stemming"
@@ -55,7 +56,7 @@ def starting_masks(parent: nn.Module, k: float, seed: int, classes: Sequence[int
 
 def where(data: Dataset) -> str:
     """Return what the numbers of the page were measured on, for a caption."""
-    return f"{data.name}, {len(data.held_out_labels):,} held-out images (n = 1 seed)"
+    return f"{of_data(data.name)}, {len(data.held_out_labels):,} held-out images (n = 1 seed)"
 
 
 def answer(stemmed: Measured, free: Measured, data: Dataset, recipe: Recipe, model: str) -> Markdown:
@@ -64,8 +65,8 @@ def answer(stemmed: Measured, free: Measured, data: Dataset, recipe: Recipe, mod
     percent, error = tables.percent, _noise(len(data.held_out_labels), stemmed, free)
     return Markdown(
         "**Answer.** All modules start from the same scores, and a stemming loss pulls their scores towards a common "
-        f"average. On {data.name} {model.upper()} (α = {recipe.alpha:g}, {recipe.epochs} epochs, n = 1 seed) the loss "
-        f"{changes} the Jaccard index from {free['jaccard_index']:.2f} to {stemmed['jaccard_index']:.2f}, and takes "
+        f"average. On {of_network(data.name, model)} (α = {recipe.alpha:g}, {recipe.epochs} epochs, n = 1 seed) the "
+        f"loss {changes} the Jaccard index from {free['jaccard_index']:.2f} to {stemmed['jaccard_index']:.2f}, and takes "
         f"the remaining parameters of a pair from {percent(free['remaining_parameters'])} to "
         f"{percent(stemmed['remaining_parameters'])}. The vote of all modules has {_change(stemmed, free, 'accuracy')} "
         f"against modules without it (one standard error: {100 * error:.2f})."

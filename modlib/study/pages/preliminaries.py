@@ -16,6 +16,7 @@ from modlib.study import figures, tables
 from modlib.study.claims import Claim
 from modlib.study.columns import Load
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_network
 from modlib.study.records import Record, Store
 from modlib.study.trials import Trial, run_variants, variants
 from modlib.zoo.datasets import load as load_images
@@ -75,7 +76,7 @@ class Preliminaries:
     @property
     def network(self) -> str:
         """The network in the words of a caption."""
-        return f"{self.dataset} {self.model.upper()}"
+        return of_network(self.dataset, self.model)
 
     @property
     def one(self) -> Curve:

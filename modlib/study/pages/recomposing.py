@@ -24,6 +24,7 @@ from modlib.modules import Modules
 from modlib.seeds import generator
 from modlib.study import example, figures, tables
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_data, of_network
 
 QUANTITIES = ["remaining", "modules", "parent"]
 """The columns of `Subsets.grown` that are shares in [0, 1]: of weights kept, and accuracies."""
@@ -104,7 +105,7 @@ def pairs_table(pairs: pd.DataFrame, data: str) -> Markdown:
         rows.append(row)
     return tables.table(
         pd.DataFrame(rows),
-        f"The {len(pairs)} pairs of {data}, test images (n = 1 seed), with the pair that has the lowest and the "
+        f"The {len(pairs)} pairs of {of_data(data)}, test images (n = 1 seed), with the pair that has the lowest and the "
         "highest value (the first, where several share it).",
         "tab-pairs",
     )
@@ -156,7 +157,7 @@ def grown_table(grown: pd.DataFrame, k: float, data: str) -> Markdown:
     ]
     return tables.table(
         pd.DataFrame(rows),
-        f"Recomposed networks by number of classes, means over the subsets; {data}, test images (n = 1 seed).",
+        f"Recomposed networks by number of classes, means over the subsets; {of_data(data)}, test images (n = 1 seed).",
         "tab-growing",
     )
 
@@ -220,7 +221,7 @@ def answer(pairs: pd.DataFrame, grown: pd.DataFrame, times: Times, data: str, mo
     of_pairs, of_all = (100 * (row["modules"] - row["parent"]) for row in (means, whole))
     return Markdown(
         "**Answer.** Unite the masks of the asked classes over the parent, and let each module vote with its own mask. "
-        f"On {data} {model.upper()} (n = 1 seed) a pair has {percent(means['remaining'])} remaining parameters and "
+        f"On {of_network(data, model)} (n = 1 seed) a pair has {percent(means['remaining'])} remaining parameters and "
         f"{of_pairs:+.2f} points against the parent restricted to the same classes (mean of {len(pairs)} pairs). All "
         f"{count} classes have {percent(whole['remaining'])} and {of_all:+.2f} points. Each network timed was there in "
         f"{max(times.recompose.values()):.1f} ms or less."

@@ -16,6 +16,7 @@ from modlib.data import Dataset
 from modlib.masking import MaskSet
 from modlib.modules import Modules
 from modlib.study import figures, tables
+from modlib.study.names import of_network
 
 ACCURACIES = ("all images", "balanced")
 
@@ -78,7 +79,7 @@ class Watch:
         """Say how the module does after the last epoch; `k`: the share of the edges that it keeps."""
         last = self.rows[-1]
         return Markdown(
-            f"**Answer.** Yes. On {self.data.name} {model.upper()} (n = 1 seed) a module with {tables.percent(k, 0)} "
+            f"**Answer.** Yes. On {of_network(self.data.name, model)} (n = 1 seed) a module with {tables.percent(k, 0)} "
             f'of the edges answers "is this a {self.target}?" rightly for {tables.percent(last["all images"])} of the '
             f"held-out images, and for {tables.percent(last['balanced'])} of a balanced set, in which half of the "
             f"images are of its class. {tables.percent(last['moved'], 0)} of its edges in the first layer are not "
