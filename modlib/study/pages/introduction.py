@@ -325,7 +325,8 @@ class Taste:
         return tables.table(
             pd.DataFrame(rows, columns=["property", "quantity", "modules", "parent"]),
             f"One decomposition of {of_network(self.data.name, self.trial.model)}, k = {percent(self.k, 0)}, test "
-            "images (n = 1 seed). On a subset the parent is restricted to the same classes: the largest of their logits wins.",
+            "images (n = 1 seed). On a subset the parent is restricted to the same classes: the largest of "
+            "their logits wins.",
             "tab-taste",
         )
 

@@ -66,8 +66,8 @@ def answer(stemmed: Measured, free: Measured, data: Dataset, recipe: Recipe, mod
     return Markdown(
         "**Answer.** All modules start from the same scores, and a stemming loss pulls their scores towards a common "
         f"average. On {of_network(data.name, model)} (α = {recipe.alpha:g}, {recipe.epochs} epochs, n = 1 seed) the "
-        f"loss {changes} the Jaccard index from {free['jaccard_index']:.2f} to {stemmed['jaccard_index']:.2f}, and takes "
-        f"the remaining parameters of a pair from {percent(free['remaining_parameters'])} to "
+        f"loss {changes} the Jaccard index from {free['jaccard_index']:.2f} to {stemmed['jaccard_index']:.2f}, and "
+        f"takes the remaining parameters of a pair from {percent(free['remaining_parameters'])} to "
         f"{percent(stemmed['remaining_parameters'])}. The vote of all modules has {_change(stemmed, free, 'accuracy')} "
         f"against modules without it (one standard error: {100 * error:.2f})."
     )

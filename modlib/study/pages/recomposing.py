@@ -105,8 +105,8 @@ def pairs_table(pairs: pd.DataFrame, data: str) -> Markdown:
         rows.append(row)
     return tables.table(
         pd.DataFrame(rows),
-        f"The {len(pairs)} pairs of {of_data(data)}, test images (n = 1 seed), with the pair that has the lowest and the "
-        "highest value (the first, where several share it).",
+        f"The {len(pairs)} pairs of {of_data(data)}, test images (n = 1 seed), with the pair that has the lowest and "
+        "the highest value (the first, where several share it).",
         "tab-pairs",
     )
 
