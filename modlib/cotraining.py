@@ -164,6 +164,11 @@ def cotrain(
     chosen = None if classes is None else tuple(numbered(classes, data.class_names))
     if "balanced" in settings:
         settings["balanced"] = _balanced(balanced, data, chosen)
+    if minutes is not None and checkpoint is not None:
+        raise ValueError(
+            "minutes: counts steps by the time of a few, anew in each call, and a checkpoint goes on with the same "
+            "number; take recipe=modlib.recommended(parent, data, minutes=...) once, and hand it over each time"
+        )
     recipe = _recipe(parent, data, recipe, minutes, settings, policy, logits, device)
     parent = parent if logits is None else with_logits(parent, logits)
     run = Run(parent, recipe, seed, chosen, policy)

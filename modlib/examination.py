@@ -182,6 +182,13 @@ def warn_if_behind(modules: Modules, data: Data, stacklevel: int) -> None:
         )
 
 
+def more(recipe: Mapping[str, Any]) -> str:
+    """Return calls of `cotrain` that keep more edges or take more steps than a recipe, in words."""
+    k = recipe.get("k")
+    larger = min(1.0, 2 * k) if isinstance(k, float | int) else 0.5
+    return f"more edges, as with recipe=modlib.recommended(parent, data, k={larger:g}), or more time, minutes="
+
+
 def _remedies(recipe: Mapping[str, Any]) -> str:
     """Return what may bring a vote closer to the parent, in words, that `recipe` does not have yet."""
     better = {"init": "magnitude", "grafting_init": "own_logit"}
@@ -191,7 +198,7 @@ def _remedies(recipe: Mapping[str, Any]) -> str:
     settings = (
         f"the recommended settings (no k, alpha and epochs), or of them {', '.join(missing)}; " if missing else ""
     )
-    return f"{settings}more steps (epochs, or minutes=), a larger k, a smaller alpha"
+    return f"{settings}{more(recipe)}"
 
 
 def _counts(labels: Tensor, num_classes: int) -> tuple[int, ...]:

@@ -294,8 +294,8 @@ class MaskSet:
         return (own[:, None] + own[None, :] - common) / sum(mask[0].numel() for mask in self.masks.values())
 
 
-def shortened(classes: Iterable[int]) -> str:
-    """Return classes as they are printed: where there are many, the first ones and the last."""
+def shortened(classes: Iterable[int | str]) -> str:
+    """Return classes, by number or name, as they are printed: where there are many, the first ones and the last."""
     asked = list(classes)
     shown = [*asked[:LISTED], "…", asked[-1]] if len(asked) > LISTED + 2 else asked
     return ", ".join(map(str, shown))

@@ -8,6 +8,7 @@ modules with images of these as `background=` (see `modlib.data`), and let `Merg
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from modlib.data import Data, check_data
 from modlib.labels import numbered
 from modlib.masking import shortened
 from modlib.modules import Modules
+from modlib.parent import parent_hash
 from modlib.precision import rows_at_once
 from modlib.recomposing import Recomposed, Voting, threshold_of
 from modlib.sources import batches
@@ -152,6 +154,12 @@ def _own(parts: Sequence[Modules]) -> Numbers:
     names = parts[0].class_names
     if all(part.class_names == names for part in parts):
         every = [c for part in parts for c in part.classes]
+        if names is None and len({parent_hash(part.parent) for part in parts}) > 1:
+            warnings.warn(
+                "classes: the parts have no names, and are of different parents; a number is taken to mean the same "
+                "class in all of them, which classes= would say",
+                stacklevel=3,
+            )
         return _distinct(every), names
     if any(part.class_names is None for part in parts):
         raise ValueError("classes: some parts have names for their classes, others have not; give classes=")

@@ -82,15 +82,17 @@ class Modules:
         """A few lines: which classes, how they were made, how much of the parent they keep."""
         weights = sum(mask[0].numel() for mask in self.masks.masks.values())
         passes = self.passes
+        names = self.class_names
+        shown = self.classes if names is None else [names[c] for c in self.classes]
         return (
-            f"Modules of {type(self.parent).__name__} for {len(self.classes)} classes: {shortened(self.classes)}\n"
+            f"Modules of {type(self.parent).__name__} for {len(self.classes)} classes: {shortened(shown)}\n"
             f"  {_made(self.provenance)}\n"
             f"  together {self.remaining():.1%} of {weights:,} maskable weights, {passes} pass{'es' * (passes > 1)}"
         )
 
-    def select(self, subset: Iterable[int]) -> Modules:
-        """Return the modules of `subset` alone, in its order."""
-        chosen = checks.listed(subset, "classes")
+    def select(self, subset: Iterable[int | str]) -> Modules:
+        """Return the modules of `subset` alone, classes by number or name, in its order."""
+        chosen = self._numbers(checks.listed(subset, "classes"))
         rows = self.masks.rows(chosen)
         masks = self.masks.select(chosen)
         return Modules(
@@ -222,11 +224,12 @@ class Modules:
             found[:, columns] = self._log_odds_of(columns, parts, precision).to(found)
         return found
 
-    def report(self, data: Data, split: str = "test") -> Report:
+    def report(self, data: Data, split: str | None = None) -> Report:
         """Return how good and how large every module is, and all together, beside the parent: a table.
 
-        `data`: a data set, see `modlib.data`; `split`: the part of it, "test" or "held_out". `str` of the report is for
-        a terminal, a notebook shows a table, `rows` are plain numbers; see `modlib.reporting.Report`.
+        `data`: a data set, see `modlib.data`; `split`: the part of it, "test", "held_out" or "train"; default, the
+        first of these that has images. `str` of the report is for a terminal, a notebook shows a table, `rows` are
+        plain numbers; see `modlib.reporting.Report`.
 
         Raises TypeError for what is no data set, ValueError where the part is empty or has no image of the classes.
         """
@@ -253,8 +256,10 @@ class Modules:
         """Write the modules to one file, without the parent; see `modlib.library`."""
         library.save(self, path)
 
-    def save_subset(self, subset: Iterable[int], path: str | Path) -> None:
+    def save_subset(self, subset: Iterable[int | str], path: str | Path) -> None:
         """Write what a network of `subset` needs, and nothing else, to one file: `load_subset` needs no parent.
+
+        Classes by number or name.
 
         See `modlib.subsets`. Raises ValueError for an empty subset, a repeated class, or a class without a module.
         """

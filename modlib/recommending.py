@@ -1,6 +1,6 @@
 """The recommended recipe: settings chosen by what the network is, and by how long a decomposition may take.
 
-How each constant was chosen, on held-out images of small parents of seven kinds, is on the page "Settings that work".
+How each constant was chosen, on held-out images of small parents of eight kinds, is on the page "Settings that work".
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from modlib.parent import unwrapped, with_logits
 from modlib.precision import undisturbed
 from modlib.recipes import Recipe, Run
 
+SMALL, KEPT = 5000, 0.4
+"""Fully connected networks of fewer maskable weights than `SMALL` keep the share `KEPT`: a tenth is a few edges."""
 VERSION = 1
 """Raised when the same network and data get other settings."""
 EPOCHS = 10
@@ -53,8 +55,9 @@ def recommended(
 
     Scores start in the order of the weights' magnitude, grafting layers from the parent's own logits, and the vote is
     trained. By what the network is: fully connected parents (linear layers and ReLU, nothing else) keep a tenth of the
-    edges of every layer, pulled together by stemming. Others keep four tenths of all edges, shared out by the weights
-    (`allocation="lamp"`); their masks hardly part, and nothing pulls them. With layers that keep running statistics,
+    edges of every layer, small ones (see `SMALL`) four tenths, pulled together by stemming. Others keep
+    four tenths of all edges, shared out by the weights (`allocation="lamp"`); their masks hardly part, and nothing
+    pulls them. With layers that keep running statistics,
     such as batch normalisation, steps are smaller, and twice as many. Losses are balanced where the most frequent class
     has ten times or more the images of the rarest.
 
@@ -90,9 +93,11 @@ def _chosen(network: nn.Module) -> tuple[Recipe, int]:
         schedule="cosine",
         grafting_init="own_logit",
     )
-    if fully_connected_layers(network) is not None:
-        return common, STEPS_FULLY_CONNECTED
-    other = replace(common, k=0.4, alpha=0.0, allocation="lamp")
+    layers = fully_connected_layers(network)
+    if layers is not None:
+        small = sum(layer.weight.numel() for _, layer in layers) < SMALL
+        return (replace(common, k=KEPT) if small else common), STEPS_FULLY_CONNECTED
+    other = replace(common, k=KEPT, alpha=0.0, allocation="lamp")
     if any(isinstance(layer, NORMALISATIONS) for layer in network.modules()):
         return replace(other, lr=0.01), STEPS_NORMALISED
     return other, STEPS

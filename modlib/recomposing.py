@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, overload
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from modlib import baking, checks, stacking
 from modlib.data import Data, check_data
 from modlib.masking import shortened
-from modlib.parent import brought, each_tensor, flat
+from modlib.parent import brought, each_tensor, flat, in_parts, number_of_rows
 from modlib.passes import Decomposed, Passes, distinct_passes
 from modlib.precision import rows_at_once
 from modlib.sources import batches
@@ -50,29 +50,46 @@ class Voting(nn.Module):
         return self.log_odds(inputs).sigmoid()
 
     @overload
-    def predict(self, inputs: Any, reject: float | bool | None = None, names: Literal[False] = False) -> Tensor: ...
+    def predict(
+        self,
+        inputs: Any,
+        reject: float | bool | None = None,
+        names: Literal[False] = False,
+        batch_size: int | None = None,
+    ) -> Tensor: ...
     @overload
-    def predict(self, inputs: Any, reject: float | bool | None = None, *, names: Literal[True]) -> list[str | None]: ...
+    def predict(
+        self, inputs: Any, reject: float | bool | None = None, *, names: Literal[True], batch_size: int | None = None
+    ) -> list[str | None]: ...
     @torch.no_grad()
     def predict(
-        self, inputs: Any, reject: float | bool | None = None, names: bool = False
+        self, inputs: Any, reject: float | bool | None = None, names: bool = False, batch_size: int | None = None
     ) -> Tensor | list[str | None]:
         """Return the class that wins the vote, one of the asked ones, or -1 for none of them: int64 [B].
 
         `names`: their names instead, None for none of them, where the data that were decomposed had names.
+        `batch_size`: rows that pass the network at once; default, see `modlib.precision.at_once`.
 
         `reject`: the confidence, in (0, 1), that a module must reach for an answer; True for the threshold that
         `calibrated` has found; None or False (default) to answer always. ValueError for another number, and for True
         without a threshold. The vote takes log-odds, whose order is that of the confidences but which do not saturate.
         """
         least = self._least(reject)
-        winning = self.log_odds(inputs).max(1)
-        found = self.classes[winning.indices].where(winning.values >= least, NONE)
+        checks.inputs(inputs)
+        values, winners = zip(*(self.log_odds(part).max(1) for part in self._parts(inputs, batch_size)), strict=True)
+        found = self.classes[torch.cat(winners)].where(torch.cat(values) >= least, NONE)
         if not names:
             return found
         if self.class_names is None:
             raise ValueError("names: the data had no names for these classes")
         return [None if c == NONE else self.class_names[c] for c in found.tolist()]
+
+    def _parts(self, inputs: Any, batch_size: int | None) -> Iterator[Any]:
+        """Yield inputs as many rows at a time as a network takes well; all of them where they are none or few."""
+        if batch_size is not None:
+            checks.whole("batch_size", batch_size, 1)
+        size = batch_size or rows_at_once(self, inputs)
+        return iter([inputs]) if number_of_rows(inputs) <= size else in_parts(inputs, size)
 
     def _least(self, reject: float | bool | None) -> float:
         """Return the log-odds that `reject` asks of the winner."""

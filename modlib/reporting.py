@@ -71,7 +71,8 @@ class Report:
             return None
         return (
             f"Warning: the vote ({self.accuracy:.1%}) is {100 * behind:.1f} points behind the parent "
-            f"({self.parent_accuracy:.1%}); try {', '.join(self._remedies())} in cotrain."
+            f"({self.parent_accuracy:.1%}); try {', '.join(self._remedies())}, as changes of "
+            "modlib.recommended(parent, data, ...), for cotrain(..., recipe=)."
         )
 
     def _remedies(self) -> Iterator[str]:
@@ -122,8 +123,10 @@ class Report:
 HEADERS = ("class", "images", "parent", "vote", "says yes", "false alarms", "kept", "mask kB")
 
 
-def report(modules: Reported, data: Data, split: str = "test") -> Report:
+def report(modules: Reported, data: Data, split: str | None = None) -> Report:
     """Return the report of `modules` on a part of `data`; see `modlib.Modules.report`, for its errors too."""
+    check_data(data)
+    split = split or next((name for name in ("test", "held_out") if len(_labels(data, name))), "train")
     log_odds, logits, labels = _answers(modules, data, split)
     classes = torch.tensor(modules.classes, device="cpu")
     own = labels[:, None] == classes
@@ -159,6 +162,10 @@ def report(modules: Reported, data: Data, split: str = "test") -> Report:
 def _share(right: Tensor, counted: Tensor) -> float | None:
     """Return the share of the images `counted` (bool [n]) that are `right` (bool [n]); None where there are none."""
     return float(right[counted].double().mean()) if bool(counted.any()) else None
+
+
+def _labels(data: Data, split: str) -> Tensor:
+    return data.held_out_labels if split == "held_out" else data.test_labels
 
 
 @torch.no_grad()

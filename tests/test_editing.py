@@ -177,3 +177,12 @@ def test_a_class_beyond_the_outputs_is_a_clear_no():
         ValueError, match=r"\[batch, 4 classes\], got \(2, 3\) .*; a class can come later where the parent"
     ):
         modlib.cotrain(parent, data, **LATER)
+
+
+def test_names_choose_modules_wherever_numbers_do(modules, tmp_path):
+    named = replace(modules, metadata={**modules.metadata, "class_names": ["cat", "dog", "cow"]})
+    assert named.select(["cow", "cat"]).classes == (2, 0)
+    named.save_subset(["cow", "cat"], tmp_path / "two.safetensors")
+    assert "cat, dog, cow" in repr(named)
+    with pytest.raises(ValueError, match="classes: there is no 'hen'"):
+        named.select(["hen"])

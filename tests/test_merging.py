@@ -28,7 +28,7 @@ BOTH = {"inputs": [LEFT, RIGHT]}
 
 
 def test_the_largest_log_odds_win_whatever_part_they_are_of():
-    merged = modlib.merge(made((4, 9)), made((0, 1), factor=10.0), **BOTH)
+    merged = modlib.merge(made((4, 9)), made((0, 1), factor=10.0), classes=[[4, 9], [0, 1]], **BOTH)
     assert torch.equal(merged.log_odds(X), X * torch.tensor([1.0, 1.0, 10.0, 10.0]))
     assert torch.equal(merged(X), merged.log_odds(X).sigmoid())
     assert merged.predict(X).tolist() == [0, 1, 0, 4]
@@ -66,7 +66,7 @@ def labelled(names=None, count=40):
 def test_calibrated_votes_are_on_one_scale():
     data = labelled()
     x, y = data.part("held_out").batch(torch.arange(40)).inputs, data.held_out_labels
-    merged = modlib.merge(made((0, 1)), made((2, 3), factor=10.0), **BOTH)
+    merged = modlib.merge(made((0, 1)), made((2, 3), factor=10.0), classes=[[0, 1], [2, 3]], **BOTH)
     assert 0.2 < float((merged.predict(x) == y).float().mean()) < 0.8
     found = merged.calibrated(data, keep=0.9)
     assert float((found.predict(x) == y).float().mean()) > 0.8
@@ -124,7 +124,8 @@ def test_modules_of_two_trained_parents(data, decompose):
     """Of different architectures, each with modules of two of three classes."""
     nets = [modlib.zoo.parents.fc(1, 16, 6, 3, seed=1), nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten())]
     a, b = (decompose(net, share_init=False) for net in nets)
-    merged = modlib.merge(a.select([0, 1]), b.select([2]))
+    with pytest.warns(UserWarning, match=r"classes: the parts have no names, .*, which classes= would say"):
+        merged = modlib.merge(a.select([0, 1]), b.select([2]))
     x = data.inputs(data.test_images)
     expected = torch.cat([a.select([0, 1]).log_odds(x), b.select([2]).log_odds(x)], 1)
     torch.testing.assert_close(merged.train().log_odds(x), expected)

@@ -147,3 +147,17 @@ def test_readmes_snippet_makes_good_modules_of_a_small_network(normalised, digit
     assert (predicted == digits["y_test"])[inside].mean() > 0.95
     assert modlib.load("mine.safetensors", names["parent"]).classes == tuple(range(10))
     assert not [w for w in recwarn if issubclass(w.category, modlib.CheckWarning)]
+
+
+@pytest.mark.parametrize(("width", "k"), [(600, 0.1), (40, 0.4)])
+def test_small_fully_connected_networks_keep_more_of_their_few_edges(width, k):
+    """5,400 and 360 weights: a tenth of the latter's would be an edge for every hidden unit, or none."""
+    data = modlib.data.tensors(torch.randn(30, 6), torch.arange(30) % 3)
+    net = torch.nn.Sequential(torch.nn.Linear(6, width), torch.nn.ReLU(), torch.nn.Linear(width, 3))
+    assert modlib.recommended(net, data).k == k
+
+
+def test_minutes_do_not_go_with_a_checkpoint(tmp_path):
+    data = modlib.data.tensors(torch.randn(30, 6), torch.arange(30) % 3)
+    with pytest.raises(ValueError, match=r"minutes: counts steps .* recipe=modlib.recommended"):
+        modlib.cotrain(torch.nn.Linear(6, 3), data, seed=0, minutes=0.1, checkpoint=tmp_path / "a.pt")

@@ -465,3 +465,15 @@ def test_what_picks_by_name_is_baked(pick, decompose, inputs):
     twice = decompose(Net(16, 3).double(), epochs=1, logits=operator.attrgetter("logits.real")).recompose([0])
     with pytest.raises(ValueError, match="must be a function with a name in a module"):
         twice.baked()
+
+
+def test_predict_takes_its_rows_in_batches(modules, inputs):
+    """However many rows there are, the network sees `batch_size` of them at once."""
+    net, seen = modules.recompose([0, 2]), []
+    expected = net.predict(inputs)
+    net.voters.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    assert torch.equal(net.predict(inputs, batch_size=4), expected)
+    assert max(seen) == 4
+    assert sum(seen) == len(inputs)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        net.predict(inputs, batch_size=0)

@@ -54,8 +54,8 @@ def test_a_report_by_hand(two, most, monkeypatch):
     assert (report.images, report.split, report.passes, report.remaining) == (5, "test", 2, 1.0)
     assert (report.accuracy, report.parent_accuracy, report.unrestricted_accuracy) == (0.6, 0.8, 0.6)
     assert report.warning == (
-        "Warning: the vote (60.0%) is 20.0 points behind the parent (80.0%); try more epochs, a larger k, vote=0.9 in "
-        "cotrain."
+        "Warning: the vote (60.0%) is 20.0 points behind the parent (80.0%); try more epochs, a larger k, vote=0.9, "
+        "as changes of modlib.recommended(parent, data, ...), for cotrain(..., recipe=)."
     )
 
 
@@ -135,7 +135,7 @@ def test_when_a_report_warns(two):
         ({"epochs": 5, "k": {"default": 0.1}, "vote": 0.95}, "more epochs (now 5), a larger k"),
         ({"epochs": 5, "k": 1.0, "vote": 0.9}, "more epochs (now 5)"),
     ):
-        assert replace(behind, settings=settings).warning.endswith(f"(98.0%); try {tried} in cotrain.")
+        assert replace(behind, settings=settings).warning.split(", as changes")[0].endswith(f"(98.0%); try {tried}")
 
 
 def test_what_is_refused(two, data):
@@ -147,7 +147,13 @@ def test_what_is_refused(two, data):
         two.report(data, "validation")
     bare = modlib.data.from_arrays(data.train_images, data.train_labels, name="bare")
     with pytest.raises(ValueError, match="split: data set 'bare' has no test images"):
-        two.report(bare)
+        two.report(bare, "test")
+
+
+def test_a_report_takes_the_part_that_is_there(two):
+    part = Tensors(INPUTS, LABELS)
+    assert two.report(Samples("numbers", part, part, None, 3, None)).split == "held_out"
+    assert two.report(Samples("numbers", part, None, None, 3, None)).split == "train"
 
 
 def test_a_parent_that_writes_to_its_buffers_stays_as_it_is(data, decompose):

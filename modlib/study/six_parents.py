@@ -33,8 +33,6 @@ VERSION = 1
 """Raised when the same parameters give other numbers."""
 BATCH = 128
 """Images in a batch of a parent's training."""
-COLUMNS = 32
-"""Columns of the table: principal components of images."""
 
 
 class Recurrent(nn.Module):
@@ -90,11 +88,16 @@ def perceptron(columns: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(columns, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
+def small_perceptron(columns: int) -> nn.Sequential:
+    """Return a perceptron of one narrow layer over a table: [B, columns] -> logits [B, 10]."""
+    return nn.Sequential(nn.Linear(columns, 24), nn.ReLU(), nn.Linear(24, 10))
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of parent: in words, its data, the network for a shape of inputs, epochs and largest rate of training.
 
-    `table`: whether it reads principal components of the images, as floats, instead of pixels.
+    `columns`: of a table that it reads instead of pixels, principal components of the images, as floats; 0: pixels.
     """
 
     words: str
@@ -102,7 +105,7 @@ class Kind:
     build: Callable[..., nn.Module]
     epochs: int
     lr: float = 3e-3
-    table: bool = False
+    columns: int = 0
 
 
 KINDS = {
@@ -112,7 +115,8 @@ KINDS = {
     "resnet": Kind("residual", "svhn_10k", residual, 12, 1e-2),
     "vit": Kind("transformer", "fashion_mnist", Transformer, 4),
     "lstm": Kind("LSTM", "fashion_mnist", Recurrent, 4),
-    "mlp": Kind("perceptron on a table", "fashion_mnist", perceptron, 6, table=True),
+    "mlp": Kind("perceptron on a table", "fashion_mnist", perceptron, 6, columns=32),
+    "small_mlp": Kind("small perceptron on a table", "fashion_mnist", small_perceptron, 12, columns=8),
 }
 """By name."""
 
@@ -120,17 +124,17 @@ KINDS = {
 def load(name: str, dataset: str = "") -> Data:
     """Return the data of a kind of parent; `dataset`: others than its own, of the same shape or another."""
     given = datasets.load(dataset or KINDS[name].dataset)
-    return as_table(given) if KINDS[name].table else given
+    return as_table(given, KINDS[name].columns) if KINDS[name].columns else given
 
 
-def as_table(images: data.Dataset) -> data.Samples:
+def as_table(images: data.Dataset, columns: int) -> data.Samples:
     """Return images as a table of floats: their first principal components, each of deviation 1 in training."""
     parts = {split: images.split(split) for split in data.SPLITS}
     flat = {split: images.inputs(part[0]).flatten(1).double() for split, part in parts.items()}
     mean = flat["train"].mean(0)
     centred = flat["train"] - mean
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    largest = vectors[:, -COLUMNS:] / values[-COLUMNS:].sqrt()
+    largest = vectors[:, -columns:] / values[-columns:].sqrt()
     tables = {split: ((pixels - mean) @ largest).float() for split, pixels in flat.items()}
     given = {split: (tables[split], parts[split][1]) for split in data.SPLITS}
     return data.tensors(*given["train"], test=given["test"], held_out=given["held_out"], name=f"{images.name} table")

@@ -81,7 +81,8 @@ class Watch:
         return Markdown(
             f"**Answer.** Yes. On {of_network(self.data.name, model)} (n = 1 seed) a module with "
             f'{tables.percent(k, 0)} of the edges answers "is this a {self.target}?" rightly for '
-            f"{tables.percent(last['all images'])} of the held-out images, and for {tables.percent(last['balanced'])} of a balanced set, in which half of the "
+            f"{tables.percent(last['all images'])} of the held-out images, and for {tables.percent(last['balanced'])} "
+            "of a balanced set, in which half of the "
             f"images are of its class. {tables.percent(last['moved'], 0)} of its edges in the first layer are not "
             "those that it started with: training has chosen them."
         )
