@@ -58,11 +58,12 @@ recommended.result_table(done)
 # %% [markdown]
 # ## What is recommended
 #
-# Three sets of settings. The first is for fully connected networks (linear layers and ReLU, nothing else), whose modules take
-# their steps together, so that many steps cost little, and small modules can be had. Everything else keeps more edges and
-# takes fewer steps; with batch normalisation they are smaller and twice as many, for its statistics have to follow the masks.
-# Masks start from the parent's largest weights, and move little in so few steps. Stemming, which makes the union of modules
-# small where they would part, is therefore left to the first set.
+# Four sets of settings. The first is for fully connected networks (linear layers and ReLU, nothing else), whose modules take
+# their steps together, so that many steps cost little, and small modules can be had. Where such a network has fewer than
+# `modlib.recommending.SMALL` weights, a tenth is an edge or two for a unit, and the second set keeps more. Everything else
+# keeps as much and takes fewer steps; with batch normalisation they are smaller and twice as many, for its statistics have to
+# follow the masks. Masks start from the parent's largest weights, and move little in so few steps. Stemming, which makes the
+# union of modules small where they would part, is therefore left to fully connected networks.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 recommended.settings_table(done)

@@ -158,7 +158,7 @@ def result_table(done: Done) -> Markdown:
             {
                 "parent": KINDS[kind].words,
                 "data": data_in_words(part["data"].iloc[0]),
-                "weights": f"{part['weights'].iloc[0] / 1000:.0f}k",
+                "weights": f"{part['weights'].iloc[0]:,}",
                 "masked": tables.percent(part["masked"].iloc[0], 0),
                 "parent right": tables.percent(part["parent"].mean()),
                 "vote right": tables.percent(part["vote"].mean()),
