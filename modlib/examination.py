@@ -284,7 +284,8 @@ def _about_accuracy(confusion: Tensor) -> list[str]:
     moved = {c: int(best[c]) for c in (confusion.sum(1) > 0).nonzero()[:, 0].tolist()}
     hits = float(sum(confusion[c, to] for c, to in moved.items())) / asked
     if len(set(moved.values())) == len(moved) and hits > right + 0.1:
-        steps = {(to - c) % len(confusion) for c, to in moved.items()}
+        count = len(confusion)
+        steps = {(to - c + count // 2) % count - count // 2 for c, to in moved.items()}
         how = f"shifted by {steps.pop()}" if len(steps) == 1 else "in another order"
         pairs = ", ".join(f"{c} is its output {to}" for c, to in moved.items() if c != to)
         lines.append(f"labels: look {how} ({pairs}): {hits:.1%} would be right; pass classes= in the parent's order")

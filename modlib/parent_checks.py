@@ -41,6 +41,8 @@ def check_parent(parent: nn.Module, data: Data, policy: masking.Policy) -> None:
         hint = "" if isinstance(logits, Tensor) else f"; pass logits=, a function that picks them{_picks(logits)}"
         if isinstance(shape, tuple) and len(shape) == 2 and shape[0] == count and shape[1] < data.num_classes:
             hint = f"; {SPARE}"
+        if data.num_classes == 2 and shape in ((count,), (count, 1)):
+            hint = "; of a single logit make two: logits=lambda z: torch.stack([-z.flatten(), z.flatten()], 1) / 2"
         raise ValueError(
             f"parent: must return logits of shape [batch, {data.num_classes} classes], got {shape} for a batch of "
             f"{count}{hint}"

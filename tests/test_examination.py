@@ -69,7 +69,7 @@ def untrained() -> nn.Module:
         (
             Reader(order=(1, 2, 0)),
             {},
-            ["parent: near chance, 0.0% right", "labels: look shifted by 2 (0 is its output 2"],
+            ["parent: near chance, 0.0% right", "labels: look shifted by -1 (0 is its output 2"],
         ),
         (Reader(order=(1, 0, 2)), {}, ["parent: near chance, 33.3%", "labels: look in another order (0 is its outp"]),
         (

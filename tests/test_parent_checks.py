@@ -372,3 +372,14 @@ def test_modules_over_a_compiled_program_are_not_loaded(modules, tmp_path):
     scripted = torch.jit.script(copy.deepcopy(modules.parent))
     with pytest.raises(TypeError, match=r"parent: a compiled program of torch\.jit"):
         modlib.load(tmp_path / "m", scripted)
+
+
+def test_a_single_logit_for_two_classes_is_told_how_to_become_two():
+    data = modlib.data.tensors(torch.randn(20, 4), torch.arange(20) % 2)
+    single = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+    with pytest.raises(ValueError, match="of a single logit make two: logits=lambda z") as refused:
+        modlib.check(single, data)
+    pick = eval(str(refused.value).partition("logits=")[2])
+    logits = pick(single(torch.randn(6, 4)))
+    assert logits.shape == (6, 2)
+    assert torch.equal(logits[:, 1], -logits[:, 0])

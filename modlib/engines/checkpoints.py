@@ -138,7 +138,7 @@ def read(path: Path, identity: str) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = saved["identity"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, TypeError) as error:
         raise ValueError(f"checkpoint: {path} is damaged: {error}; remove it to start anew") from error
     if found != identity:
         raise ValueError(
