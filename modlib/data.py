@@ -135,9 +135,32 @@ class Dataset(Data):
         images = self.background_images
         return None if images is None else Images(images, _of_no_class(images), self.preprocess, self.augment)
 
-    def inputs(self, images: Tensor) -> Tensor:
-        """Return what networks take: float32 [B, C, H, W], scaled and normalised, of uint8 `images`."""
-        return self.preprocess(images)
+    def inputs(self, images: Any) -> Tensor:
+        """Return what networks take: float32 [B, C, H, W], scaled and normalised, of uint8 `images`.
+
+        `images`: in any layout that `modlib.data.images` takes. Raises TypeError for what is not uint8, ValueError for
+        another layout, and for another number of channels than the training images have.
+        """
+        return self.preprocess(images if self._as_stored(images) else self._stored(images))
+
+    def _as_stored(self, images: Any) -> bool:
+        own = self.train_images
+        raw = isinstance(images, Tensor) and images.dtype == torch.uint8 and images.ndim == own.ndim
+        return raw and (own.ndim == 3 or images.shape[3] == own.shape[3])
+
+    def _stored(self, images: Any) -> Tensor:
+        """Return images as the training images are stored, uint8 [B, H, W] or [B, H, W, C]."""
+        if isinstance(images, Tensor) and images.dtype != torch.uint8:
+            raise TypeError(f"images must be uint8, got {images.dtype}: inputs are made of raw images, once")
+        device = images.device if isinstance(images, Tensor) else self.train_images.device
+        found = _uint8("images", images).to(device)
+        if not self._as_stored(found):
+            own, other = (
+                f"{tuple(values.shape)} {'grey' if values.ndim == 3 else f'of {values.shape[3]} channels'}"
+                for values in (self.train_images, found)
+            )
+            raise ValueError(f"images: {other}; the training images are {own}")
+        return found
 
     def part(self, name: str) -> Source:
         """See `Data.part`."""

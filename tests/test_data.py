@@ -56,6 +56,44 @@ def test_images_in_every_layout_are_the_same_inputs():
     assert own.images(palette, LABELS).train_images.shape == (9, 5, 6, 3)
 
 
+def layouts(colours: np.ndarray) -> list:
+    """The same images in every layout; grey ones where they have two dimensions."""
+    if colours.ndim == 3:
+        return [colours, colours[..., None], colours[:, None], list(colours), [Image.fromarray(c) for c in colours]]
+    return [colours, colours.transpose(0, 3, 1, 2), list(colours), [Image.fromarray(c) for c in colours]]
+
+
+@pytest.mark.parametrize("colours", [COLOURS, COLOURS[..., 0].copy()], ids=["colours", "grey"])
+def test_new_images_may_have_any_layout_that_the_training_images_may(colours):
+    wanted = own.images(colours, LABELS).part("train").batch(torch.arange(9)).inputs
+    for given in layouts(colours):
+        data = own.images(given, LABELS)
+        for x in layouts(colours):
+            assert torch.equal(data.inputs(x), wanted)
+            if isinstance(x, np.ndarray):
+                assert torch.equal(data.inputs(torch.from_numpy(x)), wanted)
+    seen = []
+    data = own.images(colours, LABELS, preprocess=lambda x: seen.append(x) or x.float())
+    data.inputs(data.train_images)
+    assert seen[0] is data.train_images, "what is stored reaches the preprocessing as it is"
+
+
+@pytest.mark.parametrize(
+    ("train", "x", "error", "said"),
+    [
+        (COLOURS[..., 0], COLOURS, ValueError, r"\(9, 5, 6, 3\) of 3 channels; .* \(9, 5, 6\) grey"),
+        (COLOURS, COLOURS[0], ValueError, r"\(5, 6, 3\) grey; .* of 3 channels"),
+        (COLOURS, COLOURS / 255, TypeError, r"images must be uint8 images, got torch.float64"),
+        (COLOURS, FLOATS, TypeError, r"images must be uint8, got torch.float32: inputs are made of raw images, once"),
+        (COLOURS, COLOURS[0, 0], ValueError, r"images must be \[n, H, W\]"),
+    ],
+)
+def test_new_images_of_another_layout_are_refused(train, x, error, said):
+    data = own.images(train, LABELS, preprocess=lambda x: x.float())
+    with pytest.raises(error, match=said):
+        data.inputs(x)
+
+
 def test_parts_are_given_or_cut():
     cut = own.images(COLOURS, LABELS, held_out=3, test=(COLOURS[:2], [2, 1]))
     assert [len(cut.part(s).labels) for s in own.SPLITS] == [6, 3, 2]
