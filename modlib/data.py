@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from modlib import checks, sources
-from modlib.labels import Numbering
+from modlib.labels import Numbering, as_array
 from modlib.parent import each_tensor, flat, number_of_rows
 from modlib.sources import NO_CLASS, Augment, Images, Joined, Preprocess, Rows, Source, Tensors
 
@@ -391,8 +391,9 @@ def dataset(
     dataset lists as `targets` or `labels`, else every item is read once for its label. `test`, `held_out`: datasets of
     the same kind, for `held_out` also how many items are cut, evenly spread. `background`: a dataset whose items are of
     none of the classes, see `images`: pairs as in training, whose labels do not count, or inputs alone. Names of
-    classes are those of `classes`, else the dataset's own (`dataset.classes`). `collate`: a list of inputs -> inputs.
-    `workers`: threads that read.
+    classes are those of `classes`, else the dataset's own (`dataset.classes`). Where it has names, texts in `classes`
+    are these names in the order of the parent's outputs; to rename classes, hand over `labels`, too. `collate`: a list
+    of inputs -> inputs. `workers`: threads that read.
 
     A transform of the dataset acts whenever an item is read, at test time too: what is random belongs into `augment`,
     see `images`. Raises TypeError for a DataLoader or an iterable dataset, ValueError for a dataset that is empty or
@@ -411,6 +412,8 @@ def dataset(
         for which, items in given.items()
         if items is not None
     }
+    if classes is not None and labels is None and unpack is None:
+        found = _by_name(found, given, classes)
     if own is not None and num_classes is None:
         num_classes = len(own)
     numbering = Numbering.of(found["train"], classes=classes, num_classes=num_classes)
@@ -445,6 +448,38 @@ def _names_of(items: Any) -> list[str] | None:
     if names is None and hasattr(items, "dataset"):
         return _names_of(items.dataset)
     return [str(c) for c in names] if isinstance(names, list | tuple) else None
+
+
+def _by_name(found: Mapping[str, Any], given: Mapping[str, Any], classes: Sequence[Any]) -> dict[str, Any]:
+    """Return the labels of each part as names, of the datasets' own, where they have such and `classes` are texts.
+
+    Raises ValueError where a name that a dataset uses is none of `classes`. A dataset that changes its labels, or has
+    labels that are no numbers of its names, keeps them.
+    """
+    every = [_names_of(given[which]) for which in found]
+    own = next((names for names in every if names is not None), None)
+    if own is None or not all(isinstance(c, str) for c in classes) or any(map(_changes_labels, given.values())):
+        return dict(found)
+    named = {}
+    for (which, labels), names in zip(found.items(), every, strict=True):
+        numbers, names = as_array(f"{which} labels", labels), names or own
+        if numbers.dtype.kind not in "iu" or not all(0 <= n < len(names) for n in numbers.tolist()):
+            return dict(found)
+        named[which] = [names[n] for n in numbers.tolist()]
+        unknown = sorted(set(named[which]) - set(classes))
+        if unknown:
+            raise ValueError(
+                f"classes: {list(classes)[:6]} are not the names of {which}, {names[:6]}: there is no {unknown[:6]}; "
+                "to give other names, pass labels=, too"
+            )
+    return named
+
+
+def _changes_labels(items: Any) -> bool:
+    """Return whether a dataset, or that which it is a part of, has a function that changes labels."""
+    if getattr(items, "target_transform", None) is not None:
+        return True
+    return hasattr(items, "dataset") and _changes_labels(items.dataset)
 
 
 def _spread(source: Source, count: int) -> tuple[Source, Source]:

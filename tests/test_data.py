@@ -309,6 +309,28 @@ def test_a_folder_of_images_has_its_names(tmp_path):
         own.dataset(turned, test=ImageFolder(tmp_path / "other", resized))
 
 
+def test_classes_of_a_folder_are_put_in_order_by_name(tmp_path):
+    for i, image in enumerate(COLOURS):
+        folder = tmp_path / ("cat", "dog", "fox")[i % 3]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    resized = v2.Compose([v2.ToImage(), v2.Resize((8, 8)), v2.ToDtype(torch.float32, scale=True)])
+    folders, order = ImageFolder(tmp_path, resized), ["fox", "cat", "dog"]
+    data = own.dataset(folders, classes=order, test=Subset(folders, [0, 4, 8]))
+    assert data.class_names == ("fox", "cat", "dog")
+    assert data.train_labels.tolist() == [1, 1, 1, 2, 2, 2, 0, 0, 0]
+    assert data.test_labels.tolist() == [1, 2, 0]
+    turned = ImageFolder(tmp_path, resized, target_transform=lambda c: 2 - c)
+    assert own.dataset(turned, classes=["a", "b", "c"]).train_labels.tolist()[::4] == [2, 1, 0]
+    shutil.copytree(tmp_path / "dog", tmp_path / "other" / "dog")
+    assert own.dataset(folders, classes=order, test=ImageFolder(tmp_path / "other", resized)).test_labels[0] == 2
+    with pytest.raises(ValueError, match=r"classes: \['Fox', .*\] are not the names of train.*: there is no \['fox'\]"):
+        own.dataset(folders, classes=["Fox", "cat", "dog"])
+    with pytest.raises(ValueError, match=r"1 have no training images, \['cow'\]"):
+        own.dataset(folders, classes=[*order, "cow"])
+    assert own.dataset(folders, folders.targets, classes=["a", "b", "c"]).train_labels.tolist() == folders.targets
+
+
 def test_augmentation_acts_in_training_alone_and_follows_the_seed():
     data = own.dataset(Items(), augment=v2.RandomHorizontalFlip(0.5))
     source, rows = data.part("train"), torch.arange(9)
