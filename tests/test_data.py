@@ -140,7 +140,15 @@ def test_numbers_that_are_not_from_0_are_numbered_with_a_warning_or_as_asked():
     ("labels", "options", "error", "said"),
     [
         (None, {}, TypeError, "y: missing|labels: missing"),
-        ([0, 1, None], {}, ValueError, r"missing \(None or NaN\) at row 2"),
+        ([0, 1, None], {}, ValueError, r"labels: 1 of 3 are missing \(None, NaN or NA\), the first at row 2"),
+        (pd.Series([pd.NA, "a"], dtype="string"), {}, ValueError, "labels: 1 of 2 are missing .* the first at row 0"),
+        (pd.Series([1, None, None], dtype="Int64"), {}, ValueError, "labels: 2 of 3 are missing .* first at row 1"),
+        (pd.Series(["a", None, "b"], dtype="category"), {}, ValueError, "labels: 1 of 3 are missing"),
+        (np.array([1.0, 0.0, np.nan]), {}, ValueError, "labels: 1 of 3 are missing .* first at row 2"),
+        (torch.tensor([0.0, 1.0, 0.5]), {}, ValueError, "got numbers such as 0.5"),
+        ([0.0, np.inf], {}, ValueError, "got numbers such as inf"),
+        (pd.DataFrame({"y": [0, 1]}), {}, ValueError, r"got shape \(2, 1\); ravel it: .*to_numpy\(\).ravel\(\)"),
+        (torch.zeros(4, 1), {}, ValueError, r"got shape \(4, 1\); ravel it: labels.ravel\(\)"),
         ([0.5, 1.0], {}, ValueError, "labels must be whole numbers, texts or truth values"),
         ([0, "a"], {}, TypeError, r"labels must be of one type, got \['int', 'str'\]"),
         ([0, 7], {"num_classes": 5}, ValueError, r"from 0 to 4 \(num_classes\), got \[0, 7\]"),
@@ -438,7 +446,7 @@ def test_a_collate_that_loses_rows_is_said():
 @pytest.mark.parametrize(
     ("labels", "error", "said"),
     [
-        ([0, 1, None] * 3, ValueError, r"labels: missing \(None or NaN\) at row 2 and 2 more"),
+        ([0, 1, None] * 3, ValueError, r"labels: 3 of 9 are missing \(None, NaN or NA\), the first at row 2"),
         ([], ValueError, "train: 0 labels for 9 items"),
         (LABELS[:8], ValueError, "train: 8 labels for 9 items"),
     ],
