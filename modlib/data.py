@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from modlib import checks, sources
 from modlib.labels import Numbering, as_array
-from modlib.parent import each_tensor, flat, number_of_rows
+from modlib.parent import flat, number_of_rows, rows_of
 from modlib.sources import NO_CLASS, Augment, Images, Joined, Preprocess, Rows, Source, Tensors
 
 SPLITS = ("train", "held_out", "test")
@@ -289,12 +289,12 @@ def images(
 
     `x`: uint8 [n, H, W], [n, H, W, C] or [n, C, H, W] (an array, a tensor, or a list of PIL images or arrays of one
     size). `y`: labels [n]: whole numbers, texts or truth values, see `modlib.labels.Numbering.of` for `classes` and
-    `num_classes`. `test`: images and labels; `held_out`: the same, or how many are cut from the end of the training
-    images. `background`: images of none of the classes, without labels: every module learns to refuse them in training;
-    they are in no split, no count and no report. `preprocess` turns uint8 images [B, H, W] or [B, H, W, C] into the
-    float inputs of the network; default: pixel / 255, [B, C, H, W]. `augment` changes one such input at random, in
-    training alone. `empty`: whether classes without training images may be; they get no module. Raises TypeError or
-    ValueError for anything else.
+    `num_classes`. `test`: images and labels; `held_out`: the same, or how many training images are cut, evenly spread:
+    they may be sorted by class. `background`: images of none of the classes, without labels: every module learns to
+    refuse them in training; they are in no split, no count and no report. `preprocess` turns uint8 images [B, H, W] or
+    [B, H, W, C] into the float inputs of the network; default: pixel / 255, [B, C, H, W]. `augment` changes one such
+    input at random, in training alone. `empty`: whether classes without training images may be; they get no module.
+    Raises TypeError or ValueError for anything else.
     """
     parts, numbering = _parts(x, y, test, held_out, _uint8, classes, num_classes, empty)
     (own, own_labels), (held, held_labels), (last, last_labels) = parts
@@ -484,12 +484,17 @@ def _changes_labels(items: Any) -> bool:
 
 def _spread(source: Source, count: int) -> tuple[Source, Source]:
     """Return a source without `count` rows, evenly spread, and these: folders are sorted by class."""
-    n = len(source.labels)
+    left, cut = _left_and_cut(len(source.labels), count)
+    return source.take(left), source.take(cut)
+
+
+def _left_and_cut(n: int, count: int) -> tuple[Tensor, Tensor]:
+    """Return the numbers of n rows without `count` of them, evenly spread, and of these."""
     _check_cut(count, n)
     cut = torch.linspace(0, n - 1, count, device="cpu").round().long()
     left = torch.ones(n, dtype=torch.bool, device="cpu")
     left[cut] = False
-    return source.take(left.nonzero()[:, 0]), source.take(cut)
+    return left.nonzero()[:, 0], cut
 
 
 def _check_cut(held_out: int, n: int) -> None:
@@ -573,30 +578,20 @@ def _parts(
     inputs, numbering = made("x", x), Numbering.of(y, classes=classes, num_classes=num_classes)
     labels = numbering.numbers("y", y)
     _check_count("y", inputs, labels)
-    cut = 0
-    if isinstance(held_out, int):
-        _check_cut(held_out, len(labels))
-        cut = held_out
-    parts = [(_first(inputs, len(labels) - cut), labels[: len(labels) - cut])]
-    _check_present(parts[0][1], numbering, empty)
-    parts.append((_last(inputs, cut), labels[len(labels) - cut :]))
+    none = rows_of(inputs, slice(0)), labels[:0]
+    parts = [(inputs, labels), none, none if test is None else _given("test", test, made, numbering)]
     if not isinstance(held_out, int):
         parts[1] = _given("held_out", held_out, made, numbering)
-    parts.append((_last(inputs, 0), labels[:0]) if test is None else _given("test", test, made, numbering))
+    elif held_out:
+        parts[:2] = [(rows_of(inputs, rows), labels[rows]) for rows in _left_and_cut(len(labels), held_out)]
+    _check_present(parts[0][1], numbering, empty)
     return parts, numbering
-
-
-def _first(inputs: Any, count: int) -> Any:
-    return each_tensor(inputs, lambda values: values[:count])
-
-
-def _last(inputs: Any, count: int) -> Any:
-    return each_tensor(inputs, lambda values: values[len(values) - count :])
 
 
 def _given(which: str, part: Given, made: Callable[[str, Any], Any], numbering: Numbering) -> tuple[Any, Tensor]:
     if not isinstance(part, tuple | list) or len(part) != 2:
-        raise TypeError(f"{which} must be a pair, inputs and labels, got {type(part).__name__}")
+        number = ", or a whole number" if which == "held_out" else ""
+        raise TypeError(f"{which} must be a pair, inputs and labels{number}, got {type(part).__name__}")
     inputs, labels = made(which, part[0]), numbering.numbers(f"{which} labels", part[1])
     _check_count(f"{which} labels", inputs, labels)
     return inputs, labels

@@ -97,10 +97,36 @@ def test_new_images_of_another_layout_are_refused(train, x, error, said):
 def test_parts_are_given_or_cut():
     cut = own.images(COLOURS, LABELS, held_out=3, test=(COLOURS[:2], [2, 1]))
     assert [len(cut.part(s).labels) for s in own.SPLITS] == [6, 3, 2]
+    assert torch.equal(cut.held_out_images, torch.from_numpy(COLOURS)[[0, 4, 8]])
     given = own.images(COLOURS, LABELS, held_out=(COLOURS[:1], [1]))
     assert given.held_out_labels.tolist() == [1]
     with pytest.raises(ValueError, match="no test images"):
         given.part("test")
+
+
+def test_every_class_is_held_out_where_rows_are_sorted_by_class():
+    sorted_ = np.repeat([0, 1, 2], 30)
+    pixels = np.arange(90, dtype=np.uint8)[:, None, None].repeat(4, 1)
+    for data in (own.images(pixels, sorted_, held_out=9), own.tensors(pixels / 1.0, sorted_, held_out=9)):
+        assert data.held_out_labels.bincount().tolist() == [3, 3, 3]
+        assert data.train_labels.bincount().tolist() == [27, 27, 27]
+        read = [
+            (data.part(s).batch(torch.arange(n)).inputs.flatten(1)[:, 0]) for s, n in (("train", 81), ("held_out", 9))
+        ]
+        scale = 255 if isinstance(data, own.Dataset) else 1
+        assert (torch.cat(read) * scale).round().sort().values.tolist() == list(range(90)), "each row once"
+        assert torch.equal((read[1] * scale).round().long() // 30, data.held_out_labels)
+
+
+def test_what_is_held_out_must_leave_training_images():
+    for wrong, error, said in (
+        (9, ValueError, "held_out must be below the number of training images, 9, got 9"),
+        (-1, ValueError, "held_out must be at least 0, got -1"),
+        (True, TypeError, "held_out must be a whole number, got True"),
+        (0.2, TypeError, "held_out must be a pair, inputs and labels, or a whole number, got float"),
+    ):
+        with pytest.raises(error, match=said):
+            own.images(COLOURS, LABELS, held_out=wrong)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +246,7 @@ def test_ids_and_floats_in_a_dict_reach_the_parent_uncast():
     data = own.tensors(x, LABELS, held_out=3)
     assert data.part("held_out").batch(torch.arange(2)).inputs["floats"].dtype == torch.float32
     parent, found = TwoInputs(), []
-    for given in (data, own.tensors(tuple(x.values()), LABELS)):
+    for given in (data, own.tensors(tuple(x.values()), LABELS, held_out=3)):
         with pytest.warns(UserWarning, match=r"1 weights are not masked .* table.weight"):
             modules = modlib.cotrain(parent, given, **FAST, precision="bfloat16")
         inputs = given.part("train").batch(torch.arange(6)).inputs
