@@ -346,6 +346,8 @@ def tensors(
     assert train is not None
     unknown = None if background is None else _numbers("background", background)
     none = None if unknown is None else Tensors(unknown, _of_no_class(flat(unknown)[0]), augment)
+    for which, source in (("held_out", other), ("test", last)):
+        _check_form(which, train, source)
     _check_alike(train, none)
     return Samples(name, train, other, last, len(numbering.values), numbering.names, none)
 
@@ -353,6 +355,31 @@ def tensors(
 def _of_no_class(values: Any) -> Tensor:
     """Return the labels of images of no class, as many as there are `values`: int64 [n], where these are."""
     return torch.full((len(values),), NO_CLASS, device=getattr(values, "device", "cpu"))
+
+
+def _check_form(which: str, train: Tensors, part: Tensors | None) -> None:
+    """Raise ValueError where a part has other keys, shapes or kinds of numbers than training."""
+    if part is None:
+        return
+    own, other = _form(train.inputs), _form(part.inputs)
+    if own != other:
+        raise ValueError(f"{which}: its inputs are {_shown_form(other)}, those of training {_shown_form(own)}")
+
+
+def _form(inputs: Any) -> Any:
+    """Return names, shapes without rows, and kinds of numbers, in a form that can be compared."""
+    if isinstance(inputs, Mapping):
+        return {name: _form(values) for name, values in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return tuple(_form(values) for values in inputs)
+    kind = "floats" if inputs.is_floating_point() else "truth values" if inputs.dtype == torch.bool else "whole numbers"
+    return f"[{', '.join(map(str, ('n', *inputs.shape[1:])))}] of {kind}"
+
+
+def _shown_form(form: Any) -> str:
+    if isinstance(form, dict):
+        return "{" + ", ".join(f"{name!r}: {_shown_form(part)}" for name, part in form.items()) + "}"
+    return f"({', '.join(map(_shown_form, form))})" if isinstance(form, tuple) else str(form)
 
 
 def _check_alike(train: Source, background: Source | None) -> None:

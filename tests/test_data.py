@@ -565,3 +565,25 @@ def test_one_class_and_images_of_no_class_are_enough():
 def test_tensor_datasets_are_taken():
     data = own.dataset(TensorDataset(torch.rand(6, 4), torch.tensor([0, 1, 2] * 2)))
     assert data.num_classes == 3
+
+
+@pytest.mark.parametrize("part", ["test", "held_out"])
+@pytest.mark.parametrize(
+    ("x", "other", "said"),
+    [
+        (FLOATS, torch.rand(9, 3), r"\[n, 3\] of floats, those of training \[n, 2\] of floats"),
+        (FLOATS, torch.ones(9, 2).long(), r"\[n, 2\] of whole numbers, those of training \[n, 2\] of floats"),
+        ({"a": FLOATS}, {"b": FLOATS}, r"\{'b': \[n, 2\] of floats\}, those of training \{'a': \[n, 2\] of floats\}"),
+        ({"a": FLOATS}, FLOATS, r"\[n, 2\] of floats, those of training \{'a'"),
+        ((FLOATS, FLOATS), (FLOATS,), r"\(\[n, 2\] of floats\), those of training \(\[n, 2\] of floats, \[n"),
+    ],
+)
+def test_a_part_of_another_form_than_training_is_refused(part, x, other, said):
+    with pytest.raises(ValueError, match=f"{part}: its inputs are {said}"):
+        own.tensors(x, LABELS, **{part: (other, LABELS)})
+
+
+def test_parts_may_differ_in_precision_and_in_the_order_of_names():
+    x = {"a": FLOATS, "b": torch.arange(9)}
+    test = {"b": torch.arange(9, dtype=torch.int32), "a": FLOATS.half()}
+    assert len(own.tensors(x, LABELS, test=(test, LABELS)).test_labels) == 9
