@@ -296,6 +296,7 @@ def images(
     input at random, in training alone. `empty`: whether classes without training images may be; they get no module.
     Raises TypeError or ValueError for anything else.
     """
+    _check_functions(preprocess=preprocess, augment=augment)
     parts, numbering = _parts(x, y, test, held_out, _uint8, classes, num_classes, empty)
     (own, own_labels), (held, held_labels), (last, last_labels) = parts
     unknown = None if background is None else _uint8("background", background)
@@ -337,6 +338,7 @@ def tensors(
     over by name, a tuple by position. The other arguments are those of `images`; `augment` takes one row of `x`. Raises
     TypeError for what is no numbers (a data frame's columns of texts by name), ValueError for NaN or infinity.
     """
+    _check_functions(augment=augment)
     unlabelled = None if background is None else (background, None)
     for which, part in (("test", test), ("held_out", held_out), ("background", unlabelled)):
         if isinstance(part, tuple | list) and _columns(part[0]) != _columns(x):
@@ -350,6 +352,13 @@ def tensors(
         _check_form(which, train, source)
     _check_alike(train, none)
     return Samples(name, train, other, last, len(numbering.values), numbering.names, none)
+
+
+def _check_functions(**given: Any) -> None:
+    """Raise TypeError where an argument is neither a function nor None."""
+    for name, value in given.items():
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} must be a function, got {type(value).__name__} {value!r}")
 
 
 def _of_no_class(values: Any) -> Tensor:
@@ -427,6 +436,7 @@ def dataset(
     lies about its length, and where items are no pairs or differ in shape from one reading to the next.
     """
     checks.whole("workers", workers, 0)
+    _check_functions(unpack=unpack, collate=collate, augment=augment)
     own = _names_of(train) if classes is None and unpack is None else None
     given = {"train": train, "test": test} | ({} if isinstance(held_out, int) else {"held_out": held_out})
     for which, items in given.items():

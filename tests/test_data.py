@@ -587,3 +587,31 @@ def test_parts_may_differ_in_precision_and_in_the_order_of_names():
     x = {"a": FLOATS, "b": torch.arange(9)}
     test = {"b": torch.arange(9, dtype=torch.int32), "a": FLOATS.half()}
     assert len(own.tensors(x, LABELS, test=(test, LABELS)).test_labels) == 9
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (own.images, "augment"),
+        (own.images, "preprocess"),
+        (own.tensors, "augment"),
+        (lambda x, y, **o: own.dataset(Items(), **o), "augment"),
+        (lambda x, y, **o: own.dataset(Items(), **o), "unpack"),
+    ],
+)
+def test_what_must_be_a_function_is_one(make, argument):
+    with pytest.raises(TypeError, match=rf"{argument} must be a function, got str 'flip'"):
+        make(COLOURS, LABELS, **{argument: "flip"})
+
+
+@pytest.mark.parametrize(
+    ("augment", "said"),
+    [
+        (cropped, r"augment: must return one shape for all inputs, got \[\(3, 1, 6\)\], \[\(3, 2, 6\)\], \[\(3, 3, 6"),
+        (lambda x: None, "augment: what it returns, NoneType, makes no batch"),
+    ],
+)
+def test_augmentation_to_no_batch_is_refused(augment, said):
+    source = own.images(COLOURS, LABELS, augment=augment).part("train")
+    with pytest.raises(ValueError, match=said):
+        source.batch(torch.arange(8), draw=torch.Generator().manual_seed(0))
