@@ -54,9 +54,10 @@ class Numbering:
             return cls(values, tuple(str(v) for v in values))
         if num_classes is not None:
             checks.whole("num_classes", num_classes, 2)
-            if not numbers or there[0] < 0 or there[-1] >= num_classes:
+            wrong = [v for v in there if not isinstance(v, int) or isinstance(v, bool) or not 0 <= v < num_classes]
+            if wrong:
                 raise ValueError(
-                    f"labels must be whole numbers from 0 to {num_classes - 1} (num_classes), got {_shown(there)}"
+                    f"labels must be whole numbers from 0 to {num_classes - 1} (num_classes), got {_shown(wrong)}"
                 )
             return cls(tuple(range(num_classes)), None)
         if len(there) < 2:
