@@ -674,18 +674,36 @@ def _stacked(name: str, values: Sequence[Any]) -> np.ndarray:
     """Return a list of PIL images or arrays as one array; palettes become colours."""
     if not len(values):
         raise ValueError(f"{name}: empty; there must be one image at least")
-    arrays = []
-    for image in values:
-        if hasattr(image, "convert") and image.mode not in ("L", "RGB", "RGBA"):
-            image = image.convert("L" if image.mode in ("1", "I", "F") else "RGB")
-        arrays.append(np.asarray(image))
+    arrays = [np.asarray(_eight_bits(name, i, image)) for i, image in enumerate(values)]
     for i, array in enumerate(arrays):
+        if _channels(array) != _channels(arrays[0]):
+            modes = [getattr(values[j], "mode", f"{_channels(arrays[j])} channels") for j in (0, i)]
+            raise ValueError(
+                f"{name}: images differ in mode, {modes[0]} at 0 and {modes[1]} at {i}; convert them to one, such as "
+                'image.convert("RGB")'
+            )
         if array.shape != arrays[0].shape:
             raise ValueError(
                 f"{name}: images differ in size, {arrays[0].shape} at 0 and {array.shape} at {i}; resize them to one "
                 "size, or use modlib.data.dataset with a transform that does"
             )
     return np.stack(arrays)
+
+
+def _eight_bits(name: str, i: int, image: Any) -> Any:
+    """Return a PIL image as one of 8 bits, palettes as colours; others as they are."""
+    if not hasattr(image, "convert") or image.mode in ("L", "RGB", "RGBA"):
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):  # PIL would clamp what is above 255
+        raise TypeError(
+            f"{name}: the image at {i} has mode {image.mode!r}, not 8 bits for each channel; scale it to 0 to 255 and "
+            "make it uint8, or hand floats over to modlib.data.tensors"
+        )
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _channels(image: np.ndarray) -> int:
+    return image.shape[2] if image.ndim == 3 else 1
 
 
 def _numbers(name: str, values: Any) -> Any:

@@ -617,3 +617,20 @@ def test_augmentation_to_no_batch_is_refused(augment, said):
     source = own.images(COLOURS, LABELS, augment=augment).part("train")
     with pytest.raises(ValueError, match=said):
         source.batch(torch.arange(8), draw=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_images_of_more_than_8_bits_are_refused(mode):
+    kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    deep = [Image.fromarray(c[..., 0].astype(kind) * 100) for c in COLOURS]
+    assert deep[0].mode == mode
+    with pytest.raises(TypeError, match=f"x: the image at 1 has mode '{mode}', not 8 bits"):
+        own.images([Image.fromarray(COLOURS[0, ..., 0]), *deep[1:]], LABELS)
+
+
+def test_images_of_several_modes_are_told_to_be_converted():
+    mixed = [Image.fromarray(c).convert("L" if i == 4 else "RGB") for i, c in enumerate(COLOURS)]
+    with pytest.raises(ValueError, match=r"x: images differ in mode, RGB at 0 and L at 4; convert them to one"):
+        own.images(mixed, LABELS)
+    with pytest.raises(ValueError, match="images differ in mode, 3 channels at 0 and 1 channels at 1"):
+        own.images([COLOURS[0], COLOURS[1, ..., 0]], LABELS[:2])
