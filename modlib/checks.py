@@ -98,11 +98,19 @@ def tensor(name: str, values: object) -> None:
         raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
 
 
+def _as_tensor(values: Any) -> str:
+    """Return how a tensor is made of `values`, in words; nothing where that is not known."""
+    if hasattr(values, "to_numpy"):
+        return "; make one of it, torch.as_tensor(inputs.to_numpy(dtype='float32'))"
+    return "; make one of it, torch.as_tensor(inputs)" if hasattr(values, "__array__") else ""
+
+
 def inputs(values: Any) -> None:
     """Raise unless `values` are a network's inputs: a batch [B, ...], or a dict or tuple of them; finite."""
     parts = list(values.values()) if isinstance(values, Mapping) else values if isinstance(values, tuple) else [values]
     for part in parts:
-        tensor("inputs", part)
+        if not isinstance(part, Tensor):
+            raise TypeError(f"inputs must be a tensor, got {type(part).__name__}{_as_tensor(part)}")
         if part.ndim < 1 or part.shape[0] == 0 or (part.ndim < 2 and len(parts) == 1):
             raise ValueError(f"inputs must be a batch [B, ...] of at least one, got shape {tuple(part.shape)}")
         if part.is_complex() or part.dtype in (torch.bool, torch.uint8):

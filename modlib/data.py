@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from modlib import checks, sources
-from modlib.labels import Numbering
-from modlib.parent import each_tensor, flat, number_of_rows
+from modlib.labels import Numbering, as_array
+from modlib.parent import flat, number_of_rows, rows_of
 from modlib.sources import NO_CLASS, Augment, Images, Joined, Preprocess, Rows, Source, Tensors
 
 SPLITS = ("train", "held_out", "test")
@@ -135,9 +135,32 @@ class Dataset(Data):
         images = self.background_images
         return None if images is None else Images(images, _of_no_class(images), self.preprocess, self.augment)
 
-    def inputs(self, images: Tensor) -> Tensor:
-        """Return what networks take: float32 [B, C, H, W], scaled and normalised, of uint8 `images`."""
-        return self.preprocess(images)
+    def inputs(self, images: Any) -> Tensor:
+        """Return what networks take: float32 [B, C, H, W], scaled and normalised, of uint8 `images`.
+
+        `images`: in any layout that `modlib.data.images` takes. Raises TypeError for what is not uint8, ValueError for
+        another layout, and for another number of channels than the training images have.
+        """
+        return self.preprocess(images if self._as_stored(images) else self._stored(images))
+
+    def _as_stored(self, images: Any) -> bool:
+        own = self.train_images
+        raw = isinstance(images, Tensor) and images.dtype == torch.uint8 and images.ndim == own.ndim
+        return raw and (own.ndim == 3 or images.shape[3] == own.shape[3])
+
+    def _stored(self, images: Any) -> Tensor:
+        """Return images as the training images are stored, uint8 [B, H, W] or [B, H, W, C]."""
+        if isinstance(images, Tensor) and images.dtype != torch.uint8:
+            raise TypeError(f"images must be uint8, got {images.dtype}: inputs are made of raw images, once")
+        device = images.device if isinstance(images, Tensor) else self.train_images.device
+        found = _uint8("images", images).to(device)
+        if not self._as_stored(found):
+            own, other = (
+                f"{tuple(values.shape)} {'grey' if values.ndim == 3 else f'of {values.shape[3]} channels'}"
+                for values in (self.train_images, found)
+            )
+            raise ValueError(f"images: {other}; the training images are {own}")
+        return found
 
     def part(self, name: str) -> Source:
         """See `Data.part`."""
@@ -266,13 +289,14 @@ def images(
 
     `x`: uint8 [n, H, W], [n, H, W, C] or [n, C, H, W] (an array, a tensor, or a list of PIL images or arrays of one
     size). `y`: labels [n]: whole numbers, texts or truth values, see `modlib.labels.Numbering.of` for `classes` and
-    `num_classes`. `test`: images and labels; `held_out`: the same, or how many are cut from the end of the training
-    images. `background`: images of none of the classes, without labels: every module learns to refuse them in training;
-    they are in no split, no count and no report. `preprocess` turns uint8 images [B, H, W] or [B, H, W, C] into the
-    float inputs of the network; default: pixel / 255, [B, C, H, W]. `augment` changes one such input at random, in
-    training alone. `empty`: whether classes without training images may be; they get no module. Raises TypeError or
-    ValueError for anything else.
+    `num_classes`. `test`: images and labels; `held_out`: the same, or how many training images are cut, evenly spread:
+    they may be sorted by class. `background`: images of none of the classes, without labels: every module learns to
+    refuse them in training; they are in no split, no count and no report. `preprocess` turns uint8 images [B, H, W] or
+    [B, H, W, C] into the float inputs of the network; default: pixel / 255, [B, C, H, W]. `augment` changes one such
+    input at random, in training alone. `empty`: whether classes without training images may be; they get no module.
+    Raises TypeError or ValueError for anything else.
     """
+    _check_functions(preprocess=preprocess, augment=augment)
     parts, numbering = _parts(x, y, test, held_out, _uint8, classes, num_classes, empty)
     (own, own_labels), (held, held_labels), (last, last_labels) = parts
     unknown = None if background is None else _uint8("background", background)
@@ -314,6 +338,7 @@ def tensors(
     over by name, a tuple by position. The other arguments are those of `images`; `augment` takes one row of `x`. Raises
     TypeError for what is no numbers (a data frame's columns of texts by name), ValueError for NaN or infinity.
     """
+    _check_functions(augment=augment)
     unlabelled = None if background is None else (background, None)
     for which, part in (("test", test), ("held_out", held_out), ("background", unlabelled)):
         if isinstance(part, tuple | list) and _columns(part[0]) != _columns(x):
@@ -323,13 +348,47 @@ def tensors(
     assert train is not None
     unknown = None if background is None else _numbers("background", background)
     none = None if unknown is None else Tensors(unknown, _of_no_class(flat(unknown)[0]), augment)
+    for which, source in (("held_out", other), ("test", last)):
+        _check_form(which, train, source)
     _check_alike(train, none)
     return Samples(name, train, other, last, len(numbering.values), numbering.names, none)
+
+
+def _check_functions(**given: Any) -> None:
+    """Raise TypeError where an argument is neither a function nor None."""
+    for name, value in given.items():
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} must be a function, got {type(value).__name__} {value!r}")
 
 
 def _of_no_class(values: Any) -> Tensor:
     """Return the labels of images of no class, as many as there are `values`: int64 [n], where these are."""
     return torch.full((len(values),), NO_CLASS, device=getattr(values, "device", "cpu"))
+
+
+def _check_form(which: str, train: Tensors, part: Tensors | None) -> None:
+    """Raise ValueError where a part has other keys, shapes or kinds of numbers than training."""
+    if part is None:
+        return
+    own, other = _form(train.inputs), _form(part.inputs)
+    if own != other:
+        raise ValueError(f"{which}: its inputs are {_shown_form(other)}, those of training {_shown_form(own)}")
+
+
+def _form(inputs: Any) -> Any:
+    """Return names, shapes without rows, and kinds of numbers, in a form that can be compared."""
+    if isinstance(inputs, Mapping):
+        return {name: _form(values) for name, values in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return tuple(_form(values) for values in inputs)
+    kind = "floats" if inputs.is_floating_point() else "truth values" if inputs.dtype == torch.bool else "whole numbers"
+    return f"[{', '.join(map(str, ('n', *inputs.shape[1:])))}] of {kind}"
+
+
+def _shown_form(form: Any) -> str:
+    if isinstance(form, dict):
+        return "{" + ", ".join(f"{name!r}: {_shown_form(part)}" for name, part in form.items()) + "}"
+    return f"({', '.join(map(_shown_form, form))})" if isinstance(form, tuple) else str(form)
 
 
 def _check_alike(train: Source, background: Source | None) -> None:
@@ -368,14 +427,16 @@ def dataset(
     dataset lists as `targets` or `labels`, else every item is read once for its label. `test`, `held_out`: datasets of
     the same kind, for `held_out` also how many items are cut, evenly spread. `background`: a dataset whose items are of
     none of the classes, see `images`: pairs as in training, whose labels do not count, or inputs alone. Names of
-    classes are those of `classes`, else the dataset's own (`dataset.classes`). `collate`: a list of inputs -> inputs.
-    `workers`: threads that read.
+    classes are those of `classes`, else the dataset's own (`dataset.classes`). Where it has names, texts in `classes`
+    are these names in the order of the parent's outputs; to rename classes, hand over `labels`, too. `collate`: a list
+    of inputs -> inputs. `workers`: threads that read.
 
     A transform of the dataset acts whenever an item is read, at test time too: what is random belongs into `augment`,
     see `images`. Raises TypeError for a DataLoader or an iterable dataset, ValueError for a dataset that is empty or
     lies about its length, and where items are no pairs or differ in shape from one reading to the next.
     """
     checks.whole("workers", workers, 0)
+    _check_functions(unpack=unpack, collate=collate, augment=augment)
     own = _names_of(train) if classes is None and unpack is None else None
     given = {"train": train, "test": test} | ({} if isinstance(held_out, int) else {"held_out": held_out})
     for which, items in given.items():
@@ -388,6 +449,8 @@ def dataset(
         for which, items in given.items()
         if items is not None
     }
+    if classes is not None and labels is None and unpack is None:
+        found = _by_name(found, given, classes)
     if own is not None and num_classes is None:
         num_classes = len(own)
     numbering = Numbering.of(found["train"], classes=classes, num_classes=num_classes)
@@ -424,14 +487,51 @@ def _names_of(items: Any) -> list[str] | None:
     return [str(c) for c in names] if isinstance(names, list | tuple) else None
 
 
+def _by_name(found: Mapping[str, Any], given: Mapping[str, Any], classes: Sequence[Any]) -> dict[str, Any]:
+    """Return the labels of each part as names, of the datasets' own, where they have such and `classes` are texts.
+
+    Raises ValueError where a name that a dataset uses is none of `classes`. A dataset that changes its labels, or has
+    labels that are no numbers of its names, keeps them.
+    """
+    every = [_names_of(given[which]) for which in found]
+    own = next((names for names in every if names is not None), None)
+    if own is None or not all(isinstance(c, str) for c in classes) or any(map(_changes_labels, given.values())):
+        return dict(found)
+    named = {}
+    for (which, labels), names in zip(found.items(), every, strict=True):
+        numbers, names = as_array(f"{which} labels", labels), names or own
+        if numbers.dtype.kind not in "iu" or not all(0 <= n < len(names) for n in numbers.tolist()):
+            return dict(found)
+        named[which] = [names[n] for n in numbers.tolist()]
+        unknown = sorted(set(named[which]) - set(classes))
+        if unknown:
+            raise ValueError(
+                f"classes: {list(classes)[:6]} are not the names of {which}, {names[:6]}: there is no {unknown[:6]}; "
+                "to give other names, pass labels=, too"
+            )
+    return named
+
+
+def _changes_labels(items: Any) -> bool:
+    """Return whether a dataset, or that which it is a part of, has a function that changes labels."""
+    if getattr(items, "target_transform", None) is not None:
+        return True
+    return hasattr(items, "dataset") and _changes_labels(items.dataset)
+
+
 def _spread(source: Source, count: int) -> tuple[Source, Source]:
     """Return a source without `count` rows, evenly spread, and these: folders are sorted by class."""
-    n = len(source.labels)
+    left, cut = _left_and_cut(len(source.labels), count)
+    return source.take(left), source.take(cut)
+
+
+def _left_and_cut(n: int, count: int) -> tuple[Tensor, Tensor]:
+    """Return the numbers of n rows without `count` of them, evenly spread, and of these."""
     _check_cut(count, n)
     cut = torch.linspace(0, n - 1, count, device="cpu").round().long()
     left = torch.ones(n, dtype=torch.bool, device="cpu")
     left[cut] = False
-    return source.take(left.nonzero()[:, 0]), source.take(cut)
+    return left.nonzero()[:, 0], cut
 
 
 def _check_cut(held_out: int, n: int) -> None:
@@ -515,30 +615,20 @@ def _parts(
     inputs, numbering = made("x", x), Numbering.of(y, classes=classes, num_classes=num_classes)
     labels = numbering.numbers("y", y)
     _check_count("y", inputs, labels)
-    cut = 0
-    if isinstance(held_out, int):
-        _check_cut(held_out, len(labels))
-        cut = held_out
-    parts = [(_first(inputs, len(labels) - cut), labels[: len(labels) - cut])]
-    _check_present(parts[0][1], numbering, empty)
-    parts.append((_last(inputs, cut), labels[len(labels) - cut :]))
+    none = rows_of(inputs, slice(0)), labels[:0]
+    parts = [(inputs, labels), none, none if test is None else _given("test", test, made, numbering)]
     if not isinstance(held_out, int):
         parts[1] = _given("held_out", held_out, made, numbering)
-    parts.append((_last(inputs, 0), labels[:0]) if test is None else _given("test", test, made, numbering))
+    elif held_out:
+        parts[:2] = [(rows_of(inputs, rows), labels[rows]) for rows in _left_and_cut(len(labels), held_out)]
+    _check_present(parts[0][1], numbering, empty)
     return parts, numbering
-
-
-def _first(inputs: Any, count: int) -> Any:
-    return each_tensor(inputs, lambda values: values[:count])
-
-
-def _last(inputs: Any, count: int) -> Any:
-    return each_tensor(inputs, lambda values: values[len(values) - count :])
 
 
 def _given(which: str, part: Given, made: Callable[[str, Any], Any], numbering: Numbering) -> tuple[Any, Tensor]:
     if not isinstance(part, tuple | list) or len(part) != 2:
-        raise TypeError(f"{which} must be a pair, inputs and labels, got {type(part).__name__}")
+        number = ", or a whole number" if which == "held_out" else ""
+        raise TypeError(f"{which} must be a pair, inputs and labels{number}, got {type(part).__name__}")
     inputs, labels = made(which, part[0]), numbering.numbers(f"{which} labels", part[1])
     _check_count(f"{which} labels", inputs, labels)
     return inputs, labels
@@ -584,18 +674,36 @@ def _stacked(name: str, values: Sequence[Any]) -> np.ndarray:
     """Return a list of PIL images or arrays as one array; palettes become colours."""
     if not len(values):
         raise ValueError(f"{name}: empty; there must be one image at least")
-    arrays = []
-    for image in values:
-        if hasattr(image, "convert") and image.mode not in ("L", "RGB", "RGBA"):
-            image = image.convert("L" if image.mode in ("1", "I", "F") else "RGB")
-        arrays.append(np.asarray(image))
+    arrays = [np.asarray(_eight_bits(name, i, image)) for i, image in enumerate(values)]
     for i, array in enumerate(arrays):
+        if _channels(array) != _channels(arrays[0]):
+            modes = [getattr(values[j], "mode", f"{_channels(arrays[j])} channels") for j in (0, i)]
+            raise ValueError(
+                f"{name}: images differ in mode, {modes[0]} at 0 and {modes[1]} at {i}; convert them to one, such as "
+                'image.convert("RGB")'
+            )
         if array.shape != arrays[0].shape:
             raise ValueError(
                 f"{name}: images differ in size, {arrays[0].shape} at 0 and {array.shape} at {i}; resize them to one "
                 "size, or use modlib.data.dataset with a transform that does"
             )
     return np.stack(arrays)
+
+
+def _eight_bits(name: str, i: int, image: Any) -> Any:
+    """Return a PIL image as one of 8 bits, palettes as colours; others as they are."""
+    if not hasattr(image, "convert") or image.mode in ("L", "RGB", "RGBA"):
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):  # PIL would clamp what is above 255
+        raise TypeError(
+            f"{name}: the image at {i} has mode {image.mode!r}, not 8 bits for each channel; scale it to 0 to 255 and "
+            "make it uint8, or hand floats over to modlib.data.tensors"
+        )
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _channels(image: np.ndarray) -> int:
+    return image.shape[2] if image.ndim == 3 else 1
 
 
 def _numbers(name: str, values: Any) -> Any:

@@ -14,7 +14,7 @@ from modlib import masking
 from modlib.data import SPLITS, Data, check_data
 from modlib.modules import Modules
 from modlib.parent import brought, called, flat, frozen_copy, with_logits
-from modlib.parent_checks import check_parent
+from modlib.parent_checks import check_ids, check_parent, taken
 from modlib.precision import undisturbed
 from modlib.seeds import generator
 from modlib.tabular import as_html
@@ -107,6 +107,7 @@ def check(
     check_parent(network, data, policy)
     split = next(s for s in ("test", "held_out", "train") if len(getattr(data, f"{s}_labels")))
     copy = frozen_copy(network)
+    check_ids(copy, data)
     outputs, labels, unusual = _asked(copy, data, split)
     everything = sum(p.numel() for p in copy.parameters())
     masked = sum(w.numel() for w in masking.maskable_parameters(copy, policy).values()) / everything
@@ -222,7 +223,7 @@ def _asked(network: nn.Module, data: Data, split: str) -> tuple[Tensor, Tensor, 
         inputs = brought(source.batch(rows).inputs, some)
         images = [v for v in flat(inputs) if v.is_floating_point() and v.ndim > 2]
         largest = max([largest, *(float(v.abs().max()) for v in images)])
-        found.append(called(network, inputs).float().cpu())
+        found.append(taken(network, inputs).float().cpu())
     if hook is not None:
         hook.remove()
     unusual = _about_inputs(norm, seen) if norm is not None and seen else []

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from modlib import checks
 
+PANDAS_MISSING = ("NAType", "NaTType")
+"""Types of pandas, which is not needed here; a comparison of the first has no truth value."""
+
 
 @dataclass(frozen=True)
 class Numbering:
@@ -51,9 +54,10 @@ class Numbering:
             return cls(values, tuple(str(v) for v in values))
         if num_classes is not None:
             checks.whole("num_classes", num_classes, 2)
-            if not numbers or there[0] < 0 or there[-1] >= num_classes:
+            wrong = [v for v in there if not isinstance(v, int) or isinstance(v, bool) or not 0 <= v < num_classes]
+            if wrong:
                 raise ValueError(
-                    f"labels must be whole numbers from 0 to {num_classes - 1} (num_classes), got {_shown(there)}"
+                    f"labels must be whole numbers from 0 to {num_classes - 1} (num_classes), got {_shown(wrong)}"
                 )
             return cls(tuple(range(num_classes)), None)
         if len(there) < 2:
@@ -87,22 +91,39 @@ def as_array(name: str, labels: Any) -> np.ndarray:
         labels = np.array(labels, dtype=object)
     values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if values.ndim != 1 or not len(values):
-        raise ValueError(f"{name} must be [n], one label for each image, got shape {values.shape}")
+        raise ValueError(f"{name} must be [n], one label for each image, got shape {values.shape}{_raveled(values)}")
+    if values.dtype.kind in "Of":
+        _check_not_missing(name, values)
     if values.dtype.kind == "O":
-        missing = [i for i, v in enumerate(values.tolist()) if v is None or v != v]
-        if missing:
-            raise ValueError(f"{name}: missing (None or NaN) at row {missing[0]} and {len(missing) - 1} more")
         kinds = sorted({type(v).__name__ for v in values.tolist()})
         if "str" in kinds and len(kinds) > 1:
             raise TypeError(f"{name} must be of one type, got {kinds}")
         values = np.asarray(values.tolist())
     if values.dtype.kind == "f":
-        if not np.isfinite(values).all() or (values != values.round()).any():
-            raise ValueError(f"{name} must be whole numbers, texts or truth values, got numbers such as {values[0]}")
+        broken = values[~np.isfinite(values) | (values != values.round())]
+        if len(broken):
+            raise ValueError(f"{name} must be whole numbers, texts or truth values, got numbers such as {broken[0]}")
         values = values.astype(np.int64)
     if values.dtype.kind not in "iubUS":
         raise TypeError(f"{name} must be whole numbers, texts or truth values, got {values.dtype}")
     return values
+
+
+def _raveled(values: np.ndarray) -> str:
+    """Return how labels that are one column of a table become a row, in words; nothing for others."""
+    if values.ndim != 2 or values.shape[1] != 1:
+        return ""
+    return "; ravel it: labels.ravel(), or labels.to_numpy().ravel() of a data frame"
+
+
+def _check_not_missing(name: str, values: np.ndarray) -> None:
+    """Raise ValueError where a label is None, NaN, or what pandas has for a value that is not there."""
+    missing = [i for i, v in enumerate(values.tolist()) if v is None or type(v).__name__ in PANDAS_MISSING or v != v]
+    if missing:
+        raise ValueError(
+            f"{name}: {len(missing)} of {len(values)} are missing (None, NaN or NA), the first at row {missing[0]}; "
+            "leave these rows out"
+        )
 
 
 def numbered(classes: Iterable[int | str], names: Sequence[str] | None) -> list[int]:

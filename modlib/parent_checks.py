@@ -10,16 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from modlib import checks, masking
-from modlib.data import Data
+from modlib.data import SPLITS, Data
 from modlib.engines.start import NORMALISATIONS
-from modlib.parent import NotPicked, brought, copied, each_tensor, functional_call
+from modlib.parent import NotPicked, brought, called, copied, each_tensor, flat, functional_call
 from modlib.precision import undisturbed
+from modlib.sources import Tensors
 
 SPARE = (
     "a class can come later where the parent was trained with a spare output for it (num_classes=, empty=True), or as "
     "a module of another parent (modlib.merge)"
 )
 """What is possible for a class without an output."""
+ROWS = 8
+"""Rows of whole numbers of each part of a data set that a parent is asked about before work starts."""
 
 
 def check_parent(parent: nn.Module, data: Data, policy: masking.Policy) -> None:
@@ -191,5 +194,48 @@ def _call(parent: nn.Module, parameters: dict[str, Tensor], inputs: Any) -> Any:
     except (NotPicked, _StillCalledError):
         raise
     except Exception as error:  # it is the user's code: it may raise anything
-        shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise ValueError(f"parent: does not take inputs of shape {shape}: {error!r}") from error
+        raise ValueError(_not_taken(parent, inputs, error)) from error
+
+
+def taken(parent: nn.Module, inputs: Any) -> Any:
+    """Return what `parent` gives for `inputs`; ValueError where it looks up what it does not have, such as an id."""
+    try:
+        return called(parent, inputs)
+    except IndexError as error:
+        raise ValueError(_not_taken(parent, inputs, error)) from error
+
+
+@torch.no_grad()
+def check_ids(network: nn.Module, data: Data) -> None:
+    """Raise ValueError where `network` does not take some rows of whole numbers, in any part of `data`.
+
+    Of data in memory those with the largest and the smallest number are among them, else they are the first ones.
+    """
+    parts = [data.part(split) for split in SPLITS if len(getattr(data, f"{split}_labels"))]
+    like = next(network.parameters())
+    for source in parts if data.background is None else [*parts, data.background]:
+        rows = torch.arange(min(ROWS, len(source.labels)))
+        if isinstance(source, Tensors):
+            ends = [(ids.flatten(1).amin(1).argmin(), ids.flatten(1).amax(1).argmax()) for ids in _ids(source.inputs)]
+            rows = torch.cat([rows, torch.tensor(ends, dtype=torch.int64).flatten()])
+        inputs = brought(source.batch(rows.to(source.labels.device)).inputs, like)
+        if _ids(inputs):
+            taken(network, inputs)
+
+
+def _ids(inputs: Any) -> list[Tensor]:
+    """Return the whole numbers among inputs."""
+    kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    return [values[:, None] if values.ndim == 1 else values for values in flat(inputs) if values.dtype in kinds]
+
+
+def _not_taken(parent: nn.Module, inputs: Any, error: Exception) -> str:
+    """Return that a parent does not take inputs, in words; of whole numbers with their range."""
+    shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+    said, ids = f"parent: does not take inputs of shape {shape}: {error!r}", _ids(inputs)
+    if not ids or not isinstance(error, IndexError):
+        return said
+    ranges = ", ".join(f"from {int(values.min())} to {int(values.max())}" for values in ids)
+    sizes = sorted({part.num_embeddings for part in parent.modules() if isinstance(part, nn.Embedding)})
+    sizes_in_words = f", which here has {' or '.join(map(str, sizes))} rows" if sizes else ""
+    return f"{said}; its whole numbers are {ranges}: ids must be from 0 to below the embedding's size{sizes_in_words}"

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -285,7 +286,18 @@ def _changed(inputs: Any, augment: Augment | None, draw: torch.Generator | None)
     seed = int(torch.randint(2**62, (1,), generator=draw, device=draw.device))
     with _seeded(seed):
         changed = [augment(rows_of(inputs, torch.tensor(i))) for i in range(number_of_rows(inputs))]
-    return default_collate(changed)
+    shapes = sorted({str([tuple(np.shape(part)) for part in _parts_of(one)]) for one in changed})
+    if len(shapes) > 1:
+        raise ValueError(f"augment: must return one shape for all inputs, got {', '.join(shapes[:4])}")
+    try:
+        return default_collate(changed)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"augment: what it returns, {type(changed[0]).__name__}, makes no batch: {error}") from error
+
+
+def _parts_of(one: Any) -> list[Any]:
+    """Return the tensors in what a function has made of one input; or this itself, where there is none."""
+    return list(flat(one)) or [one]
 
 
 @contextmanager

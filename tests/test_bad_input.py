@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -226,3 +227,19 @@ def test_more_arguments_of_cotrain(argument, value, error, match, parent, decomp
 def test_parameters_of_parent_training(argument, value):
     with pytest.raises(ValueError, match=f"{argument} must be"):
         modlib.zoo.training.Parameters(**{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (np.zeros((2, 4), np.float32), r"got ndarray; make one of it, torch.as_tensor\(inputs\)"),
+        (
+            pd.DataFrame(np.zeros((2, 4))),
+            r"DataFrame; make one of it, torch.as_tensor\(inputs.to_numpy\(dtype='float32'",
+        ),
+        ([[0.0] * 4], r"inputs must be a tensor, got list$"),
+    ],
+)
+def test_how_a_tensor_is_made_of_other_inputs_is_said(x, said):
+    with pytest.raises(TypeError, match=said):
+        modlib.checks.inputs(x)

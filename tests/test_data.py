@@ -56,13 +56,77 @@ def test_images_in_every_layout_are_the_same_inputs():
     assert own.images(palette, LABELS).train_images.shape == (9, 5, 6, 3)
 
 
+def layouts(colours: np.ndarray) -> list:
+    """The same images in every layout; grey ones where they have two dimensions."""
+    if colours.ndim == 3:
+        return [colours, colours[..., None], colours[:, None], list(colours), [Image.fromarray(c) for c in colours]]
+    return [colours, colours.transpose(0, 3, 1, 2), list(colours), [Image.fromarray(c) for c in colours]]
+
+
+@pytest.mark.parametrize("colours", [COLOURS, COLOURS[..., 0].copy()], ids=["colours", "grey"])
+def test_new_images_may_have_any_layout_that_the_training_images_may(colours):
+    wanted = own.images(colours, LABELS).part("train").batch(torch.arange(9)).inputs
+    for given in layouts(colours):
+        data = own.images(given, LABELS)
+        for x in layouts(colours):
+            assert torch.equal(data.inputs(x), wanted)
+            if isinstance(x, np.ndarray):
+                assert torch.equal(data.inputs(torch.from_numpy(x)), wanted)
+    seen = []
+    data = own.images(colours, LABELS, preprocess=lambda x: seen.append(x) or x.float())
+    data.inputs(data.train_images)
+    assert seen[0] is data.train_images, "what is stored reaches the preprocessing as it is"
+
+
+@pytest.mark.parametrize(
+    ("train", "x", "error", "said"),
+    [
+        (COLOURS[..., 0], COLOURS, ValueError, r"\(9, 5, 6, 3\) of 3 channels; .* \(9, 5, 6\) grey"),
+        (COLOURS, COLOURS[0], ValueError, r"\(5, 6, 3\) grey; .* of 3 channels"),
+        (COLOURS, COLOURS / 255, TypeError, r"images must be uint8 images, got torch.float64"),
+        (COLOURS, FLOATS, TypeError, r"images must be uint8, got torch.float32: inputs are made of raw images, once"),
+        (COLOURS, COLOURS[0, 0], ValueError, r"images must be \[n, H, W\]"),
+    ],
+)
+def test_new_images_of_another_layout_are_refused(train, x, error, said):
+    data = own.images(train, LABELS, preprocess=lambda x: x.float())
+    with pytest.raises(error, match=said):
+        data.inputs(x)
+
+
 def test_parts_are_given_or_cut():
     cut = own.images(COLOURS, LABELS, held_out=3, test=(COLOURS[:2], [2, 1]))
     assert [len(cut.part(s).labels) for s in own.SPLITS] == [6, 3, 2]
+    assert torch.equal(cut.held_out_images, torch.from_numpy(COLOURS)[[0, 4, 8]])
     given = own.images(COLOURS, LABELS, held_out=(COLOURS[:1], [1]))
     assert given.held_out_labels.tolist() == [1]
     with pytest.raises(ValueError, match="no test images"):
         given.part("test")
+
+
+def test_every_class_is_held_out_where_rows_are_sorted_by_class():
+    sorted_ = np.repeat([0, 1, 2], 30)
+    pixels = np.arange(90, dtype=np.uint8)[:, None, None].repeat(4, 1)
+    for data in (own.images(pixels, sorted_, held_out=9), own.tensors(pixels / 1.0, sorted_, held_out=9)):
+        assert data.held_out_labels.bincount().tolist() == [3, 3, 3]
+        assert data.train_labels.bincount().tolist() == [27, 27, 27]
+        read = [
+            (data.part(s).batch(torch.arange(n)).inputs.flatten(1)[:, 0]) for s, n in (("train", 81), ("held_out", 9))
+        ]
+        scale = 255 if isinstance(data, own.Dataset) else 1
+        assert (torch.cat(read) * scale).round().sort().values.tolist() == list(range(90)), "each row once"
+        assert torch.equal((read[1] * scale).round().long() // 30, data.held_out_labels)
+
+
+def test_what_is_held_out_must_leave_training_images():
+    for wrong, error, said in (
+        (9, ValueError, "held_out must be below the number of training images, 9, got 9"),
+        (-1, ValueError, "held_out must be at least 0, got -1"),
+        (True, TypeError, "held_out must be a whole number, got True"),
+        (0.2, TypeError, "held_out must be a pair, inputs and labels, or a whole number, got float"),
+    ):
+        with pytest.raises(error, match=said):
+            own.images(COLOURS, LABELS, held_out=wrong)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +166,20 @@ def test_numbers_that_are_not_from_0_are_numbered_with_a_warning_or_as_asked():
     ("labels", "options", "error", "said"),
     [
         (None, {}, TypeError, "y: missing|labels: missing"),
-        ([0, 1, None], {}, ValueError, r"missing \(None or NaN\) at row 2"),
+        ([0, 1, None], {}, ValueError, r"labels: 1 of 3 are missing \(None, NaN or NA\), the first at row 2"),
+        (pd.Series([pd.NA, "a"], dtype="string"), {}, ValueError, "labels: 1 of 2 are missing .* the first at row 0"),
+        (pd.Series([1, None, None], dtype="Int64"), {}, ValueError, "labels: 2 of 3 are missing .* first at row 1"),
+        (pd.Series(["a", None, "b"], dtype="category"), {}, ValueError, "labels: 1 of 3 are missing"),
+        (np.array([1.0, 0.0, np.nan]), {}, ValueError, "labels: 1 of 3 are missing .* first at row 2"),
+        (torch.tensor([0.0, 1.0, 0.5]), {}, ValueError, "got numbers such as 0.5"),
+        ([0.0, np.inf], {}, ValueError, "got numbers such as inf"),
+        (pd.DataFrame({"y": [0, 1]}), {}, ValueError, r"got shape \(2, 1\); ravel it: .*to_numpy\(\).ravel\(\)"),
+        (torch.zeros(4, 1), {}, ValueError, r"got shape \(4, 1\); ravel it: labels.ravel\(\)"),
         ([0.5, 1.0], {}, ValueError, "labels must be whole numbers, texts or truth values"),
         ([0, "a"], {}, TypeError, r"labels must be of one type, got \['int', 'str'\]"),
-        ([0, 7], {"num_classes": 5}, ValueError, r"from 0 to 4 \(num_classes\), got \[0, 7\]"),
+        ([0, 7], {"num_classes": 5}, ValueError, r"from 0 to 4 \(num_classes\), got \[7\]"),
+        (list(range(11)), {"num_classes": 10}, ValueError, r"from 0 to 9 \(num_classes\), got \[10\]"),
+        ([True, False], {"num_classes": 2}, ValueError, r"\(num_classes\), got \[False, True\]"),
         (["a", "b"], {"num_classes": 2}, ValueError, r"got \['a', 'b'\]"),
         ([0, 1], {"num_classes": 2, "classes": [0, 1]}, ValueError, "give one of both"),
         ([3, 3], {}, ValueError, "all are 3"),
@@ -174,7 +248,7 @@ def test_ids_and_floats_in_a_dict_reach_the_parent_uncast():
     data = own.tensors(x, LABELS, held_out=3)
     assert data.part("held_out").batch(torch.arange(2)).inputs["floats"].dtype == torch.float32
     parent, found = TwoInputs(), []
-    for given in (data, own.tensors(tuple(x.values()), LABELS)):
+    for given in (data, own.tensors(tuple(x.values()), LABELS, held_out=3)):
         with pytest.warns(UserWarning, match=r"1 weights are not masked .* table.weight"):
             modules = modlib.cotrain(parent, given, **FAST, precision="bfloat16")
         inputs = given.part("train").batch(torch.arange(6)).inputs
@@ -271,6 +345,28 @@ def test_a_folder_of_images_has_its_names(tmp_path):
         own.dataset(turned, test=ImageFolder(tmp_path / "other", resized))
 
 
+def test_classes_of_a_folder_are_put_in_order_by_name(tmp_path):
+    for i, image in enumerate(COLOURS):
+        folder = tmp_path / ("cat", "dog", "fox")[i % 3]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    resized = v2.Compose([v2.ToImage(), v2.Resize((8, 8)), v2.ToDtype(torch.float32, scale=True)])
+    folders, order = ImageFolder(tmp_path, resized), ["fox", "cat", "dog"]
+    data = own.dataset(folders, classes=order, test=Subset(folders, [0, 4, 8]))
+    assert data.class_names == ("fox", "cat", "dog")
+    assert data.train_labels.tolist() == [1, 1, 1, 2, 2, 2, 0, 0, 0]
+    assert data.test_labels.tolist() == [1, 2, 0]
+    turned = ImageFolder(tmp_path, resized, target_transform=lambda c: 2 - c)
+    assert own.dataset(turned, classes=["a", "b", "c"]).train_labels.tolist()[::4] == [2, 1, 0]
+    shutil.copytree(tmp_path / "dog", tmp_path / "other" / "dog")
+    assert own.dataset(folders, classes=order, test=ImageFolder(tmp_path / "other", resized)).test_labels[0] == 2
+    with pytest.raises(ValueError, match=r"classes: \['Fox', .*\] are not the names of train.*: there is no \['fox'\]"):
+        own.dataset(folders, classes=["Fox", "cat", "dog"])
+    with pytest.raises(ValueError, match=r"1 have no training images, \['cow'\]"):
+        own.dataset(folders, classes=[*order, "cow"])
+    assert own.dataset(folders, folders.targets, classes=["a", "b", "c"]).train_labels.tolist() == folders.targets
+
+
 def test_augmentation_acts_in_training_alone_and_follows_the_seed():
     data = own.dataset(Items(), augment=v2.RandomHorizontalFlip(0.5))
     source, rows = data.part("train"), torch.arange(9)
@@ -312,7 +408,7 @@ class Stream(IterableDataset):
         (Items(label="alone"), {}, ValueError, "train: its items must be pairs of an input and a label, got Tensor"),
         (Items(label="dict"), {}, ValueError, "got dict; pass unpack="),
         (
-            Items(lambda x: x[:, : int(torch.randint(1, 10**9, ())) % 5 + 1]),
+            Items(lambda x: cropped(x)),
             {},
             ValueError,
             "one batch|changes its shape",
@@ -378,7 +474,7 @@ def test_a_collate_that_loses_rows_is_said():
 @pytest.mark.parametrize(
     ("labels", "error", "said"),
     [
-        ([0, 1, None] * 3, ValueError, r"labels: missing \(None or NaN\) at row 2 and 2 more"),
+        ([0, 1, None] * 3, ValueError, r"labels: 3 of 9 are missing \(None, NaN or NA\), the first at row 2"),
         ([], ValueError, "train: 0 labels for 9 items"),
         (LABELS[:8], ValueError, "train: 8 labels for 9 items"),
     ],
@@ -471,3 +567,70 @@ def test_one_class_and_images_of_no_class_are_enough():
 def test_tensor_datasets_are_taken():
     data = own.dataset(TensorDataset(torch.rand(6, 4), torch.tensor([0, 1, 2] * 2)))
     assert data.num_classes == 3
+
+
+@pytest.mark.parametrize("part", ["test", "held_out"])
+@pytest.mark.parametrize(
+    ("x", "other", "said"),
+    [
+        (FLOATS, torch.rand(9, 3), r"\[n, 3\] of floats, those of training \[n, 2\] of floats"),
+        (FLOATS, torch.ones(9, 2).long(), r"\[n, 2\] of whole numbers, those of training \[n, 2\] of floats"),
+        ({"a": FLOATS}, {"b": FLOATS}, r"\{'b': \[n, 2\] of floats\}, those of training \{'a': \[n, 2\] of floats\}"),
+        ({"a": FLOATS}, FLOATS, r"\[n, 2\] of floats, those of training \{'a'"),
+        ((FLOATS, FLOATS), (FLOATS,), r"\(\[n, 2\] of floats\), those of training \(\[n, 2\] of floats, \[n"),
+    ],
+)
+def test_a_part_of_another_form_than_training_is_refused(part, x, other, said):
+    with pytest.raises(ValueError, match=f"{part}: its inputs are {said}"):
+        own.tensors(x, LABELS, **{part: (other, LABELS)})
+
+
+def test_parts_may_differ_in_precision_and_in_the_order_of_names():
+    x = {"a": FLOATS, "b": torch.arange(9)}
+    test = {"b": torch.arange(9, dtype=torch.int32), "a": FLOATS.half()}
+    assert len(own.tensors(x, LABELS, test=(test, LABELS)).test_labels) == 9
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (own.images, "augment"),
+        (own.images, "preprocess"),
+        (own.tensors, "augment"),
+        (lambda x, y, **o: own.dataset(Items(), **o), "augment"),
+        (lambda x, y, **o: own.dataset(Items(), **o), "unpack"),
+    ],
+)
+def test_what_must_be_a_function_is_one(make, argument):
+    with pytest.raises(TypeError, match=rf"{argument} must be a function, got str 'flip'"):
+        make(COLOURS, LABELS, **{argument: "flip"})
+
+
+@pytest.mark.parametrize(
+    ("augment", "said"),
+    [
+        (cropped, r"augment: must return one shape for all inputs, got \[\(3, 1, 6\)\], \[\(3, 2, 6\)\], \[\(3, 3, 6"),
+        (lambda x: None, "augment: what it returns, NoneType, makes no batch"),
+    ],
+)
+def test_augmentation_to_no_batch_is_refused(augment, said):
+    source = own.images(COLOURS, LABELS, augment=augment).part("train")
+    with pytest.raises(ValueError, match=said):
+        source.batch(torch.arange(8), draw=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_images_of_more_than_8_bits_are_refused(mode):
+    kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    deep = [Image.fromarray(c[..., 0].astype(kind) * 100) for c in COLOURS]
+    assert deep[0].mode == mode
+    with pytest.raises(TypeError, match=f"x: the image at 1 has mode '{mode}', not 8 bits"):
+        own.images([Image.fromarray(COLOURS[0, ..., 0]), *deep[1:]], LABELS)
+
+
+def test_images_of_several_modes_are_told_to_be_converted():
+    mixed = [Image.fromarray(c).convert("L" if i == 4 else "RGB") for i, c in enumerate(COLOURS)]
+    with pytest.raises(ValueError, match=r"x: images differ in mode, RGB at 0 and L at 4; convert them to one"):
+        own.images(mixed, LABELS)
+    with pytest.raises(ValueError, match="images differ in mode, 3 channels at 0 and 1 channels at 1"):
+        own.images([COLOURS[0], COLOURS[1, ..., 0]], LABELS[:2])

@@ -203,3 +203,42 @@ def test_an_imbalance_balances_where_asked_to_find_out(counts, classes, balanced
     assert all(torch.equal(m.grafting_weight, made[0].grafting_weight) for m in made)
     (line,) = [ln for ln in modlib.check(Reader().eval(), many(counts | {0: 200})).lines if "largest class" in ln]
     assert 'balanced="auto" in cotrain' in line
+
+
+class Words(nn.Module):
+    """Reads the class off token ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(11, 6), nn.Linear(6, 3)
+
+    def forward(self, ids):
+        return self.out(self.table(ids).mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:parent")
+@pytest.mark.parametrize("part", ["train", "held_out", "test", "background"])
+@pytest.mark.parametrize("wrong", [11, -1])
+def test_an_id_beyond_the_embedding_is_said_before_work_starts(part, wrong):
+    given = {name: torch.randint(0, 11, (N, 4)) for name in ("train", "held_out", "test", "background")}
+    given[part][100, 2] = wrong
+    pairs = {name: (given[name], LABELS) for name in ("held_out", "test")}
+    data = own.tensors(given["train"], LABELS, **pairs, background=given["background"])
+    low, high = int(given[part].min()), int(given[part].max())
+    said = rf"parent: does not take inputs .* from {min(low, 0)} to {max(high, 0)}: ids must .*, which here has 11 rows"
+    with pytest.raises(ValueError, match=said):
+        modlib.check(Words(), data)
+    with pytest.raises(ValueError, match=said):
+        modlib.cotrain(Words(), data, k=0.5, alpha=1.0, epochs=1, seed=0, device="cpu")
+    given[part][100, 2] = 10
+    fits = own.tensors(given["train"], LABELS, **pairs, background=given["background"])
+    assert modlib.check(Words(), fits).asked == N
+
+
+def test_ids_of_the_first_items_of_a_dataset_are_looked_at():
+    ids = torch.randint(0, 11, (N, 4))
+    train = torch.utils.data.TensorDataset(ids.clone(), torch.from_numpy(LABELS))
+    ids[3, 0] = 30
+    with pytest.raises(ValueError, match=r"from \d to 30: ids must be from 0 to below the embedding's size"):
+        modlib.check(Words(), own.dataset(train, test=torch.utils.data.TensorDataset(ids, torch.from_numpy(LABELS))))
+    assert modlib.check(Words(), own.dataset(train)).asked == N
