@@ -6,6 +6,7 @@ Needs the book at `_build/html` (`modlib book`), chromedriver and a Chromium; el
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.mark.parametrize("page", pages())
 def test_a_page_reads_well(page: str, browser: Any) -> None:
     browser.get((HTML / f"{page}.html").as_uri())
-    found = browser.execute_script(MEASURE)
+    found = _settled(browser)
     assert found["wide"] <= 0, "the page scrolls sideways"
     if not browser.is_phone:  # there, wide tables scroll by themselves
         assert found["broad"] == [], "tables wider than their column that are not folded"
@@ -74,6 +75,16 @@ def test_a_page_reads_well(page: str, browser: Any) -> None:
     if "**Answer" in _text(page):
         assert found["answer"] is not None
         assert found["answer"] < browser.first_screen, "the answer is below the first screen"
+
+
+def _settled(browser: Any, seconds: float = 10.0) -> dict[str, Any]:
+    """Return what is measured once formulas are set, which are wider before, or after some seconds."""
+    end = time.monotonic() + seconds
+    found: dict[str, Any] = browser.execute_script(MEASURE)
+    while (found["wide"] > 0 or found["broad"]) and time.monotonic() < end:
+        time.sleep(0.2)
+        found = browser.execute_script(MEASURE)
+    return found
 
 
 def _text(page: str) -> str:
