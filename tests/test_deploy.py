@@ -116,7 +116,7 @@ def test_a_file_gives_what_the_network_gives_and_says_what_it_is(ending, tmp_pat
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_merged_network_is_written_with_its_scales(ending, decompose, parent, conv_parent, data, tmp_path):
     a, b = (decompose(net.float(), share_init=False) for net in (parent, conv_parent))
-    both = modlib.merge(a.select([0, 2]), b.select([1])).calibrated(data)
+    both = modlib.merge(a.select([0, 2]), b.select([1]), classes=[[0, 2], [1]]).calibrated(data)
     path, inputs = tmp_path / f"both.{ending}", data.inputs(data.test_images)
     deploy.export(both, path, inputs)
     torch.testing.assert_close(run(path, inputs[:7]), both(inputs[:7]), rtol=1e-3, atol=1e-4)

@@ -32,7 +32,7 @@ def test_a_trace_answers_alike(recomposed, inputs, tmp_path):
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean")
 def test_a_trace_of_a_merged_network_answers_alike(decompose, parent, conv_parent, inputs):
     parts = [decompose(net, epochs=1, share_init=False) for net in (parent, conv_parent)]
-    merged = modlib.merge(parts[0].select([0, 1]), parts[1].select([2]))
+    merged = modlib.merge(parts[0].select([0, 1]), parts[1].select([2]), classes=[[0, 1], [2]])
     assert alike(merged, torch.jit.trace(merged, inputs[:2]), inputs)
 
 
