@@ -114,7 +114,15 @@ class Page:
     @property
     def of_first_parent(self) -> list[Found]:
         """Those of the parent that the page begins with."""
-        return [f for f in self.mains if f.plan.parent == self.mains[0].plan.parent]
+        first = self.mains[0].plan
+        return [f for f in self.mains if (f.plan.dataset, f.plan.subject) == (first.dataset, first.subject)]
+
+    @property
+    def of_longer_training(self) -> list[Found]:
+        """Those of a parent of the same kind that was trained for longer."""
+        first = self.mains[0].plan
+        kind = (first.dataset, first.model)
+        return [f for f in self.mains if (f.plan.dataset, f.plan.model) == kind and f.plan.subject != first.subject]
 
     def faster(self, name: str, runtime: str, batch: int) -> float | None:
         """Return how many times faster than the parent a plan's network is, or None where it was not timed."""
@@ -193,6 +201,12 @@ def answer(page: Page) -> Markdown:
             f"{tables.percent(of['multiply_adds'].mean(), 1)} of the multiply-adds{faster}{verdict}"
             f"{_speed(page, plan)}."
         )
+    if page.of_longer_training:
+        longer, first = page.of_longer_training[0].plan, page.mains[0].plan
+        each = ", ".join(
+            f"{f.plan.name} {gap(f.split()['gap'])} (n = {len(f.split())})" for f in page.of_longer_training
+        )
+        said.append(f"- With a parent of {longer.parent_epochs} epochs instead of {first.parent_epochs}: {each}.")
     asked = [f.goal_met for f in page.mains if f.goal_met is not None]
     said.append(f"- Of all {len(asked)} goals of accuracy and size on this page, {sum(asked)} are met.")
     head = (
