@@ -112,14 +112,15 @@ def check(
     everything = sum(p.numel() for p in copy.parameters())
     masked = sum(w.numel() for w in masking.maskable_parameters(copy, policy).values()) / everything
     counts = {s: _counts(getattr(data, f"{s}_labels"), data.num_classes) for s in SPLITS}
-    confusion = torch.zeros(data.num_classes, data.num_classes, dtype=torch.float64)
-    confusion.index_put_((labels, outputs.argmax(1)), torch.ones(len(labels), dtype=torch.float64), accumulate=True)
+    confusion = _confusion(outputs, labels, data.num_classes)
     lines = [
         *_about_classes(counts["train"], data.class_names, data.background is not None),
         *_about_outputs(outputs),
         *_about_accuracy(confusion),
         *unusual,
     ]
+    if split != "train" and not lines:
+        lines = _about_training(confusion, _confusion(*_asked(copy, data, "train")[:2], data.num_classes), split)
     return Examined(
         data.class_names,
         counts,
@@ -272,6 +273,23 @@ def _about_outputs(outputs: Tensor) -> list[str]:
     if bool((outputs >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
         return ["parent: its outputs sum to one, as after a softmax; hand over the network without it, or logits="]
     return []
+
+
+def _confusion(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Return how many images of a class (row) get an output (column): float64 [N, N]."""
+    confusion = torch.zeros(classes, classes, dtype=torch.float64)
+    ones = torch.ones(len(labels), dtype=torch.float64)
+    return confusion.index_put_((labels, outputs.argmax(1)), ones, accumulate=True)
+
+
+def _about_training(others: Tensor, training: Tensor, split: str) -> list[str]:
+    """Return a line where the parent, right on a part, is near chance on the training images."""
+    if not _about_accuracy(training):
+        return []
+    right, there = (float(c.trace() / c.sum()) for c in (training, others))
+    return [
+        f"labels: the parent is right on {right:.1%} of training images, {there:.1%} of {split}; are these shuffled?"
+    ]
 
 
 def _about_accuracy(confusion: Tensor) -> list[str]:

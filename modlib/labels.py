@@ -29,7 +29,8 @@ class Numbering:
         """Return the numbering of training labels.
 
         `classes`: the labels in the order of the parent's outputs; or, where labels are numbers of outputs already,
-        texts that name all outputs. `num_classes`: labels are the numbers of the outputs themselves, from 0. With
+        texts that name all outputs; texts, too, for other labels, as many as there are, in ascending order, that of the
+        parent's outputs. `num_classes`: labels are the numbers of the outputs themselves, from 0. With
         neither: a pandas categorical has its own order; texts, truth values and numbers with gaps, or from 1, are
         numbered in ascending order (texts of digits by their number), which a warning says of numbers. ValueError for
         both, for values that fit neither, and for numbers below 0.
@@ -51,6 +52,9 @@ class Numbering:
                 raise ValueError(f"classes must be two or more different labels, got {list(classes)!r}")
             if numbers and all(isinstance(v, str) for v in values) and there[0] >= 0 and there[-1] < len(values):
                 return cls(tuple(range(len(values))), tuple(values))
+            others = not any(isinstance(v, str) for v in there)  # numbers from 1, with gaps, or truth values
+            if others and all(isinstance(v, str) for v in values) and len(there) == len(values):
+                return cls(tuple(there), tuple(values))
             return cls(values, tuple(str(v) for v in values))
         if num_classes is not None:
             checks.whole("num_classes", num_classes, 2)

@@ -634,3 +634,10 @@ def test_images_of_several_modes_are_told_to_be_converted():
         own.images(mixed, LABELS)
     with pytest.raises(ValueError, match="images differ in mode, 3 channels at 0 and 1 channels at 1"):
         own.images([COLOURS[0], COLOURS[1, ..., 0]], LABELS[:2])
+
+
+@pytest.mark.parametrize(("labels", "names"), [([1, 2, 3] * 3, "abc"), ([False, True, True], "ab"), ([5, 9, 9], "ab")])
+def test_labels_of_any_kind_are_named_in_their_order(labels, names):
+    data = own.tensors(torch.zeros(len(labels), 2), labels, classes=list(names))
+    assert data.class_names == tuple(names)
+    assert data.train_labels.tolist() == [sorted(set(labels)).index(v) for v in labels]

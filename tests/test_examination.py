@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -242,3 +243,17 @@ def test_ids_of_the_first_items_of_a_dataset_are_looked_at():
     with pytest.raises(ValueError, match=r"from \d to 30: ids must be from 0 to below the embedding's size"):
         modlib.check(Words(), own.dataset(train, test=torch.utils.data.TensorDataset(ids, torch.from_numpy(LABELS))))
     assert modlib.check(Words(), own.dataset(train)).asked == N
+
+
+def test_shuffled_training_labels_are_seen_beside_right_test_labels() -> None:
+    x, y = torch.eye(4).repeat(50, 1), torch.arange(4).repeat(50)
+    parent = nn.Linear(4, 4)
+    with torch.no_grad():
+        parent.weight.copy_(10 * torch.eye(4))
+        parent.bias.zero_()
+    shuffled = y[torch.randperm(200, generator=torch.Generator().manual_seed(0))]
+    (line,) = modlib.check(parent, modlib.data.tensors(x, shuffled, test=(x, y))).lines
+    assert re.match(
+        r"labels: the parent is right on \d+.\d% of training images, 100.0% of test; are these shuffled?", line
+    )
+    assert modlib.check(parent, modlib.data.tensors(x, y, test=(x, y))).lines == ()
