@@ -354,6 +354,11 @@ def tensors(
     return Samples(name, train, other, last, len(numbering.values), numbering.names, none)
 
 
+def measured_part(data: Data) -> str:
+    """Return the part on which a network is measured: of "test", "held_out" and "train" the first that has images."""
+    return next(name for name in ("test", "held_out", "train") if len(getattr(data, f"{name}_labels")))
+
+
 def _check_functions(**given: Any) -> None:
     """Raise TypeError where an argument is neither a function nor None."""
     for name, value in given.items():

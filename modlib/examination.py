@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import masking
-from modlib.data import SPLITS, Data, check_data
+from modlib.data import SPLITS, Data, check_data, measured_part
 from modlib.modules import Modules
 from modlib.parent import brought, called, flat, frozen_copy, with_logits
 from modlib.parent_checks import check_ids, check_parent, taken
@@ -105,7 +105,7 @@ def check(
     check_data(data)
     network = parent if logits is None else with_logits(parent, logits)
     check_parent(network, data, policy)
-    split = next(s for s in ("test", "held_out", "train") if len(getattr(data, f"{s}_labels")))
+    split = measured_part(data)
     copy = frozen_copy(network)
     check_ids(copy, data)
     outputs, labels, unusual = _asked(copy, data, split)

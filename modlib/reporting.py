@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from modlib.data import Data, check_data
+from modlib.data import Data, check_data, measured_part
 from modlib.parent import Reweighted, brought, each_tensor, flat, in_parts
 from modlib.passes import Decomposed
 from modlib.precision import rows_at_once
@@ -126,7 +126,7 @@ HEADERS = ("class", "images", "parent", "vote", "says yes", "false alarms", "kep
 def report(modules: Reported, data: Data, split: str | None = None) -> Report:
     """Return the report of `modules` on a part of `data`; see `modlib.Modules.report`, for its errors too."""
     check_data(data)
-    split = split or next((name for name in ("test", "held_out") if len(_labels(data, name))), "train")
+    split = split or measured_part(data)
     log_odds, logits, labels = _answers(modules, data, split)
     classes = torch.tensor(modules.classes, device="cpu")
     own = labels[:, None] == classes
@@ -162,10 +162,6 @@ def report(modules: Reported, data: Data, split: str | None = None) -> Report:
 def _share(right: Tensor, counted: Tensor) -> float | None:
     """Return the share of the images `counted` (bool [n]) that are `right` (bool [n]); None where there are none."""
     return float(right[counted].double().mean()) if bool(counted.any()) else None
-
-
-def _labels(data: Data, split: str) -> Tensor:
-    return data.held_out_labels if split == "held_out" else data.test_labels
 
 
 @torch.no_grad()
