@@ -19,6 +19,7 @@ models: list[str] = [
     "shufflenet_v2_x0_5",
 ]  # classification models of torchvision
 parents: list[str] = ["vgg16_quarter"]  # parents of this book, on images of 32 x 32
+cut: list[str] = ["squeezenet1_1", "mobilenet_v3_small"]  # those of torchvision that channels are cut out of
 precisions: list[str] = []  # of these parents: float32, bfloat16; empty: those that the device computes in natively
 image_size: int = 64  # side of the images for torchvision's models; two of them need larger ones
 batch_size: int = 8  # images in a batch; of larger images fewer, as many pixels
@@ -37,6 +38,7 @@ import torch
 
 from modlib.study import claims, figures, records, tables
 from modlib.study.pages import architectures as page
+from modlib.study.pages import architectures_cut
 
 figures.use_style()
 torch.set_num_threads(1)
@@ -50,6 +52,7 @@ ways = page.ways(tried, settings, store)
 costs = page.costs(tried, settings, store)
 found = page.Found.of(tried, ways, costs, settings)
 found.export(store)
+cuts = architectures_cut.run(cut, image_size, store)
 
 # %% tags=["remove-input"]
 page.answer(found, goal)
@@ -81,6 +84,20 @@ page.whole_table(found)
 # a `policy` names them: see [networks of your own](../own_network.md). The weights left whole here are tables that are looked up
 # or added (positions of tokens), not edges between neurons. Auxiliary heads are masked, but in eval mode they are not called:
 # the library says that their masks mean nothing. With batch normalisation a module holds statistics of its own.
+#
+# ## What can be cut out for good
+#
+# A small, fast network for a few classes needs whole channels cut out ([small networks](small_networks.ipynb)).
+
+# %% tags=["remove-input"]
+architectures_cut.said(cuts)
+
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
+architectures_cut.table(cut, cuts)
+
+# %% [markdown]
+# What is split or shuffled by place can't be cut, nor what a layer normalisation reads: it would give something else. Heads
+# of attention stay whole; the layers between them are cut.
 #
 # ## What a step costs
 #
@@ -117,5 +134,5 @@ print("edges:", {row["model"]: int(row["edges"]) for _, row in found.once.iterro
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 counts = {"models": len(models), "parents": parents, "steps": steps, "repeats": repeats, "warm_up": warm_up}
-done = [record for pair in zip(ways, costs, strict=True) for record in pair]
+done = [record for pair in zip(ways, costs, strict=True) for record in pair] + cuts
 tables.where_from(done, "tab-from-architectures", counts | settings.shared())

@@ -24,6 +24,7 @@ vote: float = 0.9  # weight of the vote loss
 alpha: float = 4.0  # stemming; 2, 4 and 8 are tried beside it with the first seed
 alone_alpha: float = 1.0  # stemming of the modules without vote loss, which the paper's single-class claim is about
 pairs: list[list[int]] = [[0, 1], [3, 8], [4, 9]]  # pairs of classes that some controls are trained for by themselves
+others: list[dict] = [{"dataset": "digits", "model": "fc2", "seeds": [0]}]  # further networks: dataset, model, seeds
 results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["remove-cell"]
@@ -40,6 +41,7 @@ store = records.Store.at(results)
 parameters = {
     "dataset": dataset, "model": model, "seeds": seeds, "parent_epochs": parent_epochs, "k": k, "epochs": epochs,
     "batch_size": batch_size, "vote": vote, "alpha": alpha, "alone_alpha": alone_alpha, "pairs": pairs,
+    "others": others,
 }  # fmt: skip
 runs = controls.run(store, **parameters)
 records.export(store, "controls", runs.compared, parameters)
@@ -72,6 +74,7 @@ plt.show()
 # | magnitude mask + grafting | one mask for all, the largest weights of each layer | is magnitude enough? |
 # | shared mask | *one* learnt mask for all classes (the limit of a large α) | do classes need masks of their own? |
 # | shared mask, as large as the union | the same with as many edges as stemming's modules use together | the same, at equal memory |
+# | shared mask from magnitudes, half of the output | one mask of the share $k$ in all; scores start in the order of the weights, half of the last layer stays | how good can one mask be? |
 # | small network from scratch | as many weights as that union, trained without the parent | is the parent of use? |
 # | new head | the parent's hidden layers, frozen, with a new last layer: transfer learning | is it better to retrain a little? |
 # | shared mask, untrained parent | a learnt mask over random weights | does the mask use what the parent has learnt? |
@@ -99,6 +102,12 @@ controls.by_alpha(runs)
 
 # %% tags=["hide-cell"] mystnb={"markdown_format": "myst"}
 controls.settings_table(runs)
+
+# %% [markdown]
+# ## On another data set
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+controls.elsewhere(runs)
 
 # %% [markdown]
 # ## What each costs in use

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from modlib.decomposers.channels import ChannelSaliency, explained, restricted_accuracy, uniform
+from modlib.decomposers.channels import ChannelSaliency, explained, nearness, restricted_accuracy, uniform
 from modlib.deploy import measuring, saliency
 
 
@@ -138,6 +138,17 @@ def test_distillation_brings_a_cut_network_nearer_to_its_parent(channels, parent
     assert not any(p.requires_grad for p in near.parameters())
 
 
+def test_images_near_the_border_weigh_more(channels, parent, data):
+    inputs = data.inputs(data.train_images)
+    weights = nearness(parent, inputs, [0, 2], 0.3)
+    odds = saliency.log_odds(parent(inputs), [0, 2]).detach()
+    assert weights.argmax() == odds.argmin()
+    assert torch.equal(weights.argsort(stable=True), (-odds).argsort(stable=True))
+    assert 0 < float(weights.min()) < float(weights.max()) <= 0.5
+    plain, near = (channels.recompose([0, 2], data=data, keep=0.5, images=60, near=value) for value in (None, 0.3))
+    assert not torch.equal(plain(inputs), near(inputs))
+
+
 def test_what_cannot_be_is_said(channels, data):
     with pytest.raises(ValueError, match="no module for class 7"):
         channels.recompose([7], data=data, keep=0.5)
@@ -145,6 +156,8 @@ def test_what_cannot_be_is_said(channels, data):
         channels.recompose([0], data=data, keep=1e-6)
     with pytest.raises(ValueError, match="keep, within: give one"):
         channels.recompose([0], data=data)
+    with pytest.raises(ValueError, match=r"near must be in \[0.1, 100\]"):
+        channels.recompose([0], data=data, keep=0.5, near=0.0)
     with pytest.raises(ValueError, match="of must be one of"):
         channels.recompose([0], data=data, keep=0.5, of="seconds")
 

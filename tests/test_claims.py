@@ -7,7 +7,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from modlib.study import claims
+from modlib.study import claims, verdicts
 from modlib.study.pages import text_claims
 from modlib.study.records import Store
 from modlib.study.reproduce import Layout
@@ -71,3 +71,17 @@ def test_claims_of_the_text_are_judged_by_what_was_exported(tmp_path: Path) -> N
     assert changed.verdict == "does not hold"
     assert "1.00 points at α = 0; 0.00 points at α = 1" in changed.here
     assert (small.verdict, "all ten classes 45.0%" in small.here) == ("holds", True)
+
+
+@pytest.mark.parametrize(
+    ("values", "side"),
+    [
+        ([2.0, 2.1, 2.2], "ahead"),
+        ([0.9, 1.0, 1.2], "level"),
+        ([0.1, 0.4], "level"),
+        ([0.1, 0.2, 0.3], "behind"),
+        ([5.0], "level"),
+    ],
+)
+def test_a_mean_is_level_where_its_interval_includes_a_number(values, side):
+    assert verdicts.beside(pd.Series(values), 1.0) == side

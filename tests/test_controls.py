@@ -269,6 +269,16 @@ def test_a_mask_as_large_as_the_union_has_its_size_in_every_layer(setup):
     assert "chosen_pairs_accuracy" not in row
 
 
+def test_a_mask_that_keeps_half_of_the_output_layer_holds_a_share_of_all_edges(setup):
+    recipe = replace(setup.recipe, k=0.15, alpha=0.0)
+    made = comparison.METHODS[comparison.STRONG].make(setup, recipe, 0, setup.classes)
+    hidden, output = made.masks.remaining_by_layer([0]).values()
+    assert output == 0.5
+    assert hidden < made.remaining() == pytest.approx(0.15, abs=1e-3)
+    with pytest.raises(ValueError, match=r"k: 0\.01 of the edges is less than half of the last layer"):
+        comparison.METHODS[comparison.STRONG].make(setup, replace(recipe, k=0.01), 0, setup.classes)
+
+
 def test_time_and_single_class_have_their_records(setup):
     kinds = [row["kind"] for row in comparison.time_in_use(setup, 0, 50, 2).rows]
     assert {"parent", "one mask", "a mask for every class", "small network", "recomposing a pair"} <= set(kinds)

@@ -271,7 +271,7 @@ def test_results_change_only_with_the_version(name, changes, data):
 
 def test_an_empty_list_of_seeds_is_refused_and_progress_is_told(data, tmp_path, capsys):
     settings = {"k": 0.1, "parent_epochs": 1, "published_epochs": 1, "published_alphas": [0.0], "ours_epochs": 1}
-    more = {"ours_alpha": 1.0, "vote": 0.9, "vote_alpha": 4.0}
+    more = {"vote": 0.9, "vote_alpha": 4.0}
     with pytest.raises(ValueError, match="seeds: empty"):
         trials.table1_trials("digits", "fc1", [], **settings, **more)
     run(PAIR[:1], data, tmp_path)

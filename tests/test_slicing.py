@@ -187,6 +187,24 @@ def test_repair_of_a_network_that_lost_nothing_leaves_what_it_computes() -> None
         torch.testing.assert_close(mended(inputs), net(inputs), rtol=1e-2, atol=1e-2)
 
 
+def test_an_image_that_weighs_twice_as_much_is_there_twice() -> None:
+    """Exactly so where every row of a layer is an image; of convolutions other places would be drawn."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    inputs = torch.randn(40, 6)
+    kept = {"0": torch.tensor([0, 2, 3, 6])}
+    cut = slicing.cut(net, inputs, kept)
+    twice = torch.cat([inputs, inputs[:10]])
+    weights = torch.ones(40)
+    weights[:10] = 2.0
+    weighed = repair(copy.deepcopy(cut), targets(net, inputs, weights=weights), kept)
+    repeated = repair(copy.deepcopy(cut), targets(net, twice), kept)
+    plain = repair(copy.deepcopy(cut), targets(net, inputs), kept)
+    with torch.no_grad():
+        torch.testing.assert_close(weighed(inputs), repeated(inputs), rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(plain(inputs), repeated(inputs), rtol=1e-2, atol=1e-2)
+
+
 class Gated(nn.Module):
     """Layers that a ReLU follows: as a function, as a module, behind a normalisation; and such that it doesn't."""
 

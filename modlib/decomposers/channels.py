@@ -122,6 +122,7 @@ class Channels:
         of: str = "multiply_adds",
         images: int = 2000,
         ridge: float = 1e-3,
+        near: float | None = None,
         distilled: int = 0,
         mirrored: bool = False,
         repair: str | None = "nonlinear",
@@ -139,7 +140,8 @@ class Channels:
         to it; the smallest of the budgets `KEEPS` that a search by halves finds is taken.
 
         `images`: training images of the subset, without their labels, that the repair sees; of a quarter of them it is
-        measured which channels are needed. `ridge`: see `modlib.deploy.repair`. `distilled`: steps of label-free
+        measured which channels are needed. `ridge`: see `modlib.deploy.repair`. `near`: images that the parent is less
+        sure of count more in the repair, see `nearness`; None: all alike. `distilled`: steps of label-free
         training afterwards, see `modlib.deploy.distilling`, on twice as many images; `mirrored` ones are part of it
         where that changes no class.
 
@@ -152,10 +154,13 @@ class Channels:
         if repair is not None:
             checks.choice("repair", repair, repairing.KINDS)
         checks.whole("images", images, 4)
+        if near is not None:
+            checks.number("near", near, 0.1, 100.0)  # less than that, and few images are left
         seen = chosen if known is None else checks.subset(known, self.classes)
         inputs = _images(data, seen, images, self.seed, self.parent)
         ranked = self._ranked(inputs, images // 4, seen, ranking)
-        aims = None if repair is None else repairing.targets(self.parent, inputs, self.seed)
+        weights = None if near is None else nearness(self.parent, inputs, seen, near)
+        aims = None if repair is None else repairing.targets(self.parent, inputs, self.seed, weights=weights)
 
         def made(share: float) -> nn.Module:
             small, kept = self._cut(chosen, ranked, share, of, RULES[rule])
@@ -252,6 +257,17 @@ def restricted_accuracy(
         found.append((logits if picked is None else logits[:, list(picked)]).argmax(1).cpu())
     names = torch.tensor(list(subset))
     return float((names[torch.cat(found)] == labels[rows].cpu()).double().mean())
+
+
+@torch.no_grad()
+def nearness(parent: nn.Module, inputs: Any, classes: Sequence[int], near: float) -> Tensor:
+    """Return weights [n] of images: the larger, the less sure a parent is which of some classes they show.
+
+    sigmoid(-d / (near · median of d)), d the log-odds within the classes, see `modlib.deploy.saliency.log_odds`: half
+    where it can't decide, near 0 far from the border between the classes. A subset's mistakes are made at the border.
+    """
+    odds = torch.cat([saliency.log_odds(called(parent, part), classes) for part in in_parts(inputs, BATCH)])
+    return torch.sigmoid(-odds / (near * odds.median().abs().clamp(min=1e-6)))
 
 
 def _check(keep: float | None, within: float | None, of: str, rule: str, ranking: str) -> None:

@@ -15,7 +15,8 @@ With r = relu(T − τ), τ the threshold at the layer's output, normalisation i
     Z = argmin (r − relu(Z))² + μ (Z − (Y − τ))²                      value by value, Y = X Wᵀ + b, in closed form
     W, b = the regression above with τ + Z in place of T
 
-No labels, no gradient; nothing is drawn but places. The weights that come out are not the parent's.
+No labels, no gradient; nothing is drawn but places. The weights that come out are not the parent's. With weights of the
+images every sum over rows above, the means included, counts a row as often as its image weighs.
 """
 
 from __future__ import annotations
@@ -61,19 +62,26 @@ class Threshold:
 class Targets:
     """What a parent's layers give for some images at drawn places: name -> [rows, out], all channels.
 
-    `inputs`: the images as the parent takes them. `thresholds`: of the layers that a ReLU follows. One parent and set
-    of images serves cut networks of any width.
+    `inputs`: the images as the parent takes them. `thresholds`: of the layers that a ReLU follows. `weights` [images]:
+    how much each image counts; None: all alike. One parent and set of images serves cut networks of any width.
     """
 
     inputs: Any
     outputs: Mapping[str, Tensor]
     thresholds: Mapping[str, Threshold]
     seed: int
+    weights: Tensor | None = None
+
+    def row_weights(self, rows: int) -> Tensor | None:
+        """Return the weights of a layer's rows, so many for each image, of mean 1."""
+        if self.weights is None:
+            return None
+        return (self.weights / self.weights.mean()).repeat_interleave(rows // len(self.weights))
 
 
 @torch.no_grad()
-def targets(parent: nn.Module, inputs: Any, seed: int = 0, batch: int = 64) -> Targets:
-    """Return what a repair aims at. `batch`: images that the parent passes at once.
+def targets(parent: nn.Module, inputs: Any, seed: int = 0, batch: int = 64, weights: Tensor | None = None) -> Targets:
+    """Return what a repair aims at. `batch`: images that the parent passes at once; `weights`: of the images.
 
     Layers that are called more than once, and grouped convolutions, are left out: they keep their weights.
     """
@@ -91,7 +99,7 @@ def targets(parent: nn.Module, inputs: Any, seed: int = 0, batch: int = 64) -> T
             passed += number_of_rows(part)
     passes = -(-passed // batch)
     once = {name: torch.cat(parts) for name, parts in found.items() if calls[name] == passes}
-    return Targets(inputs, once, _thresholds(parent, rows_of(inputs, slice(2))), seed)
+    return Targets(inputs, once, _thresholds(parent, rows_of(inputs, slice(2))), seed, weights)
 
 
 @torch.no_grad()
@@ -111,7 +119,8 @@ def repair(
             wanted, threshold = aims.outputs[name], aims.thresholds.get(name) if kind == "nonlinear" else None
             if name in kept:
                 wanted, threshold = wanted[:, kept[name]], threshold and threshold[kept[name]]
-            _solve(layer, _rows(layer, given[0], name, aims.seed), wanted, threshold, ridge)
+            weights = aims.row_weights(len(wanted))
+            _solve(layer, _rows(layer, given[0], name, aims.seed), wanted, threshold, ridge, weights)
 
     def normalise(name: str, norm: nn.Module, given: tuple[Tensor, ...]) -> None:
         _take_statistics(norm, given[0])
@@ -206,18 +215,28 @@ def _rows(layer: Any, given: Tensor, name: str, seed: int) -> Tensor:
     return torch.cat(list(_inputs(layer, given, name, seed)))
 
 
-def _solve(layer: Any, x: Tensor, wanted: Tensor, threshold: Threshold | None, ridge: float) -> None:
-    """Set the weights of a layer so that it gives `wanted` [n, out] for inputs x [n, in], near to what they were."""
+def _solve(
+    layer: Any, x: Tensor, wanted: Tensor, threshold: Threshold | None, ridge: float, weights: Tensor | None
+) -> None:
+    """Set the weights of a layer so that it gives `wanted` [n, out] for inputs x [n, in], near to what they were.
+
+    `weights` [n]: of the rows.
+    """
+
+    def weighed(values: Tensor) -> Tensor:
+        return values if weights is None else values * weights[:, None]
+
     weight = layer.weight.flatten(1)
-    mean_x = x.mean(0)
+    mean_x = weighed(x).mean(0)
     x = x - mean_x
-    gram = (x.T @ x).double()
+    left = weighed(x).T
+    gram = (left @ x).double()
     gram.diagonal().add_(ridge * gram.diagonal().mean().clamp(min=1e-30))
     factor, before = torch.linalg.cholesky(gram), x @ weight.T
 
     def fit(aim: Tensor) -> tuple[Tensor, Tensor]:
-        mean = aim.mean(0)
-        missing = (x.T @ (aim - mean - before)).double()
+        mean = weighed(aim).mean(0)
+        missing = (left @ (aim - mean - before)).double()
         return weight + torch.cholesky_solve(missing, factor).T.to(weight), mean
 
     found, mean = fit(wanted)

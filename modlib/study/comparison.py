@@ -33,6 +33,9 @@ from modlib.zoo.datasets import identity, scaling_of
 
 VERSION = 1
 """Raised when a control of the same parameters and seed gives another result."""
+HALF = 0.5
+"""Share of the layer of the logits that `STRONG` keeps: it holds few of the edges, and every class needs some."""
+STRONG = "shared mask from magnitudes, half of the output"
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,20 @@ def _shared_as_union(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[
     return _shared(setup, replace(recipe, k=_union(setup, seed, classes)), seed, classes)
 
 
+def _shared_from_magnitudes(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int]) -> Modules:
+    """One mask of a share k of all edges: it starts from magnitudes, and keeps `HALF` of the layer of the logits.
+
+    The other layers keep the same share each. ValueError where k is less than that layer alone would keep.
+    """
+    sizes = masking.sizes(masking.maskable_parameters(setup.parent(seed)))
+    *_, last = sizes
+    others = sum(sizes.values()) - sizes[last]
+    hidden = (_share(recipe) * sum(sizes.values()) - HALF * sizes[last]) / others
+    if hidden <= 0:
+        raise ValueError(f"k: {recipe.k} of the edges is less than half of the last layer, which this control keeps")
+    return _shared(setup, replace(recipe, k={"default": hidden, last: HALF}, init="magnitude"), seed, classes)
+
+
 def _small(setup: Setup, recipe: Recipe, seed: int, classes: Sequence[int]) -> nn.Module:
     total = sum(masking.sizes(masking.maskable_parameters(setup.parent(seed))).values())
     budget = round(_union(setup, seed, classes) * total)
@@ -172,6 +189,7 @@ METHODS: dict[str, Method] = {
     "magnitude mask + grafting": Method(_fixed("magnitude"), GRAFTING),
     "shared mask": Method(_shared, SCORES),
     "shared mask, as large as the union": Method(_shared_as_union, SCORES),
+    STRONG: Method(_shared_from_magnitudes, SCORES),
     "small network from scratch": Method(_small, WEIGHTS),
     "new head": Method(_head, GRAFTING),
     "shared mask, untrained parent": Method(_untrained, _rates(0.3, 1.0, 3.0)),

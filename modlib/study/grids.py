@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from modlib import checks
@@ -50,7 +50,6 @@ class Table1Settings:
     published_epochs: int
     published_alphas: Sequence[float]
     ours_epochs: int
-    ours_alpha: float
     vote: float
     vote_alpha: float
 
@@ -59,8 +58,12 @@ class Table1Settings:
         """Return the settings among the parameters of a page; ValueError names those that are missing."""
         return cls(**table1_settings(parameters))
 
+    def most_stemmed(self) -> Table1Settings:
+        """Return the same with the largest stemming of recipe published alone."""
+        return replace(self, published_alphas=[max(self.published_alphas)])
+
     def trials(self, dataset: str, model: str, seeds: Sequence[int]) -> list[Trial]:
-        """Return the trials of a column: recipe published for each alpha, ours without and with vote loss."""
+        """Return the trials of a column: recipe published for each alpha, and ours with vote loss."""
         return table1_trials(dataset, model, seeds, **vars(self))
 
     def voting_trials(self, column: StemmedColumn, seeds: Sequence[int]) -> list[Trial]:

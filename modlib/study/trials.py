@@ -196,20 +196,18 @@ def table1_trials(
     published_epochs: int,
     published_alphas: Sequence[float],
     ours_epochs: int,
-    ours_alpha: float,
     vote: float,
     vote_alpha: float,
 ) -> list[Trial]:
-    """Return the trials of one column of Table 1: recipe `published` for each alpha, `ours` without and with vote."""
+    """Return the trials of one column of Table 1: recipe `published` for each alpha, and `ours` with vote loss."""
     _refuse_empty(seeds=seeds)
-    plain = recipes.ours(k=k, alpha=ours_alpha, epochs=ours_epochs)
     voting = recipes.ours(k=k, alpha=vote_alpha, vote=vote, epochs=ours_epochs)
     trials = []
     for seed in seeds:
         trials += published_trials(
             dataset, [model], [k], published_alphas, [seed], epochs=published_epochs, parent_epochs=parent_epochs
         )
-        trials += [Trial(dataset, model, "ours", recipe, seed, parent_epochs) for recipe in (plain, voting)]
+        trials.append(Trial(dataset, model, "ours", voting, seed, parent_epochs))
     return trials
 
 

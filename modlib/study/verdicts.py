@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from modlib.study.claims import VERDICTS
-from modlib.study.records import mean_and_spread
+from modlib.study.records import interval, mean_and_spread
 
 HOLDS, CLOSE, PARTLY, DOES_NOT_HOLD, OPEN = VERDICTS
+SIDES = ("ahead", "level", "behind")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,16 @@ ACCURACY = Quantity("accuracy", tolerance=0.5, close=1.0, scale=100, digits=2)
 MODULE_ACCURACY = Quantity("module_accuracy", tolerance=0.5, close=1.0, scale=100, digits=2)
 JACCARD_INDEX = Quantity("jaccard_index", tolerance=0.01, close=0.03, scale=1, digits=3)
 REMAINING = Quantity("remaining_parameters", tolerance=0.001, close=0.005, scale=1, digits=4)
+
+
+def beside(values: pd.Series, rival: float) -> str:
+    """Return which of `SIDES` of a number the mean over trials is on; level where its 95% interval includes the number.
+
+    One trial has no interval, and is level with everything.
+    """
+    ahead, level, behind = SIDES
+    low, high = interval(values)
+    return ahead if low > rival else behind if high < rival else level
 
 
 def yes(shown: bool) -> str:

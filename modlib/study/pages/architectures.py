@@ -15,7 +15,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-import torchvision
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 from torch import nn
@@ -29,28 +28,16 @@ from modlib.precision import autocast, convolutional
 from modlib.study import figures, records, tables, timing
 from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
+from modlib.study.families import SIDES, Subject, attempt, network
 from modlib.study.names import of_model
-from modlib.study.records import Record, Rows, Store
-from modlib.zoo import parents as zoo
+from modlib.study.pages import architectures_cut
+from modlib.study.records import Record, Store
 from modlib.zoo.training import fast_precision
 
 VERSION = 1
 """Raised when the same parameters give another result."""
-SIDES = {"inception_v3": 96, "maxvit_t": 224}
-"""Images of networks that take no smaller ones: many halvings, windows of 7 x 7 after five."""
-WITH_HEADS = ("googlenet", "inception_v3")
-"""Networks with auxiliary classifiers, which only their own training uses."""
 Step = Callable[[int], None]
 """Takes the training step of a number, from 0."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A network by name, its family, "torchvision" or "book", and the precision of its passes."""
-
-    model: str
-    family: str
-    precision: str
 
 
 def subjects(models: Sequence[str], parents: Sequence[str], precisions: Sequence[str], device: str) -> list[Subject]:
@@ -114,44 +101,30 @@ def _label(subject: Subject) -> str:
 
 
 def experiments(
-    *, models: Sequence[str], parents: Sequence[str], precisions: Sequence[str], device: str, **parameters: Any
+    *,
+    models: Sequence[str],
+    parents: Sequence[str],
+    precisions: Sequence[str],
+    cut: Sequence[str],
+    device: str,
+    **parameters: Any,
 ) -> list[Experiment]:
-    """Return all experiments of the page: two for each network and precision."""
+    """Return all experiments of the page: two for each network and precision, one for each that is cut."""
     names = ("image_size", "batch_size", "k", "engine", "warm_up", "steps", "repeats")
     settings = Settings(device=device, **{name: parameters[name] for name in names})
     tried = subjects(models, parents, precisions, device)
-    return [of(one) for one in tried for of in (settings.way, settings.costs)]
-
-
-def network(subject: Subject, data: Dataset, heads: bool = True) -> nn.Module:
-    """Return a network with random weights for `data`; `heads`: with auxiliary classifiers, where it has some."""
-    name = subject.model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if subject.family == "book":
-            return zoo.make(name, data)
-        options: dict[str, Any] = {"init_weights": False, "aux_logits": heads} if name in WITH_HEADS else {}
-        options |= {"image_size": data.train_images.shape[1]} if name.startswith("vit") else {}
-        made: nn.Module = torchvision.models.get_model(name, num_classes=data.num_classes, **options)
-        return made
-
-
-def _attempt(measure: Callable[[], dict[str, Any]]) -> Rows:
-    """Return what `measure` returns, or its error in one line: whatever goes wrong is a result of this page."""
-    try:
-        return [measure() | {"error": ""}]
-    except Exception as error:
-        return [{"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}]
+    cuts = [architectures_cut.experiment(model, settings.image_size) for model in cut]
+    return [of(one) for one in tried for of in (settings.way, settings.costs)] + cuts
 
 
 def ways(tried: Sequence[Subject], settings: Settings, store: Store) -> list[Record]:
     """Return what of every network was masked, or its error."""
-    return [settings.way(one).run(store, partial(_attempt, partial(all_the_way, one, settings))) for one in tried]
+    return [settings.way(one).run(store, partial(attempt, partial(all_the_way, one, settings))) for one in tried]
 
 
 def costs(tried: Sequence[Subject], settings: Settings, store: Store) -> list[Record]:
     """Return what the steps of every network cost, or its error."""
-    return [settings.costs(one).run(store, partial(_attempt, partial(step_costs, one, settings))) for one in tried]
+    return [settings.costs(one).run(store, partial(attempt, partial(step_costs, one, settings))) for one in tried]
 
 
 def _kinds(names: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,9 +18,10 @@ from modlib import recipes
 from modlib.recipes import Recipe
 from modlib.study import figures, records, tables
 from modlib.study.claims import Claim
-from modlib.study.columns import Load, listing, stand_in
+from modlib.study.columns import Column, Load, listing, named, stand_in
 from modlib.study.comparison import METHODS, Setup, compare, time_in_use
 from modlib.study.experiment import Experiment
+from modlib.study.names import of_network
 from modlib.study.records import Record, Store, mean_and_spread, percent_of_n, signed
 from modlib.study.single_class import single_class
 from modlib.zoo.datasets import load as load_images
@@ -42,25 +43,24 @@ DENSE = "dense parent + grafting layer"
 
 
 @dataclass(frozen=True)
-class Runs:
-    """What the page measured: every method, the single classes, the times in use, over the same parents."""
+class Other(Column):
+    """A further network, and its trials."""
+
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Every method over the parents of one network."""
 
     setup: Setup
-    alone: Recipe
     seeds: Sequence[int]
     compared: list[Record]
-    singles: list[Record]
-    in_use: Record
 
     @property
-    def done(self) -> list[Record]:
-        """All records."""
-        return [*self.compared, *self.singles, self.in_use]
-
-    @property
-    def pairs(self) -> str:
-        """The chosen pairs, for a sentence."""
-        return ", ".join(f"{a} {b}" for a, b in self.setup.pairs)
+    def name(self) -> str:
+        """How tables call the network."""
+        return of_network(self.setup.data.name, self.setup.model)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -86,6 +86,35 @@ class Runs:
         """Test images, the chosen settings: one row for each method and seed."""
         return self.rows[self.rows["split"] == "test"].merge(self.best, on=["method", "alpha", "lr"])
 
+    def paired(self, column: str) -> pd.DataFrame:
+        """Return each method minus module stemming, in points: one row for each seed."""
+        table = self.test.pivot(index="seed", columns="method", values=column)
+        return 100 * table.sub(table[BASE], axis=0)
+
+    def of(self, method: str, column: str) -> str:
+        """Return a method's share in `column`, for a sentence."""
+        return percent_of_n(self.test[self.test["method"] == method][column])
+
+
+@dataclass(frozen=True)
+class Runs(Compared):
+    """What the page measured: every method, the single classes and the times in use of one network; other networks."""
+
+    alone: Recipe
+    singles: list[Record]
+    in_use: Record
+    others: list[Compared]
+
+    @property
+    def done(self) -> list[Record]:
+        """All records."""
+        return [*self.compared, *self.singles, self.in_use, *(r for other in self.others for r in other.compared)]
+
+    @property
+    def pairs(self) -> str:
+        """The chosen pairs, for a sentence."""
+        return ", ".join(f"{a} {b}" for a, b in self.setup.pairs)
+
     @cached_property
     def costs(self) -> dict[str, dict[str, float]]:
         """What a method costs in use, mean over the trials, by quantity and method."""
@@ -101,15 +130,6 @@ class Runs:
     def milliseconds(self) -> dict[str, float]:
         """Time for a batch in use, by kind; and for recomposing a pair."""
         return {row["kind"]: row["ms"] for row in self.in_use.rows}
-
-    def paired(self, column: str) -> pd.DataFrame:
-        """Return each method minus module stemming, in points: one row for each seed."""
-        table = self.test.pivot(index="seed", columns="method", values=column)
-        return 100 * table.sub(table[BASE], axis=0)
-
-    def of(self, method: str, column: str) -> str:
-        """Return a method's share in `column`, for a sentence."""
-        return percent_of_n(self.test[self.test["method"] == method][column])
 
     def single(self, reading: str, quantity: str) -> np.ndarray:
         """Return a reading's `accuracies` or `balanced` in per cent on test images: [seeds, classes]."""
@@ -140,15 +160,22 @@ def run(
     alpha: float,
     alone_alpha: float,
     pairs: Sequence[Sequence[int]],
+    others: Sequence[Mapping[str, Any]] = (),
     **_: Any,
 ) -> Runs:
     """Return what the page measured; parameters as the page has them."""
     recipe = recipes.ours(k=k, alpha=alpha, vote=vote, epochs=epochs, batch_size=batch_size)
     alone = recipes.ours(k=k, alpha=alone_alpha, epochs=epochs, batch_size=batch_size)
-    setup = Setup(load(dataset), store, model, parent_epochs, recipe, checked_pairs(pairs))
-    done = compare(list(METHODS), setup, seeds)
-    singles = [single_class(setup, seed, alone) for seed in seeds]
-    return Runs(setup, alone, seeds, done, singles, time_in_use(setup, seeds[0]))
+    checked = checked_pairs(pairs)
+
+    def compared(dataset: str, model: str, seeds: Sequence[int]) -> Compared:
+        setup = Setup(load(dataset), store, model, parent_epochs, recipe, checked)
+        return Compared(setup, seeds, compare(list(METHODS), setup, seeds))
+
+    first = compared(dataset, model, seeds)
+    singles = [single_class(first.setup, seed, alone) for seed in seeds]
+    rest = [compared(other.dataset, other.model, other.seeds) for other in named("others", others, Other)]
+    return Runs(first.setup, seeds, first.compared, alone, singles, time_in_use(first.setup, seeds[0]), rest)
 
 
 def experiments(*, results: str = "", **parameters: Any) -> list[Experiment]:
@@ -189,6 +216,25 @@ def at_the_same_edges(runs: Runs) -> Markdown:
         f"{runs.pairs}. Last: points against module stemming, trial by trial, on all classes or on the chosen pairs."
     )
     return tables.table(pd.DataFrame([_line(runs, method) for method in METHODS]), caption, "tab-controls")
+
+
+def elsewhere(runs: Runs) -> Markdown:
+    """Return the table of the vote of all classes on every network: module stemming, and each method minus it."""
+    lines = []
+    for method in METHODS:
+        if METHODS[method].for_pairs:
+            continue
+        line = {"method": method}
+        for one in (runs, *runs.others):
+            line[one.name] = (
+                f"{one.of(method, 'accuracy')}" if method == BASE else signed(one.paired("accuracy")[method].dropna())
+            )
+        lines.append(line)
+    caption = (
+        "Accuracy of the vote of all classes on test images: module stemming with our vote loss, and points of every "
+        "other method against it, trial by trial (+: more accurate than module stemming)."
+    )
+    return tables.table(pd.DataFrame(lines), caption, "tab-controls-elsewhere")
 
 
 def settings_table(runs: Runs) -> Markdown:

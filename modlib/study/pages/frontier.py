@@ -26,6 +26,7 @@ from modlib.zoo import training
 from modlib.zoo.datasets import load as load_images
 
 CONTROL = "shared mask, as large as the union"
+"""Its masks start from magnitudes, as the trials' do, and keep as much of every layer as the union."""
 COLOURS = tuple(figures.COLOURS[name] for name in ("ours, with vote loss", "ours", "published"))
 
 
@@ -69,6 +70,7 @@ class Plan:
     seeds: Sequence[int]
     finalists: int
     rates: Sequence[float]
+    shares: Sequence[float]
     parent_epochs: int
     vote: float
     init: str
@@ -82,6 +84,7 @@ class Plan:
         seeds: Sequence[int],
         finalists: int,
         rates: Sequence[float],
+        shares: Sequence[float],
         parent_epochs: int,
         vote: float,
         init: str,
@@ -89,7 +92,7 @@ class Plan:
     ) -> Plan:
         """Return the plan of the page's parameters."""
         goals, asked = named("columns", columns, Goals), named("settings", settings, Setting)
-        return cls(goals, asked, seeds, finalists, rates, parent_epochs, vote, init)
+        return cls(goals, asked, seeds, finalists, rates, shares, parent_epochs, vote, init)
 
     def settings_of(self, column: Column) -> list[Setting]:
         """Return the settings of a network; raise ValueError where there is none."""
@@ -139,6 +142,8 @@ class Search:
     controls: list[Record]
     shared: pd.DataFrame
     """The control with the chosen rate, test images."""
+    strong: pd.DataFrame
+    """One mask of several shares of all weights, each with its best rate, test images; see `comparison.STRONG`."""
 
     @property
     def name(self) -> str:
@@ -205,13 +210,28 @@ def _search(plan: Plan, goals: Goals, data: Dataset, store: Store) -> Search:
     chosen = plan.ranked(finalists, rows, goals.all_classes)[0]
     trials = [plan.trial(chosen, seed) for seed in plan.seeds]
     setup = comparison.Setup(data, store, chosen.model, plan.parent_epochs, trials[0].recipe, ())
-    tried = [comparison.run(CONTROL, setup, {"lr": rate}, plan.seeds[0]) for rate in plan.rates]
-    best = comparison.best_of([record.rows for record in tried])
-    rest = [comparison.run(CONTROL, setup, {"lr": plan.rates[best]}, seed) for seed in plan.seeds[1:]]
-    shared = records.frame([tried[best], *rest])
+    controls, shared = _tuned(plan, CONTROL, setup)
     settings = {setting.key: setting for setting in some}
-    on_test = shared[shared["split"] == "test"]
-    return Search(goals, data, done, rows, settings, chosen, trials, [*tried, *rest], on_test)
+    parts = []
+    for share in plan.shares:
+        own = replace(setup, recipe=replace(trials[0].recipe, k=share))
+        others, rows_of_share = _tuned(plan, comparison.STRONG, own)
+        controls += others
+        parts.append(rows_of_share)
+    strong = pd.concat(parts) if parts else shared[:0]
+    return Search(goals, data, done, rows, settings, chosen, trials, controls, shared, strong)
+
+
+def _tuned(plan: Plan, control: str, setup: comparison.Setup) -> tuple[list[Record], pd.DataFrame]:
+    """Run a control with every rate and the first seed, with the best rate also with the others.
+
+    Return all records, and the rows of the best rate on test images.
+    """
+    tried = [comparison.run(control, setup, {"lr": rate}, plan.seeds[0]) for rate in plan.rates]
+    best = comparison.best_of([record.rows for record in tried])
+    rest = [comparison.run(control, setup, {"lr": plan.rates[best]}, seed) for seed in plan.seeds[1:]]
+    rows = records.frame([tried[best], *rest])
+    return [*tried, *rest], rows[rows["split"] == "test"]
 
 
 def against_parent(rows: pd.DataFrame) -> pd.Series:
@@ -234,6 +254,11 @@ def settings_tried(found: Sequence[Search], behind: float) -> Markdown:
             lines.append(_line(one.goals, name, rows, behind))
         rate = one.shared["lr"].iloc[0]
         lines.append(_line(one.goals, f"*control: one shared mask of that union, rate {rate:g}*", one.shared, behind))
+        for _, rows in one.strong.groupby("k", sort=False):
+            rate = rows["lr"].iloc[0]
+            lines.append(
+                _line(one.goals, f"*control: one mask, half of the output layer, rate {rate:g}*", rows, behind)
+            )
     asked = "; ".join(
         f"{one.name}: all classes in {one.goals.all_classes:.0%} of the weights {near(behind)}, pairs in "
         f"{one.goals.pairs:.0%}"
@@ -321,7 +346,8 @@ def draw(found: Sequence[Search], of_subsets: pd.DataFrame, behind: float) -> Fi
 
 
 def _draw_settings(ax: Axes, one: Search, colour: str) -> None:
-    for rows, marker, label in ((one.test, "o", one.name), (one.shared, "x", "one shared mask")):
+    masks = pd.concat([one.shared, one.strong])
+    for rows, marker, label in ((one.test, "o", one.name), (masks, "x", "one shared mask")):
         x, y = 100 * rows["remaining_parameters_all"], against_parent(rows)
         ax.scatter(x, y, s=22, color=colour, marker=marker, label=label)
     ax.axvline(100 * one.goals.all_classes, color=colour, lw=1, ls=":")

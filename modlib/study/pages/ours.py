@@ -19,8 +19,8 @@ from modlib.study import columns as shared
 from modlib.study import figures, tables
 from modlib.study.columns import Load, held_out_and_test, last_layer, named, votes
 from modlib.study.experiment import Experiment
-from modlib.study.records import Record, Store, interval, mean_and_spread
-from modlib.study.trials import Trial, differences, last_epochs, run_variants, variants
+from modlib.study.records import Record, Store, frame, interval, mean_and_spread
+from modlib.study.trials import Trial, differences, last_epochs, run_trials, run_variants, variants
 from modlib.zoo.datasets import load as load_images
 
 BASE, WITHOUT = "ours, with vote loss", "without vote loss (and a quarter of α)"
@@ -41,7 +41,10 @@ class Column(shared.Column):
 
 @dataclass(frozen=True)
 class Levers:
-    """What came out on one network: its trials by the name of the change, and the last epoch of each."""
+    """What came out on one network: its trials by the name of the change, and the last epoch of each.
+
+    `grid`: the trials of all v and alpha, after their last epoch, on held-out images.
+    """
 
     column: Column
     data: Dataset
@@ -49,6 +52,7 @@ class Levers:
     trials: dict[str, list[Trial]]
     done: list[Record]
     last: pd.DataFrame
+    grid: pd.DataFrame
 
     @property
     def name(self) -> str:
@@ -127,22 +131,49 @@ def trials_of(
     return variants(base, changes, range(column.trials))
 
 
+def grid_of(
+    column: Column,
+    *,
+    votes: Sequence[float],
+    alphas: Sequence[float],
+    grid_trials: int,
+    k: float,
+    parent_epochs: int,
+    epochs: int,
+    **_: Any,
+) -> list[Trial]:
+    """Return the trials of our recipe under every combination of v and alpha."""
+    settings = [
+        recipes.ours(k=k, alpha=float(alpha), vote=float(vote), epochs=epochs) for vote in votes for alpha in alphas
+    ]
+    return [
+        Trial(column.dataset, column.model, "ours", recipe, seed, parent_epochs)
+        for seed in range(grid_trials)
+        for recipe in settings
+    ]
+
+
 def run(
     store: Store, load: Load = load_images, *, columns: Sequence[Mapping[str, Any]], **settings: Any
 ) -> list[Levers]:
-    """Return what came out on every network; `settings`: see `trials_of`."""
+    """Return what came out on every network; `settings`: see `trials_of` and `grid_of`."""
     found = []
     for column in named("columns", columns, Column):
         data, trials = load(column.dataset), trials_of(column, **settings)
         done, rows = run_variants(trials, data, store)
-        found.append(Levers(column, data, store, trials, done, last_epochs(rows, by=["variant"])))
+        grid = run_trials(grid_of(column, **settings), data, store, keep_modules=False)
+        held_out = last_epochs(frame(grid), "held_out")
+        found.append(Levers(column, data, store, trials, done + grid, last_epochs(rows, by=["variant"]), held_out))
     return found
 
 
 def experiments(*, columns: Sequence[Mapping[str, Any]], **settings: Any) -> list[Experiment]:
     """Return every experiment of the page; parameters as the page has them."""
-    made = [trials_of(column, **settings) for column in named("columns", columns, Column)]
-    return [trial.experiment for trials in made for part in trials.values() for trial in part]
+    found: list[Trial] = []
+    for column in named("columns", columns, Column):
+        found += [trial for part in trials_of(column, **settings).values() for trial in part]
+        found += grid_of(column, **settings)
+    return [trial.experiment for trial in found]
 
 
 def one_at_a_time(found: Sequence[Levers], epochs: int) -> Markdown:
@@ -188,6 +219,39 @@ def draw_changes(found: Sequence[Levers]) -> Figure:
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper center")
     return figure
+
+
+def grid_table(found: Sequence[Levers]) -> Markdown:
+    """Return the table of v and alpha: held-out accuracy and Jaccard index, means over trials."""
+    lines = []
+    for one in found:
+        for vote, rows in tables.groups(one.grid, "vote"):
+            line = {"network": one.name, "v": f"{vote:g}"}
+            for alpha, trials in tables.groups(rows, "alpha"):
+                index = trials["jaccard_index"].mean()
+                line[f"α = {alpha:g}"] = f"{100 * trials['accuracy'].mean():.2f} (J {index:.2f})"
+            lines.append(line)
+    caption = (
+        "Our recipe under every v (weight of the vote loss) and α: accuracy of the vote on *held-out* images (%), and "
+        f"the Jaccard index of the masks; means over n = {found[0].grid['seed'].nunique()} trials."
+    )
+    return tables.table(pd.DataFrame(lines), caption, "tab-ours-grid")
+
+
+def grid_said(found: Sequence[Levers], vote: float) -> Markdown:
+    """Return how far the recipe's own setting is from the best of the grid, on every network."""
+    said = []
+    for one in found:
+        settings = one.grid.groupby(["vote", "alpha"], as_index=False)["accuracy"].agg(["mean", "std"])
+        best = settings.sort_values("mean").iloc[-1]
+        own = settings[settings["vote"] == vote]["mean"].max()
+        said.append(
+            f"On {one.name} the most accurate of {len(settings)} settings is v = {best['vote']:g}, "
+            f"α = {best['alpha']:g} ({100 * best['mean']:.2f} %); v = {vote:g} gives {100 * own:.2f} % at its "
+            "best α. Trials of one setting differ by a standard deviation of "
+            f"{100 * settings['std'].mean():.2f} points."
+        )
+    return Markdown(" ".join(said))
 
 
 def single_modules(found: Sequence[Levers]) -> Markdown:

@@ -308,7 +308,6 @@ def ours_table(evidence: Evidence) -> Markdown:
     last, settings = evidence.last, evidence.column.settings
     recipes = {
         "published, α = 1": evidence.stemmed,
-        f"ours, α = {settings.ours_alpha:g}": last[(last["recipe"] == "ours") & (last["vote"] == 0)],
         f"ours, with vote loss, α = {settings.vote_alpha:g}": last[last["vote"] > 0],
     }
     lines = [

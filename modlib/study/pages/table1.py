@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown
-from matplotlib.axes import Axes
 
 from modlib.decomposers import pan_rajan
 from modlib.study import claims, figures, grids, methods, printed, records, tables, verdicts
@@ -20,7 +19,7 @@ from modlib.study.experiment import Experiment
 from modlib.study.grids import Table1Settings
 from modlib.study.names import of_data, of_model, of_network
 from modlib.study.records import Record, Store, mean_and_spread
-from modlib.study.trials import Trial, labelled, last_epochs, published_trials, run_trials
+from modlib.study.trials import Trial, labelled, last_epochs, run_trials
 from modlib.zoo import datasets
 
 COLUMNS_OF_PAPER = 8
@@ -36,58 +35,41 @@ class Plan:
     models: Sequence[str]
     seeds: Sequence[int]
     settings: Table1Settings
-    further: Sequence[Mapping[str, Any]] = ()
-    further_seeds: Sequence[int] = ()
-    further_published_seeds: Sequence[int] = ()
-    further_published_epochs: int = 1
     tried: Sequence[Mapping[str, Any]] = ()
+    every_alpha: bool = True
 
     def trials(self) -> dict[tuple[str, str], list[Trial]]:
         """Return the trials of every column, by data set and parent."""
-        main = [(dataset, model) for dataset in self.datasets for model in self.models]
-        made = {column: self.settings.trials(*column, self.seeds) for column in main}
-        for column in grids.columns("further", self.further):
-            of_column = made.setdefault((column.dataset, column.model), [])
-            of_column += self.settings.voting_trials(column, self.further_seeds)
-            of_column += self._further_published(column) if self.further_published_seeds else []
-        return made
-
-    def _further_published(self, column: grids.StemmedColumn) -> list[Trial]:
-        return published_trials(
-            column.dataset,
-            [column.model],
-            [self.settings.k],
-            [max(self.settings.published_alphas)],
-            self.further_published_seeds,
-            epochs=self.further_published_epochs,
-            parent_epochs=self.settings.parent_epochs,
-        )
+        first, *others = [(dataset, model) for dataset in self.datasets for model in self.models]
+        settings = self.settings if self.every_alpha else self.settings.most_stemmed()
+        return {first: self.settings.trials(*first, self.seeds)} | {
+            column: settings.trials(*column, self.seeds) for column in others
+        }
 
     def attempts(self) -> list[Trial]:
-        """Return the trials of other values of alpha, with the first seed."""
+        """Return the trials of other values of our alpha, with the first seed."""
         columns = grids.columns("tried", self.tried)
-        return [trial for c in columns for trial in self.settings.voting_trials(c, self.further_seeds[:1])]
+        return [trial for c in columns for trial in self.settings.voting_trials(c, self.seeds[:1])]
 
     def subjects(self) -> list[methods.Subject]:
         """Return the parents that all methods decompose: those of the trials."""
         return [
             methods.Subject(*column, "own", seed, self.settings.parent_epochs)
-            for column, trials in self.trials().items()
-            for seed in sorted({trial.seed for trial in trials})
+            for column in self.trials()
+            for seed in self.seeds
         ]
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What decides the trials, for the page's provenance."""
         main = {"datasets": self.datasets, "models": self.models, "seeds": self.seeds, **vars(self.settings)}
-        names = ("further", "further_seeds", "further_published_seeds", "tried", "further_published_epochs")
-        return main | ({name: getattr(self, name) for name in names} if self.further else {})
+        return main | {"every_alpha": self.every_alpha} | ({"tried": self.tried} if self.tried else {})
 
     @property
     def shown_parameters(self) -> dict[str, Any]:
-        """The same, for readers: a column in a few words."""
-        lists = {name: self.parameters[name] for name in ("further", "tried") if name in self.parameters}
-        return self.parameters | {name: [str(c) for c in grids.columns(name, given)] for name, given in lists.items()}
+        """The same, for readers: what was tried in a few words."""
+        shown = {"tried": [str(c) for c in grids.columns("tried", self.tried)]} if self.tried else {}
+        return self.parameters | shown
 
 
 def experiments(**parameters: Any) -> list[Experiment]:
@@ -114,31 +96,35 @@ class Evidence:
     ruled: pd.DataFrame
 
     @cached_property
-    def every(self) -> pd.DataFrame:
+    def test(self) -> pd.DataFrame:
         """All trials on test images, epoch by epoch."""
         return self.rows[self.rows["split"] == "test"]
 
     @cached_property
-    def test(self) -> pd.DataFrame:
-        """The trials of the main columns on test images, epoch by epoch."""
-        main = [(dataset, model) for dataset in self.plan.datasets for model in self.plan.models]
-        columns = zip(self.every["dataset"], self.every["model"], strict=True)
-        return self.every[[column in main for column in columns]]
-
-    @cached_property
     def last(self) -> pd.DataFrame:
-        """The trials of the main columns after their last epoch."""
+        """All trials on test images, after their last epoch."""
         return last_epochs(self.test)
 
-    @cached_property
-    def final(self) -> pd.DataFrame:
-        """All trials after their last epoch."""
-        return last_epochs(self.every)
+    def published(self, alpha: float) -> pd.DataFrame:
+        """Return the trials of recipe published with some stemming, after their last epoch."""
+        return self.last[(self.last["recipe"] == "published") & (self.last["alpha"] == alpha)]
 
-    @cached_property
+    @property
+    def stemmed(self) -> pd.DataFrame:
+        """The trials of recipe published with the most stemming, after their last epoch."""
+        return self.published(max(self.plan.settings.published_alphas))
+
+    @property
     def voting(self) -> pd.DataFrame:
-        """All trials of recipe ours with vote loss, after its last epoch."""
-        return self.every[(self.every["vote"] > 0) & (self.every["epoch"] == self.plan.settings.ours_epochs)]
+        """The trials of recipe ours with vote loss, after their last epoch."""
+        return self.last[self.last["vote"] > 0]
+
+    @property
+    def kinds(self) -> dict[str, pd.DataFrame]:
+        """What the page compares, by the name that its tables show."""
+        settings = self.plan.settings
+        published = {f"published, α = {alpha:g}": self.published(alpha) for alpha in settings.published_alphas}
+        return published | {f"ours, α = {settings.vote_alpha:g}": self.voting}
 
 
 def run(plan: Plan, store: Store) -> Evidence:
@@ -168,47 +154,112 @@ def columns_of(rows: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame
         yield dataset, model, of_network(dataset, model), column
 
 
-def stemming_table(evidence: Evidence) -> Markdown:
-    """Tabulate the row of module stemming: the paper's, and ours under both recipes."""
-    lines: list[tuple[Any, ...]] = []
+@dataclass(frozen=True)
+class Theirs:
+    """The paper's numbers of one network, NaN where it has none: accuracies in per cent, and a Jaccard index.
+
+    `best`: the highest accuracy of any method; `accuracy` and `index`: of its module stemming.
+    """
+
+    best: float
+    accuracy: float
+    index: float
+
+    @classmethod
+    def of(cls, dataset: str, model: str) -> Theirs:
+        """Return those of a data set and parent."""
+        column = printed.table1_column(dataset, model)
+        stemming = column[column["method"] == printed.STEMMING]
+        return cls(
+            column["accuracy_percent"].max(), stemming["accuracy_percent"].max(), stemming["jaccard_index"].max()
+        )
+
+
+def accuracies_table(evidence: Evidence) -> Markdown:
+    """Tabulate every network's accuracy: parents, the paper's, and the vote of all modules under both recipes."""
+    lines = []
     for dataset, model, name, column in columns_of(evidence.last):
+        theirs = Theirs.of(dataset, model)
         own = column.drop_duplicates("seed")["parent_accuracy"]
-        lines.append((name, "own parent", "", mean_and_spread(own), "", "", len(own)))
-        lines += [(name, *line) for line in _paper_lines(printed.table1_column(dataset, model))]
-        for (label, alpha), trials in tables.groups(column, ["label", "alpha"], sort=False):
-            measured = (
-                mean_and_spread(trials["accuracy"]),
-                mean_and_spread(trials["jaccard_index"], 1, 3),
-                mean_and_spread(trials["remaining_parameters"]),
-            )
-            lines.append((name, label, f"{alpha:g}", *measured, len(trials)))
-    head = ["network", "what", "α", "accuracy (%)", "Jaccard index", "remaining parameters of pairs (%)", "n"]
+        line = {"network": name, "own parents": mean_and_spread(own)}
+        line |= {"paper, stemming": _number(theirs.accuracy, 2), "paper, best": _number(theirs.best, 2)}
+        line |= {kind: _shown(_of(rows, dataset, model)["accuracy"], 100, 2) for kind, rows in evidence.kinds.items()}
+        lines.append(line)
     return tables.table(
-        pd.DataFrame(lines, columns=head),
-        f"The row of module stemming, k = {evidence.plan.settings.k:.0%}: accuracy of the vote of all classes on test "
-        "images, mean ± standard deviation over n trials.",
+        pd.DataFrame(lines),
+        f"Accuracy (%) of the vote of all classes on test images, k = {evidence.plan.settings.k:.0%}: "
+        f"mean ± standard deviation over {len(evidence.plan.seeds)} trials. Paper, best: of any of its methods. Ours: "
+        "with vote loss, which is not the paper's.",
         "tab-table1",
     )
 
 
-def _paper_lines(column: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return the paper's own row of a column, and the best of any method; none where it has no such column."""
-    if column.empty:
-        return []
-    stemming = column[column["method"] == printed.STEMMING].iloc[0]
-    best = column.sort_values("accuracy_percent", ascending=False, kind="stable").iloc[0]
-    accuracy, index = f"{stemming['accuracy_percent']:.2f}", f"{stemming['jaccard_index']:.2f}"
-    return [
-        ("paper, module stemming", "not given", accuracy, index, "", "5"),
-        (f"paper, best of all ({best['method']})", "", f"{best['accuracy_percent']:.2f}", "", "", ""),
-    ]
+def indices_table(evidence: Evidence) -> Markdown:
+    """Tabulate every network's Jaccard index: the paper's, and under both recipes."""
+    lines = []
+    for dataset, model, name, _ in columns_of(evidence.last):
+        line = {"network": name, "paper": _number(Theirs.of(dataset, model).index, 2)}
+        line |= {
+            kind: _shown(_of(rows, dataset, model)["jaccard_index"], 1, 3) for kind, rows in evidence.kinds.items()
+        }
+        lines.append(line)
+    return tables.table(
+        pd.DataFrame(lines),
+        f"Jaccard index of the modules' masks, mean ± standard deviation over {len(evidence.plan.seeds)} trials. The "
+        "paper doesn't print its α.",
+        "tab-table1-indices",
+    )
+
+
+def _of(rows: pd.DataFrame, dataset: str, model: str) -> pd.DataFrame:
+    return rows[(rows["dataset"] == dataset) & (rows["model"] == model)]
+
+
+def _shown(values: pd.Series, scale: float, digits: int) -> str:
+    return mean_and_spread(values, scale, digits) if len(values) else ""
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def tally(evidence: Evidence) -> pd.DataFrame:
+    """Count on how many networks what we measured is ahead of, level with or behind what it is compared with."""
+    found: dict[str, list[str]] = {}
+    for dataset, model, _, column in columns_of(evidence.last):
+        theirs, own = Theirs.of(dataset, model), column.drop_duplicates("seed")["parent_accuracy"]
+        parts = {kind: _of(rows, dataset, model) for kind, rows in evidence.kinds.items()}
+        compared = [("own parents, untouched: accuracy, paper's best", 100 * own, theirs.best)]
+        for kind, rows in parts.items():
+            rival, whose = (theirs.best, "best") if kind.startswith("ours") else (theirs.accuracy, "stemming")
+            gap = 100 * (rows["accuracy"] - rows["parent_accuracy"])
+            compared += [
+                (f"{kind}: accuracy, paper's {whose}", 100 * rows["accuracy"], rival),
+                (f"{kind}: Jaccard index, paper's stemming", rows["jaccard_index"], theirs.index),
+                (f"{kind}: accuracy, own parents", gap, 0.0),
+            ]
+        for name, values, rival in compared:
+            if len(values) and not np.isnan(rival):
+                found.setdefault(name, []).append(verdicts.beside(values, rival))
+    counted = {name: pd.Series(outcomes).value_counts() for name, outcomes in found.items()}
+    return pd.DataFrame(counted).T.reindex(columns=verdicts.SIDES).fillna(0).astype(int)
+
+
+def tally_table(evidence: Evidence) -> Markdown:
+    """Tabulate the tally."""
+    return tables.table(
+        tally(evidence).rename_axis("what: quantity, beside").reset_index(),
+        "On how many networks the mean of our trials is ahead of, level with or behind another number. Level: the 95% "
+        "interval of the mean includes it.",
+        "tab-table1-tally",
+    )
 
 
 def draw_gaps(evidence: Evidence) -> None:
     """Draw points against the own parents, one dot a trial, for each network: both recipes with stemming."""
-    final = evidence.final[evidence.final["alpha"] > 0]
+    final = pd.concat([evidence.stemmed, evidence.voting])
     gaps = 100 * (final["accuracy"] - final["parent_accuracy"])
-    names = [name for *_, name, _ in columns_of(final)]
+    names = [name for *_, name, _ in columns_of(evidence.last)]
     _, ax = plt.subplots(figsize=(figures.WIDTH, 1.1 + 0.24 * len(names)))
     for label, shift in (("published", 0.14), ("ours, with vote loss", -0.14)):
         of = final["label"] == label
@@ -223,95 +274,12 @@ def draw_gaps(evidence: Evidence) -> None:
     plt.show()
 
 
-def draw_trials(evidence: Evidence) -> None:
-    """Draw the accuracy of the vote against the Jaccard index, one point a trial, for each main column."""
-    columns = list(columns_of(evidence.last))
-    _, axes = plt.subplots(1, len(columns), figsize=(figures.WIDTH, 3.6), squeeze=False)
-    for ax, (dataset, model, name, column) in zip(axes[0], columns, strict=True):
-        _draw_column(ax, column, printed.table1_column(dataset, model))
-        ax.set(xlabel="Jaccard index", ylabel="accuracy of the vote (%)", title=name)
-    axes[0, -1].legend(frameon=False, fontsize=8)
-    plt.show()
-
-
-def _draw_column(ax: Axes, column: pd.DataFrame, paper: pd.DataFrame) -> None:
-    for (label, alpha), trials in tables.groups(column, ["label", "alpha"], sort=False):
-        colour = figures.COLOURS["no stemming" if alpha == 0 else label]
-        name = f"{label}, α = {alpha:g}"
-        ax.scatter(trials["jaccard_index"], 100 * trials["accuracy"], s=22, color=colour, label=name)
-    ax.axhline(100 * column["parent_accuracy"].mean(), color=figures.COLOURS["parent"], lw=1, label="own parents")
-    row = paper[paper["method"] == printed.STEMMING]
-    if len(row):
-        where = (row["jaccard_index"], row["accuracy_percent"])
-        ax.scatter(*where, marker="x", s=60, color=figures.COLOURS["paper"], label="paper")
-
-
-@dataclass(frozen=True)
-class Ours:
-    """What recipe ours with vote loss gives on one data set and parent, beside the paper; NaN where it has neither."""
-
-    name: str
-    trials: pd.DataFrame
-    best: float
-    """The paper's best accuracy of any method, in per cent."""
-    index: float
-    """The Jaccard index of its module stemming."""
-
-    @property
-    def gap(self) -> pd.Series:
-        """Accuracy minus the own parent's."""
-        return self.trials["accuracy"] - self.trials["parent_accuracy"]
-
-    @property
-    def wins(self) -> bool:
-        """Whether the mean accuracy and the mean index are both above the paper's."""
-        return bool(
-            100 * self.trials["accuracy"].mean() > self.best and self.trials["jaccard_index"].mean() > self.index
-        )
-
-
-def ours_of(evidence: Evidence) -> list[Ours]:
-    """Return what recipe ours with vote loss gives, by data set and parent."""
-    found = []
-    for dataset, model, name, trials in columns_of(evidence.voting):
-        column = printed.table1_column(dataset, model)
-        theirs = column[column["method"] == printed.STEMMING]
-        found.append(Ours(name, trials, column["accuracy_percent"].max(), theirs["jaccard_index"].max()))
-    return found
-
-
-def columns_table(evidence: Evidence) -> Markdown:
-    """Tabulate every network under recipe ours with vote loss."""
-    settings = evidence.plan.settings
-    lines = [
-        {
-            "network": of.name,
-            "paper, best accuracy (%)": "" if np.isnan(of.best) else f"{of.best:.2f}",
-            "ours (%)": mean_and_spread(of.trials["accuracy"]),
-            "against the parent": records.signed(100 * of.gap),
-            "paper, Jaccard index": "" if np.isnan(of.index) else f"{of.index:.2f}",
-            "ours": mean_and_spread(of.trials["jaccard_index"], 1, 3),
-            "α": ", ".join(f"{a:g}" for a in sorted(set(of.trials["alpha"]))),
-            "n": len(of.trials),
-        }
-        for of in ours_of(evidence)
-    ]
-    return tables.table(
-        pd.DataFrame(lines),
-        f"Recipe ours with vote loss (ours, not the paper's), k = {settings.k:.0%}, {settings.ours_epochs} epochs, "
-        "test images. The paper's best accuracy is that of any method, its Jaccard index that of module stemming.",
-        "tab-table1-columns",
-    )
-
-
 def alphas_table(evidence: Evidence) -> Markdown:
     """Tabulate the values of alpha that were tried, by depth of the parent."""
     plan = evidence.plan
     tried = records.frame([*evidence.done, *evidence.attempts])
     tried = tried[(tried["vote"] > 0) & (tried["split"] == "held_out")]
-    tried = tried[
-        (tried["epoch"] == plan.settings.ours_epochs) & (tried["seed"] == (plan.further_seeds or plan.seeds)[0])
-    ]
+    tried = tried[(tried["epoch"] == plan.settings.ours_epochs) & (tried["seed"] == plan.seeds[0])]
     lines = [
         {
             "parent": of_model(model),
@@ -339,7 +307,7 @@ def methods_table(evidence: Evidence) -> Markdown:
     plan = evidence.plan
     lines = [
         {"network": name, **line}
-        for dataset, model, name, trials in columns_of(evidence.final)
+        for dataset, model, name, trials in columns_of(evidence.last)
         for line in _method_lines(evidence, dataset, model, trials)
     ]
     head = ["network", "method", "paper (%)", "here (%)", "against the parent", "Jaccard index", "density", "n"]
@@ -347,8 +315,7 @@ def methods_table(evidence: Evidence) -> Markdown:
         pd.DataFrame(lines, columns=head).fillna(""),
         f"Every method on our own parents, test images, mean ± standard deviation over n trials; points against the "
         f"parent (+ is better). Module stemming at k = {plan.settings.k:.0%}; recipe published with "
-        f"α = {max(plan.settings.published_alphas):g}, after {plan.settings.published_epochs} epochs on the first "
-        f"network and {plan.further_published_epochs} on others.",
+        f"α = {max(plan.settings.published_alphas):g}, after {plan.settings.published_epochs} epochs.",
         "tab-table1-methods",
     )
 
@@ -379,21 +346,20 @@ def _method_lines(evidence: Evidence, dataset: str, model: str, trials: pd.DataF
 
 
 def draw_epochs(evidence: Evidence) -> None:
-    """Draw remaining parameters of pairs, and the accuracy of the vote, over the epochs of recipe published."""
-    plan, k = evidence.plan, evidence.plan.settings.k
-    rows = evidence.test[evidence.test["recipe"] == "published"]
+    """Draw remaining parameters of the first network's pairs, and its vote, over the epochs of recipe published."""
+    (dataset, model), k = next(iter(evidence.plan.trials())), evidence.plan.settings.k
+    rows = _of(evidence.test[evidence.test["recipe"] == "published"], dataset, model)
     rows = rows.assign(
         stemming=[f"α = {a:g}" for a in rows["alpha"]],
         percent=100 * rows["accuracy"],
         remaining=100 * rows["remaining_parameters"],
     )
-    style = None if len(plan.models) * len(plan.datasets) == 1 else "model"
-    options = {"x": "epoch", "hue": "stemming", "style": style, "errorbar": "sd"}
+    options = {"x": "epoch", "hue": "stemming", "errorbar": "sd"}
     _, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
     sns.lineplot(rows, y="remaining", ax=left, **options)
     sns.lineplot(rows, y="percent", ax=right, legend=False, **options)
     left.axhline(100 * k, ls=":", color="black", lw=1)
-    if [*plan.datasets, *plan.models] == ["mnist", "fc1"] and grids.is_papers("mnist", "fc1", k):
+    if grids.is_papers(dataset, model, k):
         paper = 100 * printed.shared_remaining_parameters()
         left.scatter([PAPERS_EPOCH] * 2, paper, marker="x", s=50, color="black", zorder=3, label="paper, Table 2")
     left.legend(frameon=False)
@@ -433,30 +399,24 @@ def pairs_table(evidence: Evidence) -> Markdown:
 class AsPrinted:
     """How recipe published, with stemming, compares with the paper's row.
 
-    `differences`: of the accuracy in points, by column; `agreeing`: how many are as printed; `lengths`: after how many
-    epochs, in words; `n`: trials.
+    `differences`: of the accuracy in points, by column; `agreeing`: how many are as printed; `n`: trials.
     """
 
     differences: dict[str, float]
     agreeing: int
-    lengths: str
+    epochs: int
     n: int
 
 
 def as_printed(evidence: Evidence) -> AsPrinted:
     """Compare recipe published, with stemming, with the paper's row, column by column."""
-    final = evidence.final
-    stemmed = final[(final["recipe"] == "published") & (final["alpha"] > 0)]
     differences, agreeing = {}, 0
-    for dataset, model, name, trials in columns_of(stemmed):
-        column = printed.table1_column(dataset, model)
-        if len(column):
-            theirs = column.set_index("method")["accuracy_percent"][printed.STEMMING]
-            differences[name] = verdicts.ACCURACY.mean(trials) - theirs
-            agreeing += verdicts.ACCURACY.near(trials, theirs)
-    epochs = stemmed.groupby(["dataset", "model"])["epoch"].max().value_counts()
-    lengths = ", ".join(f"{many} after {int(str(length))} epochs" for length, many in epochs.items())
-    return AsPrinted(differences, agreeing, lengths, len(stemmed))
+    for dataset, model, name, trials in columns_of(evidence.stemmed):
+        printed_accuracy = Theirs.of(dataset, model).accuracy
+        if not np.isnan(printed_accuracy):
+            differences[name] = verdicts.ACCURACY.mean(trials) - printed_accuracy
+            agreeing += verdicts.ACCURACY.near(trials, printed_accuracy)
+    return AsPrinted(differences, agreeing, evidence.plan.settings.published_epochs, len(evidence.stemmed))
 
 
 def judged(compared: AsPrinted) -> claims.Claim:
@@ -469,7 +429,8 @@ def judged(compared: AsPrinted) -> claims.Claim:
         "Recomposed accuracy of all eight columns (recipe published, α = 1)",
         "Table 1",
         f"{row.min():.2f} to {row.max():.2f} %",
-        f"as printed for {compared.agreeing} of {run} networks ({compared.lengths}); difference in points: {listed}",
+        f"as printed for {compared.agreeing} of {run} networks after {compared.epochs} epochs; difference in points: "
+        f"{listed}",
         verdicts.of_columns(compared.agreeing, run, COLUMNS_OF_PAPER),
         compared.n,
     )
@@ -477,30 +438,27 @@ def judged(compared: AsPrinted) -> claims.Claim:
 
 def answer(evidence: Evidence, compared: AsPrinted) -> Markdown:
     """Return what the paper's recipe gives, and what ours with vote loss gives, beside the parents and the paper."""
-    final = evidence.final
-    stemmed = final[(final["recipe"] == "published") & (final["alpha"] > 0)]
-    dataset, model, name, first = next(columns_of(stemmed))
+    dataset, model, name, first = next(columns_of(evidence.stemmed))
+    theirs = Theirs.of(dataset, model)
     said = (
         f"**Answer.** Under the paper's recipe the vote of all modules is right on "
         f"{records.percent_of_n(first['accuracy'])} of the test images of {name}, at a Jaccard index of "
         f"{first['jaccard_index'].mean():.2f}"
     )
-    paper = printed.table1_column(dataset, model)
-    if len(paper):
-        row = paper[paper["method"] == printed.STEMMING].iloc[0]
-        said += f"; the paper prints {row['accuracy_percent']:.2f} % at {row['jaccard_index']:.2f}"
-    gaps = [(of["accuracy"] - of["parent_accuracy"]).mean() for *_, of in columns_of(stemmed)]
-    ours = ours_of(evidence)
+    if not np.isnan(theirs.accuracy):
+        said += f"; the paper prints {theirs.accuracy:.2f} % at {theirs.index:.2f}"
+    gaps = _gaps(evidence.stemmed)
     said += (
-        f". That is {_span(gaps)} points against its own parents ({_networks(len(gaps))}); the printed numbers come "
-        f"out for {compared.agreeing} of {len(compared.differences)}."
+        f". That is {_span(gaps)} points against its own parents ({_networks(len(gaps))}); the printed accuracies come "
+        f"out for {compared.agreeing} of {len(compared.differences)}. Our recipe with vote loss is at "
+        f"{_span(_gaps(evidence.voting))} points against the same parents."
     )
-    if ours:
-        said += (
-            f" Our recipe with vote loss is at {_span([of.gap.mean() for of in ours])} points against its parents, and "
-            f"ahead of the paper's best accuracy and index on {sum(of.wins for of in ours)} of {len(ours)}."
-        )
     return Markdown(said)
+
+
+def _gaps(rows: pd.DataFrame) -> list[float]:
+    """Return the mean of accuracy minus the own parent's, a share, of every network."""
+    return [float((of["accuracy"] - of["parent_accuracy"]).mean()) for *_, of in columns_of(rows)]
 
 
 def _networks(count: int) -> str:
