@@ -191,8 +191,8 @@ def answer(found: Found) -> Markdown:
         f"**Answer.** Of {len(found.done)} readings, *{first.words}* is nearest to the paper's Table 2: two "
         f"modules keep {ours[0]} of the weights with stemming and {ours[1]} without (the paper: {its[1.0]} and "
         f"{its[0.0]}; n = {len(with_)} trials each). Its Jaccard index is {with_['jaccard_index'].mean():.2f} (the "
-        f"paper's Table 1: {paper.jaccard:.2f}). *{second.words}* is next.\n\n**Caveat.** With that reading the vote is "
-        f"right on {vote:.2f} % of the test images, where the paper prints {paper.vote} %."
+        f"paper's Table 1: {paper.jaccard:.2f}). *{second.words}* is next.\n\n**Caveat.** With that reading the vote "
+        f"is right on {vote:.2f} % of the test images, where the paper prints {paper.vote} %."
     )
 
 
