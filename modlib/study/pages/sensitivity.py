@@ -276,7 +276,7 @@ def tables_of_the_paper(found: Found) -> Markdown:
     low, high = found.paper.pairs
     return Markdown(
         f"The paper's own means are not quite those of one run. At k = {k:.0%} the [identity](evaluation.ipynb) of "
-        f"both quantities turns {remaining:.1%} in its Table 2 into an index of {2 * k / remaining - 1:.2f}, and the "
-        f"{jaccard:.2f} of its Table 1 into {metrics.remaining_from_jaccard(k, jaccard):.1%}. Table 2 prints pairs of "
+        f"both quantities turns {remaining:.1%} (its Table 2) into an index of {2 * k / remaining - 1:.2f}, and "
+        f"{jaccard:.2f} (its Table 1) into {metrics.remaining_from_jaccard(k, jaccard):.1%}. Table 2 prints pairs of "
         f"{low:.1%} to {high:.1%}."
     )
