@@ -56,8 +56,8 @@ growth = discussion.growth(decompositions, parent, data, seed)
 discussion.answer(settings, seconds, passes, sizes, growth)
 
 # %% [markdown]
-# **Caveat.** This is one seed of one small network, on one machine. A sparse kernel, or a GPU that takes all masks at once,
-# would change the times.
+# **Caveat.** This is one seed of one small network, on one machine. Its linear layers let all passes be joined, which
+# convolutions do not. A GPU would change the times.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Recomposed networks by their number of classes, means over subsets. Left: accuracy on test images, beside the parent restricted to the same classes. Right: remaining parameters; dotted: k.", "name": "fig-growth"}, "image": {"alt": "Two panels of curves over the number of classes. Left, the accuracies of the vote of two decompositions and of the parent. Right, the share of the parent's weights in the union of the masks."}}
 discussion.draw_growth(growth, k)
@@ -76,9 +76,8 @@ discussion.growth_table(growth)
 # ## Time: one module after another
 #
 # The paper names one limitation: "it consumes a computation time proportional to the number of classes". The left figure has
-# whole epochs of training. [Cost](cost.ipynb) times the steps alone, so its factors differ. The right figure has passes of
-# recomposed networks, which apply one mask after another. Masks save memory, not multiplications, unless a sparse kernel is
-# used.
+# whole epochs of training. [Cost](cost.ipynb) times the steps alone, so its factors differ. The right figure has predictions of
+# recomposed networks: one masked pass for each module, all of them joined into one network, because all layers are linear.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Time by the number of modules, on the device named below. Left: one epoch of a decomposition. Right: one pass of a recomposed network over the same images; solid line: one pass of the parent. Dashed: proportional to the number of modules, through the last point.", "name": "fig-time"}, "image": {"alt": "Two panels of points over the number of modules: seconds per epoch of co-training and milliseconds per pass, each beside a straight line through the origin."}}
 discussion.draw_times(seconds, passes)
