@@ -110,7 +110,7 @@ which_way.moda_sentence()
 # - **after SeaM** (Qi et al. 2023): a mask of weights, found by gradient, with a new head.
 # - **after GradSplitter** (Qi et al. 2022): a mask of whole filters and a head for each class; a subset's network keeps the
 #   filters of all its classes.
-# - **after MODA** (Ngo et al. 2024): *the parent itself* is trained further to be modular. Then the channels are kept that the
+# - **after MODA** (Ngo et al. 2026): *the parent itself* is trained further to be modular. Then the channels are kept that the
 #   subset's images activate most often.
 # - **one mask**: a mask trained for the subset, which starts from the largest weights.
 # - **module stemming**: stored modules, a pass for each class. Their setting is *one mask first* of [Figure 4](figure4.ipynb),
