@@ -454,11 +454,12 @@ def answer(evidence: Evidence, goal: float) -> Markdown:
     n = count_of([len(results.panel.seeds) for results in evidence.panels.values()])
     chosen = " or ".join(f"*{name}*" for name in dict.fromkeys(one.best for one in found.values()))
     return Markdown(
-        f"**Answer** (reduced networks, {len(found)} panel{'s' if len(found) > 1 else ''}, n = {trials_of(n)} each, "
-        "test images; points against the own parent, + is better). With the same share of every layer, as in the "
-        f"paper, the vote of all classes is at {plain} points; with the best setting, {chosen}, it is at **{best}**, "
-        f"and one shared mask alone is at {alone}. {stemming if changes else 'α above 0 was not run;'} already without "
-        f"stemming two modules have a Jaccard index of {alike.min():.2f} to {alike.max():.2f}."
+        f"**Answer** (reduced networks, {len(found)} panel{'s' if len(found) > 1 else ''}, n = {trials_of(n)} each). "
+        "The vote of all classes against the own parent, in points of test accuracy:\n\n"
+        f"- with the same share of every layer, as in the paper: {plain};\n"
+        f"- with the best setting, {chosen}: **{best}**; with one shared mask alone: {alone}.\n\n"
+        f"{stemming if changes else 'α above 0 was not run;'} already without stemming two modules have a Jaccard "
+        f"index of {alike.min():.2f} to {alike.max():.2f}."
     )
 
 
