@@ -48,9 +48,8 @@ evidence = page.gather(panels, store)
 page.answer(evidence, goal)
 
 # %% [markdown]
-# **Caveat.** Every panel is smaller than the paper's, and its claims about Figure 4 stay *open*. *One mask first*
-# trains one mask for all classes, and every module goes on from it: modules stay nearly equal, so it is not much of a
-# decomposition. *LAMP* shares the edges out among the layers by the parent's weights.
+# **Caveat.** Every panel is smaller than the paper's, so its claims about Figure 4 stay *open*. *One mask first* trains one
+# mask for all classes, and every module goes on from it. Such modules are nearly equal: that is not much of a decomposition.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of recomposed networks on test images against the number of classes: modules of every setting (the vote loss is ours, not the paper's), beside the parent restricted to the subset and one shared mask, at the reduced size that each title names. Means over subsets of one size and over trials.", "name": "fig-figure4-subsets"}, "image": {"alt": "Falling curves of accuracy over the number of classes: the restricted parent on top, the modules below, and the shared mask."}}
 page.draw_subsets(evidence)
@@ -69,7 +68,7 @@ page.by_panel(evidence, goal)
 # scores and take few steps. Already without stemming the masks of two modules are nearly one, so little is left for stemming to
 # reduce.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks (top, mean over pairs; dotted: k, the size of one module) and mean accuracy of single modules (bottom) on test images, epoch by epoch; one column for each panel, at the reduced size that its title and the table below name. Lines: settings with this k, mean over trials; one standard deviation shaded, where there are several. Epochs before the last are measured on the first images only, the last one on all, or on as many as the table below says.", "name": "fig-figure4"}, "image": {"alt": "Curves over epochs for each panel. On top the remaining parameters of each setting beside the dotted line at k; below, the accuracy of modules."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks (left, mean over pairs; dotted: k, the size of one module) and mean accuracy of single modules (right) on test images, epoch by epoch; one row for each panel, at the reduced size that its title and the table below name. Lines: settings with this k, mean over trials; one standard deviation shaded, where there are several. Epochs before the last are measured on the first images only, the last one on all, or on as many as the table below says.", "name": "fig-figure4"}, "image": {"alt": "Curves over epochs for each panel. On the left the remaining parameters of each setting beside the dotted line at k; on the right, the accuracy of modules."}}
 page.draw_epochs(evidence)
 
 # %% [markdown]
