@@ -113,7 +113,7 @@ which_way.moda_sentence()
 # - **after MODA** (Ngo et al. 2026): *the parent itself* is trained further to be modular. Then the channels are kept that the
 #   subset's images activate most often.
 # - **one mask**: a mask trained for the subset, which starts from the largest weights.
-# - **module stemming**: stored modules, a pass for each class. Their setting is *one mask first* of [Figure 4](figure4.ipynb),
+# - **module stemming**: stored modules, a pass for each class. Their setting is *one mask first* of [the paper's Figure 4](figure4.ipynb),
 #   with the vote loss and $\alpha = 0$. It is ours, not the paper's.
 #
 # The files in `modlib/study/ways` say what was simplified. All ways are called alike:
