@@ -233,9 +233,9 @@ def answer(found: Sequence[Levers]) -> Markdown:
     gains = 100 * pd.concat([rows["gain"] for one in found for rows in one.votes.values()])
     return Markdown(
         "**Answer.** Changing one thing changes the accuracy of the vote by so many points (test images, means; "
-        f"clear changes only: the 95% interval of paired trials leaves out zero).\n\n{said}\n\nThe vote loss costs a "
-        f"module alone {mean_and_spread(lost, 1)} points (n = {len(lost)}). Calibrating the vote changes its accuracy by "
-        f"{gains.mean():+.2f} points."
+        f"clear ones only: the 95% interval of paired trials leaves out zero).\n\n{said}\n\nThe vote loss costs a "
+        f"module alone {mean_and_spread(lost, 1)} points (n = {len(lost)}). Calibrating the vote changes its accuracy "
+        f"by {gains.mean():+.2f} points."
     )
 
 
