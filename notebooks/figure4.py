@@ -112,7 +112,7 @@ page.subsets_table(evidence)
 # the sum over its layer, and the highest scores of all layers together are kept. We take from it *how many* edges a layer keeps
 # (`allocation="lamp"` of `modlib.cotrain`); *which* ones is what the modules learn. The total is the same as before.
 #
-# Nothing is trained yet below: the largest weights of each layer stay, and the statistics of batch normalisation are taken anew.
+# Nothing is trained here yet: the largest weights of each layer stay, and the statistics of batch normalisation are taken anew.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Before any training, parents at the reduced size of the table above. Left: share that every layer keeps, from the input to the output, at the middle one of the shares tried. Right: accuracy on held-out images of the parent with the largest weights of each layer alone. Solid: the same share of every layer; dashed: the same number of edges by LAMP; dotted: the parent. One parent for each panel.", "name": "fig-figure4-allocation"}, "image": {"alt": "Left, the share kept over the depth of the layer, a line for each panel beside a level line. Right, accuracy over the share of all weights kept: solid lines for the same share of every layer, dashed ones for LAMP."}}
 page.draw_untrained(evidence)
@@ -123,10 +123,10 @@ page.untrained_table(evidence)
 # %% [markdown]
 # ## One mask first
 #
-# Every module has to find the same: a mask under which the small network works at all. One mask can find it for all. So
-# `shared_epochs` of `modlib.cotrain` train one mask for all classes, with a grafting layer each, by the sum of the modules'
+# Every module needs a mask under which the small network works at all. One mask can be found for all of them. So
+# `modlib.cotrain` with `shared_epochs` first trains one mask, with a grafting layer for each class, by the sum of the modules'
 # objectives. Then every module goes on from its scores and statistics, with the grafting layer of its class. Rates are annealed
-# over both phases. A step for all classes costs what a step of a single module does. At equal passes the two were not compared.
+# over both phases. A step for all classes costs as much as a step of a single module. At equal passes the two were not compared.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.one_mask_table(evidence)
@@ -135,8 +135,8 @@ page.one_mask_table(evidence)
 page.one_mask_differences(evidence)
 
 # %% [markdown]
-# A module's own accuracy is another thing. The vote loss lets the modules' thresholds go, because only their order counts in a
-# vote: VGG16 at a quarter of its width has the better single modules without it.
+# A module's own accuracy is another thing. In a vote only the order of the modules' answers counts, so the vote loss lets their
+# thresholds drift. VGG16 at a quarter of its width has the better single modules without it.
 #
 # ## What was tried
 #
