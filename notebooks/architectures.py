@@ -69,8 +69,8 @@ plt.show()
 # ## What is decomposed, and what stays whole
 #
 # Every network is torchvision's own, or one of the book's parents. It is decomposed into two modules, recomposed, saved and
-# loaded. The loaded network must predict the same, and the parent must be bit-identical afterwards. Of every family of
-# torchvision's classifiers there is a network, of most a small one and the largest that the machine's memory (24 GiB) holds:
+# loaded. The loaded network must predict the same, and the parent must be bit-identical afterwards. Every family of
+# torchvision's classifiers is there, most of them with a small network and the largest that 24 GiB of memory hold.
 # `vit_l_32`, `vit_h_14` and `regnet_y_128gf`, with 300 million parameters and more, are left out. Networks as users write them
 # (grouped, transposed, 1-d and 3-d convolutions, tied weights, attention, every normalisation, buffers, outputs that are
 # tuples or dicts) are tested one by one in `tests/test_architectures.py`.
@@ -79,11 +79,11 @@ plt.show()
 page.whole_table(found)
 
 # %% [markdown]
-# Nothing has to be known about an architecture where its weights belong to linear, convolutional or attention layers. Other
-# weights (recurrent layers, embeddings, weights behind a parametrisation such as weight norm, plain parameters) stay whole until
-# a `policy` names them: see [networks of your own](../own_network.md). The weights left whole here are tables that are looked up
-# or added (positions of tokens), not edges between neurons. Auxiliary heads are masked, but in eval mode they are not called:
-# the library says that their masks mean nothing. With batch normalisation a module holds statistics of its own.
+# Weights of linear, convolutional and attention layers are masked, whatever the architecture. Other weights (recurrent layers,
+# embeddings, weights behind a parametrisation such as weight norm, plain parameters) stay whole until a `policy` names them:
+# see [networks of your own](../own_network.md). Those left whole here are tables of positions, not edges between neurons.
+# Auxiliary heads are masked, but not called in eval mode, so the library warns that their masks mean nothing. With batch
+# normalisation a module holds statistics of its own.
 #
 # ## What can be cut out for good
 #
@@ -106,10 +106,9 @@ architectures_cut.table(cut, cuts)
 # batch: forward and backward through the masked network, stemming, momentum, the exact top $k$ of every layer, and the masked
 # weights of the next step. What it adds is work for each weight, whatever the number of images.
 #
-# On a processor, time is the processor's own of one thread. The two programs run in turns, and the smallest of several
-# measurements counts, because single ones differ by up to a third. The first steps of a module take longer: where a layer's
-# threshold is not known yet, all its scores are looked through. Memory is the most that tensors hold at once, as torch's
-# allocator counts it.
+# On a processor, time is that of one thread. The two programs run in turns, and the shortest of several measurements counts,
+# because single ones differ by up to a third. The first steps of a module take longer, until the thresholds of its layers are
+# known. Memory is the most that tensors hold at once, as torch's allocator counts it.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.cost_table(found, goal)

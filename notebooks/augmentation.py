@@ -53,19 +53,19 @@ found = page.asked(parent, data, images, augmentations, always, seed=seed, draws
 page.answer(found, dataset, model, draws)
 
 # %% [markdown]
-# **Caveat.** **No result of FC1 to FC4 in this book uses an augmentation**, as in the paper; what training *with* one would
+# **Caveat.** As in the paper, **no result of FC1 to FC4 in this book uses an augmentation**. What training *with* one would
 # bring is not measured here.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of a parent trained without augmentation, on augmented held-out images; one point a draw, bars: their mean. Line: the same images as they are.", "name": "fig-augmented-accuracy"}, "image": {"alt": "Three bars, one for each augmentation, with the accuracy of the parent on augmented images, below or at a horizontal line for the images as they are."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of a parent trained without augmentation, on augmented held-out images: one point a draw, and bars for their mean. Line: the same images as they are.", "name": "fig-augmented-accuracy"}, "image": {"alt": "Three bars, one for each augmentation, with the accuracy of the parent on augmented images, below or at a horizontal line for the images as they are."}}
 page.draw_accuracy(found)
 plt.show()
 
 # %% [markdown]
 # ## What a parent makes of them
 #
-# An augmentation is harmless where it leaves the class alone. A mirrored horse is a horse; a mirrored 2 is no digit. The paper
-# flips SVHN, whose images are digits too: `-p dataset svhn_10k` asks it of that data set; compare the row "all flipped". A fully
-# connected parent knows nothing of neighbouring pixels.
+# An augmentation is harmless where it leaves the class alone: a mirrored horse is a horse, but a mirrored 2 is no digit. The
+# paper flips SVHN too, whose images are digits. To see what that does, run this page with `-p dataset svhn_10k` and look at
+# the row "all flipped". A fully connected parent knows nothing of neighbouring pixels, so a shift changes all it sees.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.accuracy_table(found)
@@ -73,21 +73,20 @@ page.accuracy_table(found)
 # %% [markdown]
 # ## Who gets which
 #
-# MNIST and F-MNIST are taken as they are, to compare with {cite:t}`pan2020`. RandAugment is {cite:p}`cubuk2020`.
+# MNIST and F-MNIST are taken as they are, to compare with {cite:t}`pan2020`. RandAugment is from {cite:t}`cubuk2020`.
 
 # %% tags=["hide-input", "nbval-check-output"] mystnb={"markdown_format": "myst"}
 page.in_the_paper()
 
 # %% [markdown]
-# The paper does not say how far a crop may move (4 pixels is customary for images of 32 × 32), nor whether RandAugment comes on
-# top of flip and crop. `modlib.augmentation` applies all of them to a batch on the device it lies on, each image with a draw of
-# its own, by torchvision's own operations; RandAugment comes on top. The convolutional parents of [Figure 4](figure4.ipynb) are of
-# our recipe: flip and crop, for digits the crop alone.
+# The paper does not say how far a crop may move (4 pixels are usual for images of 32 × 32), nor whether RandAugment comes on
+# top of flip and crop. In `modlib.augmentation` it does. That module uses torchvision's operations, draws anew for each image,
+# and runs on the device that holds the batch. The convolutional parents of [the paper's Figure 4](figure4.ipynb) are trained
+# by our recipe, with flip and crop, on digits with the crop alone.
 #
 # ## The three augmentations
 #
-# RandAugment's magnitude is a position on a scale of its own, the same for all operations: the larger, the stronger. Grey images
-# stay grey.
+# RandAugment has one magnitude for all its operations: the larger, the stronger. Grey images stay grey.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Images as they are (first column) and three draws of each augmentation. What lies outside the image is black.", "name": "fig-augmentations"}, "image": {"alt": "A grid of images. Each row starts with an original, followed by three draws each of a random flip, a random crop and RandAugment, which also changes colours and brightness and tilts or shears the image."}}
 page.draw_images(page.channels_first(data.train_images[:shown_images]), augmentations, seed)
@@ -100,9 +99,9 @@ page.note_on(data)
 # ```{admonition} Take-aways
 # :class: tip
 #
-# - A fully connected parent takes a shifted image for another image, but hardly minds a mirrored one.
+# - A shifted image confuses a fully connected parent, a mirrored one hardly does.
 # - Fully connected parents are trained without augmentation here, as in the paper.
-# - How far crops move, and in which order things are done, the paper doesn't say.
+# - The paper doesn't say how far crops move, nor in which order augmentations are applied.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]

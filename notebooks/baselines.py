@@ -59,42 +59,42 @@ plt.show()
 # %% [markdown]
 # ## Two definitions under one name
 #
-# The three methods are rules of {cite:t}`pan2020`; nothing is trained ([related work](../related_work.md)). The paper
-# copied their numbers, which are of eight parents that Pan and Rajan trained. With $A$, $B$ the edges that two modules
-# keep, $n$ the number of weights of the network, and $u$ the number of distinct weight *values* that the two have in
-# common (0 counts as one of them):
+# The three methods are rules of {cite:t}`pan2020`: nothing is trained ([related work](../related_work.md)). The paper
+# copied their numbers, which are of eight parents that Pan and Rajan trained. Take two modules of a network of $n$ weights.
+# They keep the edges $A$ and $B$, and $u$ counts the distinct weight *values* that they have in common, 0 among them:
 #
 # | | definition | ten copies of one network that keeps a share $p$ | independent masks of density $p$ |
 # |---|---|---|---|
 # | Jaccard index of the edges | $\lvert A \cap B\rvert / \lvert A \cup B\rvert$ | 1 | $p / (2 - p)$ |
 # | Pan and Rajan's index | $u / (2n - u)$ | about $p / (2 - p)$ | less |
 #
-# The paper's row of module stemming shows the first, the rows of the three rules the second. The same expression is the
-# *level of chance* of one and the *ceiling* of the other. So each index needs two numbers beside it: the **density**, the
-# share of the weights that a module keeps, and the **union**, the share that a network of all ten modules needs.
+# The paper's row of module stemming shows the first index, the rows of the three rules show the second. Masks drawn at
+# random get as much of the first as equal masks get of the second, so the two can't be compared. Neither says much without
+# two more numbers: the **density**, the share of the weights that a module keeps, and the **union**, the share that all ten
+# modules need together.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 baselines.both_indices(rows, k)
 
 # %% [markdown]
-# Each rule, a control, and module stemming decompose the *same* parent; everything is measured on all test images. The
-# control, **no idle neurons**, decomposes nothing: every module is the parent without the hidden neurons that none of
-# 10,000 training images activates. A rule that decomposes should differ from it.
+# All methods decompose the *same* parents, and everything is measured on all test images. The control, **no idle
+# neurons**, decomposes nothing. Each of its modules is the parent without the hidden neurons that none of 10,000 training
+# images activates. A rule that decomposes should differ from it.
 
 # %% tags=["remove-input"]
 baselines.about_control(rows)
 
 # %% [markdown]
-# TI-SNE puts back what a module needs to say "another", and with enough images that is nearly every neuron that does
-# anything. TI-SNE and CM-RIE lose little accuracy because they take next to nothing away; TI-I, which puts less back, loses
-# accuracy on some parents. CM-RIE also replaces weights by means that each module has of its own, so a network of its
-# modules holds more numbers than its union says.
+# TI-SNE puts back what a module needs to say "another". With enough images that is nearly every neuron that does anything.
+# So TI-SNE and CM-RIE lose little accuracy because they take next to nothing away. TI-I puts less back, and loses accuracy
+# on some parents. CM-RIE also replaces weights by means, different ones in each module. So its modules together hold more
+# numbers than their union says.
 #
 # ## The paper's Table 1 under one definition
 #
-# As printed; then every method by the Jaccard index of the edges; then every method by Pan and Rajan's index. The rules are
-# measured on the stored parents. Module stemming is the paper's own: two modules at $k$ with the printed index $J$ share
-# $s = 2kJ/(1+J)$ of the weights, and $u = sn$ gives $s/(2 - s)$.
+# The table has the index as printed, then by edges for every method, then by Pan and Rajan's definition for every method.
+# The rules are measured on the stored parents. Module stemming's index is the paper's, converted: two modules at $k$ with
+# the printed index $J$ share $s = 2kJ/(1+J)$ of the weights, and $u = sn$ gives $s/(2 - s)$.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 baselines.one_definition(by_column)
@@ -102,8 +102,8 @@ baselines.one_definition(by_column)
 # %% [markdown]
 # ## Do the rules give the printed numbers?
 #
-# One recipe is run for all parents. The artefact's scripts differ from model to model. Stored parents take pixels that are
-# scaled twice, pixel / 255 / 255, as their authors did.
+# We run one program for all parents, while the scripts that Pan and Rajan published differ from model to model. The stored
+# parents get pixels that are scaled twice, pixel / 255 / 255, as their authors did it.
 
 # %% tags=["hide-input"]
 baselines.printed_numbers(rows)
@@ -114,9 +114,9 @@ baselines.on_stored_parents(rows)
 # %% [markdown]
 # ## On our own parents
 #
-# Only methods on the same parent compare: other parents have other accuracies and other densities. In the paper, the rules'
-# accuracies are those of Pan and Rajan's parents, and module stemming's are of parents whose accuracy it does not print. "The
-# accuracy is also higher than the baseline in most cases" therefore compares parents as much as methods.
+# Methods compare on the same parent only, because other parents have other accuracies and densities. The paper compares
+# across parents: its rules ran on those of Pan and Rajan, its modules on others, whose accuracy it does not print. So "the
+# accuracy is also higher than the baseline in most cases" says as much about parents as about methods.
 
 # %% tags=["hide-cell"] mystnb={"markdown_format": "myst"}
 baselines.on_own_parents(rows)
@@ -125,9 +125,9 @@ baselines.on_own_parents(rows)
 # ```{admonition} Take-aways
 # :class: tip
 #
-# - Two different indices share one name; by either of them alone the older rules are ahead of module stemming.
+# - Two different indices share one name. By either of them alone the older rules overlap more than module stemming.
 # - An index of overlap means little without the size of a module: the rules keep most of the network.
-# - What module stemming is ahead in is size: all modules together need a small share of the weights.
+# - Module stemming is better in size: all its modules together need a small share of the weights.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
@@ -136,9 +136,9 @@ print(rows[rows["parent"] == "own"].groupby("column")["seed"].nunique().to_dict(
 print("both indices at most 1:", bool((rows[["jaccard_index", "value_index"]] <= 1).all(axis=None)))
 
 # %% [markdown]
-# **Re-run it:** `modlib reproduce baselines -p columns "[{dataset: digits, model: fc2}]"`. A stored record is read, so the
-# stored parents are needed only to compute theirs again: with those of Pan and Rajan's public repository
-# (`rangeetpan/decomposeDNNintoModules`) as `<dataset>_<model>.h5` in a folder,
+# **Re-run it:** `modlib reproduce baselines -p columns "[{dataset: digits, model: fc2}]"`. Records of the stored parents come
+# with this repository. To compute them again, take the parents from Pan and Rajan's public repository
+# (`rangeetpan/decomposeDNNintoModules`), put them into a folder as `<dataset>_<model>.h5`, and run
 # `modlib reproduce baselines -p columns "[{dataset: mnist, model: fc1}]" -p stored_parents FOLDER`.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}

@@ -80,9 +80,9 @@ plt.show()
 # | shared mask, untrained parent | a learnt mask over random weights | does the mask use what the parent has learnt? |
 # | mask, small network or new head for the pair | trained anew for each subset | what does not retraining cost? |
 #
-# Three comparisons decide. Where the *restricted parent* is as accurate, decomposing is for memory, not for accuracy. Only a
-# mask that is better than *one shared mask* of the same memory earns its extra passes. And what the *dense parent with
-# grafting layers* has too is not due to masks or stemming.
+# Three comparisons decide. If the *restricted parent* is as accurate, decomposing is for memory, not for accuracy. Masks for
+# every class earn their extra passes only if they are better than *one shared mask* of the same memory. And what the *dense
+# parent with grafting layers* has too is not due to masks or stemming.
 #
 # ## Accuracy at the same edges
 
@@ -127,9 +127,9 @@ controls.in_use(runs)
 # classification". It does not say how the N-class model is asked "is it class $c$?". Here are three ways: the softmax gives
 # $c$ more than one half; logit $c$ is the largest; or a threshold on the log-odds, fitted on held-out images.
 #
-# Modules of this section are trained with the paper's objective, without vote loss, but with our rates and batches, unless
-# named. The *dense parent + grafting layer* was trained as they were, but has no mask. *Layer removed* reads a
-# module's masked network without its grafting layer; a network trained without one from the start is not among them.
+# Unless named otherwise, modules of this section are trained with the paper's objective, without vote loss, but with our rates
+# and batches. The *dense parent + grafting layer* is trained as they are, but has no mask. *Layer removed* is a module's masked
+# network without its grafting layer. No network was trained without one from the start.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 controls.single_classes(runs)
@@ -138,7 +138,7 @@ controls.single_classes(runs)
 # ```{admonition} Take-aways
 # :class: tip
 #
-# - Most of what modules reach comes from the vote loss; without it, the parent with its other logits ignored is ahead.
+# - The vote loss makes the difference: without it, the parent with its other logits ignored is more accurate.
 # - Masks of their own for each class are worth a little accuracy, and cost a pass for each class.
 # - The parent with its other logits ignored takes no work and is nearly as accurate: what modules save is memory.
 # ```

@@ -101,9 +101,9 @@ page.modules_table(found)
 # %% [markdown]
 # ## Where the time goes, and what the machine could do
 #
-# Two numbers bound a step: the floating-point operations of the matrix products, and the bytes that scores, momentum,
-# gradients and masked weights move. Both stand beside what this machine can do: a large product of matrices, and one pass
-# over arrays of the same size.
+# Two numbers bound a step: the operations of its matrix products, and the bytes of scores, momentum, gradients and masked
+# weights that it moves. The table compares both with what this machine can do at best: a large product of matrices, and one
+# pass over arrays of the same size.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.parts_table(found)
@@ -112,7 +112,7 @@ page.parts_table(found)
 # ## In turns: time in proportion to the number of classes
 #
 # For large networks the paper's limit stands: every module is trained in its turn. Passing several modules at once does not
-# help there. `torch.func.vmap` over the masks makes grouped convolutions of them; below they are set against a loop.
+# help there. The table sets `torch.func.vmap` over the masks, which makes grouped convolutions, against a loop.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.passes_table(found)
@@ -134,9 +134,10 @@ page.stale_table(found)
 # %% [markdown]
 # ## In use
 #
-# A recomposed network runs one pass for each distinct mask, and ordinary dense products gain nothing from zeros. A pass is at
-# most as long as one of the parent, and here shorter, because units that a mask cuts off are left out. Networks that *are* smaller
-# and faster as a whole are cut by channels ([small networks](small_networks.ipynb)).
+# A recomposed network runs one pass for each distinct mask. In a chain of linear layers, as here, units that a mask cuts off
+# are left out, and all passes are joined into one network, sparse where that is faster. So ten passes take less than ten
+# times as long as the parent's. Networks that are smaller and faster than the parent are cut by channels
+# ([small networks](small_networks.ipynb)).
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.in_use_table(found)

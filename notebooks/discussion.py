@@ -56,8 +56,8 @@ growth = discussion.growth(decompositions, parent, data, seed)
 discussion.answer(settings, seconds, passes, sizes, growth)
 
 # %% [markdown]
-# **Caveat.** One seed, one small network, one machine and this implementation. A sparse kernel, or a GPU that takes all masks
-# at once, would change the times.
+# **Caveat.** This is one seed of one small network, on one machine. Its linear layers let all passes be joined, which
+# convolutions do not. A GPU would change the times.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Recomposed networks by their number of classes, means over subsets. Left: accuracy on test images, beside the parent restricted to the same classes. Right: remaining parameters; dotted: k.", "name": "fig-growth"}, "image": {"alt": "Two panels of curves over the number of classes. Left, the accuracies of the vote of two decompositions and of the parent. Right, the share of the parent's weights in the union of the masks."}}
 discussion.draw_growth(growth, k)
@@ -66,8 +66,8 @@ plt.show()
 # %% [markdown]
 # ## Accuracy: what is lost as subsets grow
 #
-# Every subset of the classes is asked, on the test images of its classes. Beside it stands the parent restricted to the same
-# classes: its largest logit among them.
+# Every subset of the classes votes on the test images of its classes. Beside it stands the parent restricted to the same
+# classes: the largest of their logits wins.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 discussion.growth_table(growth)
@@ -75,10 +75,9 @@ discussion.growth_table(growth)
 # %% [markdown]
 # ## Time: one module after another
 #
-# The paper names one limitation: "it consumes a computation time proportional to the number of classes". Left below: one run,
-# some of the classes, seconds of an epoch with all that goes on around the steps ([cost](cost.ipynb) times the steps alone).
-# Right: a recomposed network applies mask after mask, one pass of the parent's size for each module. The masks save memory, not
-# multiplications, unless a sparse kernel is used.
+# The paper names one limitation: "it consumes a computation time proportional to the number of classes". The left figure has
+# whole epochs of training. [Cost](cost.ipynb) times the steps alone, so its factors differ. The right figure has predictions of
+# recomposed networks: one masked pass for each module, all of them joined into one network, because all layers are linear.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Time by the number of modules, on the device named below. Left: one epoch of a decomposition. Right: one pass of a recomposed network over the same images; solid line: one pass of the parent. Dashed: proportional to the number of modules, through the last point.", "name": "fig-time"}, "image": {"alt": "Two panels of points over the number of modules: seconds per epoch of co-training and milliseconds per pass, each beside a straight line through the origin."}}
 discussion.draw_times(seconds, passes)
@@ -94,9 +93,9 @@ discussion.times(seconds, passes, f"the fastest of {timed}")
 # %% [markdown]
 # ## Memory: a bit for every edge and module
 #
-# A mask is one bit an edge, whatever $k$ is. So $N$ masks weigh $N / 32$ of the parent's weights in float32, and above $N = 32$
-# classes they weigh more than the parent itself. To ship a subset one needs the weights of its union, where they lie, and one
-# bit for each of them and module:
+# A mask is one bit for each edge, whatever $k$ is. So $N$ masks weigh $N / 32$ of the parent's float32 weights: with more than
+# 32 classes they weigh more than the parent itself. A network for a subset can be packed tighter. It needs the weights of its
+# union, a map of where they lie, and one bit for each of these weights and module:
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 discussion.bytes_to_ship(decompositions, sizes)
@@ -108,27 +107,26 @@ discussion.bytes_to_ship(decompositions, sizes)
 # |---|---|
 # | a module is a small classifier of one class | [Training a mask](training_mask.ipynb), [Measuring modules](evaluation.ipynb) |
 # | the grafting layer lets a module outperform the parent at its class | [Controls](controls.ipynb) |
-# | stemming makes modules share edges | [Module stemming](module_stemming.ipynb), [Table 2](table2.ipynb), [Figure 3](figure3.ipynb) |
+# | stemming makes modules share edges | [Module stemming](module_stemming.ipynb), [the paper's Table 2](table2.ipynb), [its Figure 3](figure3.ipynb) |
 # | averaging beats a base class; $p = 1$ changes more slowly | [Preliminaries](preliminaries.ipynb) |
 # | any subset is recomposed without training | [Recomposing](recomposing.ipynb) |
-# | better than TI-I, TI-SNE and CM-RIE | [Baselines](baselines.ipynb), [Table 1](table1.ipynb) |
-# | each module holds only the function of its own class | [Table 6](table6.ipynb) |
-# | the printed training parameters | [Table 3](table3.ipynb), [Table 4](table4.ipynb) |
+# | better than TI-I, TI-SNE and CM-RIE | [Baselines](baselines.ipynb), [the paper's Table 1](table1.ipynb) |
+# | each module holds only the function of its own class | [the paper's Table 6](table6.ipynb) |
+# | the printed training parameters | [the paper's Table 3](table3.ipynb), [its Table 4](table4.ipynb) |
 # | MNIST has equally many images of each class | [Setting up the experiments](experimental_setup.ipynb) |
 # | faster than learning a small model from scratch | [Controls](controls.ipynb) |
-# | any architecture | [Architectures](architectures.ipynb), [Figure 4](figure4.ipynb) |
+# | any architecture | [Architectures](architectures.ipynb), [the paper's Figure 4](figure4.ipynb) |
 # | time is proportional to the number of classes | [Cost](cost.ipynb), and this page |
 #
 # ## What the paper leaves open
 #
-# - **Inference.** It counts remaining parameters, not passes: the union is small, but it is used once for each module. Whether
-#   ten overlapping masks are worth it beside one mask and one pass is asked by the [controls](controls.ipynb) and the
-#   [frontier](frontier.ipynb).
-# - **Many classes.** It advises "distributed learning" where classes are many. Memory grows with them too, as above.
-# - **Confidences.** Modules never see each other's answers in training, yet their confidences are compared in the vote.
-#   The vote loss, which is ours, trains that comparison ([co-training](module_stemming.ipynb)).
-# - **Interpretability.** Small modules are said to be easier to verify. The paper does not test it; nor does this book.
-# - **How to choose** $k$ and $\alpha$ for a new network: "it is necessary to determine" them, and no rule is given.
+# - **Time in use.** The paper counts remaining parameters, not passes: the union is small, but it runs once for each module.
+#   [Controls](controls.ipynb) and the [frontier](frontier.ipynb) ask whether that is better than one mask and one pass.
+# - **Many classes.** For these it advises "distributed learning". Memory grows with the classes too.
+# - **Confidences.** Modules never see each other's answers in training, yet the vote compares their confidences.
+#   Our vote loss trains that comparison ([co-training](module_stemming.ipynb)).
+# - **Interpretability.** Small modules are said to be easier to verify. Neither the paper nor this book tests that.
+# - **The choice of $k$ and $\alpha$** for a new network: "it is necessary to determine" them, and no rule is given.
 #
 # ## How far this book's evidence goes
 
@@ -136,22 +134,22 @@ discussion.bytes_to_ship(decompositions, sizes)
 discussion.rests_on()
 
 # %% [markdown]
-# Five trials show a spread only roughly. A published recipe that was given fewer epochs than the 50 that the paper names for
-# Table 5 may not have come to its end. A small fully connected network says little about a deep convolutional one: those have
-# pages of their own, [Figure 4](figure4.ipynb) at a reduced size and
-# [deep networks under a random mask](deep_networks.ipynb). How their time grows with classes and processes is
-# [measured, too](cost.ipynb). Every departure from the paper is listed under [deviations](../deviations.md), every claim on
-# the [scoreboard](scoreboard.ipynb).
+# Three to five trials show a spread only roughly. Where the published recipe ran for fewer than the paper's 50 epochs, it may
+# not have come to its end. And small fully connected networks say little about deep convolutional ones. Those have pages of
+# their own, at a reduced size: [the paper's Figure 4](figure4.ipynb) and [random masks in deep networks](deep_networks.ipynb).
+# Every departure from the paper is listed under [deviations](../deviations.md), every claim on the
+# [scoreboard](scoreboard.ipynb).
 #
-# Decomposing pays where many subsets are asked for, again and again, and memory or reuse counts more than the time of a
-# prediction. Where one subset is needed once, the restricted parent is the baseline to beat, and it takes no work at all.
+# Decomposing pays where many subsets are asked for, and memory or reuse counts more than the time of a prediction. Where one
+# subset is needed once, the restricted parent takes no work at all. For a small and fast network, cut channels
+# ([small networks](small_networks.ipynb)).
 
 # %% [markdown]
 # ```{admonition} Take-aways
 # :class: tip
 #
-# - A subset is there at once, without training; in use it costs a pass for each of its classes.
-# - Masks are light where classes are few; with many classes they weigh more than the parent itself.
+# - A subset is there at once, without training. In use it costs a pass for each of its classes.
+# - Masks are light where classes are few. With more than 32 classes they weigh more than the parent itself.
 # - Decompose where many subsets are asked for. Where one subset is needed once, ignore the parent's other logits.
 # ```
 

@@ -75,7 +75,7 @@ levels = page.Levels(dataset, k, classes, counts, equal, expected, balanced)
 page.answer(modules, error, agree)
 
 # %% [markdown]
-# **Caveat.** One decomposition is measured here. The identity holds for any.
+# **Caveat.** One decomposition is measured here. The identity holds for any that keeps the same share in every module.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Remaining parameters of a pair against the Jaccard index of its masks. Curve: the identity. Dots: all pairs of the decomposition. Crosses: the means that the paper's Table 2 prints, with and without stemming loss. Plus signs: the Jaccard indices of its Table 1. Star: two independent masks.", "name": "fig-identity"}, "image": {"alt": "A falling curve from twice k at Jaccard index 0 to k at Jaccard index 1, with points on it: pairs of the decomposition, rows of the paper's Tables 1 and 2, and the point of independent masks."}}
 page.draw_identity(modules.masks, k, stemming, table2)
@@ -85,14 +85,14 @@ plt.show()
 # ## The quantities
 #
 # The paper (section "Evaluation") {cite:p}`kingetsu2021` uses four: the Jaccard index of two masks, the accuracy of modules
-# and of their vote, the accuracy of recomposed networks, and the remaining parameters (RPs). For modules $a$ and $b$ with
-# masks $\mathcal M_a, \mathcal M_b$ over $n$ edges
+# and of their vote, the accuracy of recomposed networks, and the remaining parameters (RPs). Two modules $a$ and $b$ with
+# masks $\mathcal M_a, \mathcal M_b$ over $n$ edges have
 #
 # $$J = \frac{|\mathcal M_a \wedge \mathcal M_b|}{|\mathcal M_a \vee \mathcal M_b|}, \qquad
 # \text{RP} = \frac{|\mathcal M_a \vee \mathcal M_b|}{n}.$$
 #
-# Here they are measured on a decomposition by our recipe ([Table 4](table4.ipynb)), without vote loss. The log-odds of all
-# modules are computed once. Every accuracy follows from them.
+# Here they are measured on a decomposition by [our recipe](table4.ipynb), without vote loss. The log-odds of all modules are
+# computed once. Every accuracy follows from them.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.metrics_table(modules, log_odds, balanced, value_index, data)
@@ -131,11 +131,11 @@ page.about_the_identity(mnist_fc1, full)
 #
 # The table asks module $i$ about class $j$, on all images of $j$ and as many others. The paper does not say how those others
 # are drawn. A *perfect* module $i \ne j$ calls every image of $j$ "another", which counts as wrong: that is half of the set.
-# Of the other half it gets wrong only the images of its own class. With ten equally frequent classes that makes
+# Of the other half it gets only the images of its own class wrong. With ten equally frequent classes that makes
 # $0.5 \cdot 0 + 0.5 \cdot 8/9 = 44.4\%$.
 #
-# If the others are drawn uniformly over images, as here, a frequent class has a lower level and a rare one a higher. If
-# they were drawn class by class, all levels would be the same.
+# If the others are drawn uniformly over images, as here, modules of frequent classes are right less often and those of rare
+# ones more often. If they were drawn class by class, all perfect modules would be equally right.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of each module on the balanced sets of the other classes, mean over these. Horizontal line: perfect modules, all classes equally frequent. Steps: perfect modules, classes as frequent as in the test split. Grey: the paper's Table 6 (MNIST). Dots: measured here.", "name": "fig-table6-levels"}, "image": {"alt": "For each module, the mean accuracy on other classes' balanced sets: points near 44 per cent, the printed values of the paper in grey, a horizontal line and a step line for perfect modules."}}
 levels.draw()
@@ -145,9 +145,8 @@ plt.show()
 page.about_table_6(levels)
 
 # %% [markdown]
-# A share of $2 n_j$ images can take few values, with $n_j$ the images of class $j$. If the table came from one trial, all its
-# entries would be such shares, rounded. A real module lies a little above its perfect level where it misses images of its
-# own class: among the others, a missed image counts as right.
+# A real module can lie a little above a perfect one: it misses images of its own class, and among the others a missed image
+# counts as right.
 
 # %% tags=["hide-cell"] mystnb={"markdown_format": "myst"}
 levels.table()
@@ -186,9 +185,9 @@ print(f"Table 5: the printed average is the mean of its ten modules in {12 - wro
 # :::{admonition} Solution
 # :class: dropdown
 #
-# No. Edges 1 and 2, 2 and 3, 1 and 3: each pair shares one edge of three, and the union has three. Edges 1 and 2, 1 and 3,
-# 1 and 4: each pair shares one edge of three again, but the union has four. So for more than two modules the remaining
-# parameters say something that the Jaccard index does not.
+# No. Take the edges 1 and 2, 2 and 3, 1 and 3: each pair shares one edge of three, and the union has three. Now take 1 and 2,
+# 1 and 3, 1 and 4: each pair shares one edge of three again, but the union has four. So for more than two modules the
+# remaining parameters say something that the Jaccard index does not.
 #
 # ```python
 # import torch

@@ -40,7 +40,7 @@ page.answer(facts, trained, dataset)
 
 # %% [markdown]
 # **Caveat.** The paper's own parents are not published. Those of this book are trained anew, with its parameters where it
-# gives them ([Table 3](table3.ipynb)).
+# gives them ([the paper's Table 3](table3.ipynb)).
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "How often each class occurs in the official training split. Left: every class of every loaded data set, against the mean over its classes; on the line, all classes are equally frequent. Right: the data set of the parents, class by class.", "name": "fig-class-counts"}, "image": {"alt": "Left, one row of points for each data set, the frequency of its classes relative to the mean. Right, a bar for each class with its number of images."}}
 page.draw_class_counts(facts, dataset)
@@ -85,7 +85,7 @@ page.accuracy_table(trained, edges)
 
 # %% [markdown]
 # The paper's other parents are convolutional: VGG16 {cite:p}`simonyan2015`, ResNet50 {cite:p}`he2016` and a wide residual
-# network {cite:p}`zagoruyko2016`. Its baselines do not apply to them. They are on the page of [Figure 4](figure4.ipynb).
+# network {cite:p}`zagoruyko2016`. Its baselines do not apply to them. They are on the page on [the paper's Figure 4](figure4.ipynb).
 #
 # ```{admonition} Take-aways
 # - Where classes differ in size, so do the levels of a balanced set from class to class

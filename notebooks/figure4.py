@@ -48,11 +48,10 @@ evidence = page.gather(panels, store)
 page.answer(evidence, goal)
 
 # %% [markdown]
-# **Caveat.** Every panel is smaller than the paper's, and its claims about Figure 4 stay *open*. *One mask first*
-# trains one mask for all classes, and every module goes on from it: modules stay nearly equal, so it is not much of a
-# decomposition. *LAMP* shares the edges out among the layers by the parent's weights.
+# **Caveat.** Every panel is smaller than the paper's, so its claims about Figure 4 stay *open*. *One mask first* trains one
+# mask for all classes, and every module goes on from it. Such modules are nearly equal: that is not much of a decomposition.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of recomposed networks on test images against the number of classes: modules of every setting (the vote loss is ours, not the paper's), beside the parent restricted to the subset and one shared mask, at the reduced size that each title names. Means over subsets of one size and over trials.", "name": "fig-figure4-subsets"}, "image": {"alt": "Falling curves of accuracy over the number of classes: the restricted parent on top, the modules below, and the shared mask."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of recomposed networks on test images against the number of classes: modules of every setting (the vote loss is ours, not the paper's), beside the parent restricted to the subset and one shared mask, at the reduced size that each title names. LAMP shares the edges out among the layers by the parent's weights. Means over subsets of one size and over trials.", "name": "fig-figure4-subsets"}, "image": {"alt": "Falling curves of accuracy over the number of classes: the restricted parent on top, the modules below, and the shared mask."}}
 page.draw_subsets(evidence)
 
 # %% [markdown]
@@ -69,7 +68,7 @@ page.by_panel(evidence, goal)
 # scores and take few steps. Already without stemming the masks of two modules are nearly one, so little is left for stemming to
 # reduce.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks (top, mean over pairs; dotted: k, the size of one module) and mean accuracy of single modules (bottom) on test images, epoch by epoch; one column for each panel, at the reduced size that its title and the table below name. Lines: settings with this k, mean over trials; one standard deviation shaded, where there are several. Epochs before the last are measured on the first images only, the last one on all, or on as many as the table below says.", "name": "fig-figure4"}, "image": {"alt": "Curves over epochs for each panel. On top the remaining parameters of each setting beside the dotted line at k; below, the accuracy of modules."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks (left, mean over pairs; dotted: k, the size of one module) and mean accuracy of single modules (right) on test images, epoch by epoch; one row for each panel, at the reduced size that its title and the table below name. Lines: settings with this k, mean over trials; one standard deviation shaded, where there are several. Epochs before the last are measured on the first images only, the last one on all, or on as many as the table below says.", "name": "fig-figure4"}, "image": {"alt": "Curves over epochs for each panel. On the left the remaining parameters of each setting beside the dotted line at k; on the right, the accuracy of modules."}}
 page.draw_epochs(evidence)
 
 # %% [markdown]
@@ -113,7 +112,7 @@ page.subsets_table(evidence)
 # the sum over its layer, and the highest scores of all layers together are kept. We take from it *how many* edges a layer keeps
 # (`allocation="lamp"` of `modlib.cotrain`); *which* ones is what the modules learn. The total is the same as before.
 #
-# Nothing is trained yet below: the largest weights of each layer stay, and the statistics of batch normalisation are taken anew.
+# Nothing is trained here yet: the largest weights of each layer stay, and the statistics of batch normalisation are taken anew.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Before any training, parents at the reduced size of the table above. Left: share that every layer keeps, from the input to the output, at the middle one of the shares tried. Right: accuracy on held-out images of the parent with the largest weights of each layer alone. Solid: the same share of every layer; dashed: the same number of edges by LAMP; dotted: the parent. One parent for each panel.", "name": "fig-figure4-allocation"}, "image": {"alt": "Left, the share kept over the depth of the layer, a line for each panel beside a level line. Right, accuracy over the share of all weights kept: solid lines for the same share of every layer, dashed ones for LAMP."}}
 page.draw_untrained(evidence)
@@ -124,10 +123,10 @@ page.untrained_table(evidence)
 # %% [markdown]
 # ## One mask first
 #
-# Every module has to find the same: a mask under which the small network works at all. One mask can find it for all. So
-# `shared_epochs` of `modlib.cotrain` train one mask for all classes, with a grafting layer each, by the sum of the modules'
+# Every module needs a mask under which the small network works at all. One mask can be found for all of them. So
+# `modlib.cotrain` with `shared_epochs` first trains one mask, with a grafting layer for each class, by the sum of the modules'
 # objectives. Then every module goes on from its scores and statistics, with the grafting layer of its class. Rates are annealed
-# over both phases. A step for all classes costs what a step of a single module does. At equal passes the two were not compared.
+# over both phases. A step for all classes costs as much as a step of a single module. At equal passes the two were not compared.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.one_mask_table(evidence)
@@ -136,8 +135,8 @@ page.one_mask_table(evidence)
 page.one_mask_differences(evidence)
 
 # %% [markdown]
-# A module's own accuracy is another thing. The vote loss lets the modules' thresholds go, because only their order counts in a
-# vote: VGG16 at a quarter of its width has the better single modules without it.
+# A module's own accuracy is another thing. In a vote only the order of the modules' answers counts, so the vote loss lets their
+# thresholds drift. VGG16 at a quarter of its width has the better single modules without it.
 #
 # ## What was tried
 #

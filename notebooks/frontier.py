@@ -51,19 +51,19 @@ of_subsets = frontier.every_subset(found, store)
 frontier.answer(found, behind)
 
 # %% [markdown]
-# **Caveat.** Recipe *ours* with vote loss, *not the paper's*. The rule that chooses a setting reads no test image, but it
-# replaced an earlier rule *after* the first test results had been seen.
+# **Caveat.** This is our recipe with vote loss, *not the paper's*. The rule that chooses a setting reads no test image, but
+# we changed that rule once *after* we had seen the first test results.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Left: accuracy of all classes against the parent's, over the union of all modules; one point a trial, crosses: one shared mask, as large as the chosen union and of other sizes. Dotted: the goals, met left of the colour's line and above the horizontal one. Right: accuracy by the number of classes, mean over all subsets and trials, of the chosen modules (solid) and of the parent restricted to the subset (dashed). Test images.", "name": "fig-frontier"}, "image": {"alt": "Left: points of settings, those of small unions further below their parents; the crosses of the control lie lower still. Right: accuracy falls with the number of classes, the modules' curve close to that of the restricted parent."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Left: accuracy of all classes against the parent's, over the union of all modules; one point a trial. Crosses: one shared mask, as large as the chosen union and of other sizes. The goal is met above the dotted line and left of the line of the same colour. Right: accuracy by the number of classes, mean over all subsets and trials, of the chosen modules (solid) and of the parent restricted to the subset (dashed). Test images.", "name": "fig-frontier"}, "image": {"alt": "Left: points of settings, those of small unions further below their parents; the crosses of the control lie lower still. Right: accuracy falls with the number of classes, the modules' curve close to that of the restricted parent."}}
 frontier.draw(found, of_subsets, behind)
 plt.show()
 
 # %% [markdown]
 # ## All settings
 #
-# The paper keeps one share $k$ in every layer. Two things make smaller unions. The output layer holds few weights, so it may
-# keep more than the hidden layers. A large $\alpha$ lets the modules share what they keep. Initial scores are in the order
-# of the weights' magnitude.
+# The paper keeps one share $k$ in every layer. Two changes make unions smaller here. The hidden layers keep less and the
+# output layer, which has few weights, keeps more. And a large $\alpha$ makes the modules keep the same weights. At the start
+# the largest weights have the highest scores.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 frontier.settings_tried(found, behind)
@@ -71,8 +71,8 @@ frontier.settings_tried(found, behind)
 # %% [markdown]
 # ## Every subset
 #
-# One pass of every module over the test images serves all subsets: the vote of a subset is an argmax over its modules. Beside
-# it stands the parent itself, its logits restricted to the subset. The parent holds all weights.
+# The same chosen modules answer for all subsets: the most confident module of the subset wins. Beside them stands the parent
+# with all its weights, its logits restricted to the subset.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 frontier.subsets_by_size(of_subsets)
@@ -80,23 +80,23 @@ frontier.subsets_by_size(of_subsets)
 # %% [markdown]
 # ## How it was done
 #
-# 1. The first seed tries every setting. Of those whose union of all classes is as small as the goal asks, the two that are
-#    most accurate on **held-out** images are run with the other seeds. The one with the higher held-out accuracy over all
-#    seeds is chosen.
+# 1. The first seed tries every setting. Some have a union of all classes as small as the goal asks. The two of these that
+#    are most accurate on **held-out** images run with the other seeds too. The better one over all seeds, again on held-out
+#    images, is chosen.
 # 2. The control is *one* mask for all classes, with as many edges in every layer as the union of the chosen modules. It has a
-#    grafting layer for each class, the same vote loss, images, epochs and annealing. Its rate is chosen on held-out images.
-#    One mask's epochs are a tenth of the passes of ten modules. A second control is one mask of a few sizes that keeps half
-#    of the output layer: what the layer's share alone does.
-# 3. The modules' lead is smaller here than at $k = 10\%$ on the page on [controls](controls.ipynb), where the shared mask has
-#    fewer epochs and starts from random scores: how far ahead modules are depends on how well the control is trained.
+#    grafting layer for each class, and the same vote loss, images, epochs and annealing. Its rate is chosen on held-out
+#    images. An epoch of one mask is a tenth of the work of ten modules. A second control is one mask that keeps half of the
+#    output layer, at a few sizes.
+# 3. On the page on [controls](controls.ipynb), at $k = 10\%$, modules lead one shared mask by more. There the shared mask
+#    has fewer epochs and starts from random scores. So the lead depends on how well the control is trained.
 
 # %% [markdown]
 # ```{admonition} Take-aways
 # :class: tip
 #
 # - All classes fit into a few per cent of a small network, if the output layer may keep more than the others.
-# - Such small modules are a little behind the parent, and not clearly ahead of one shared mask of that size.
-# - What they are ahead in they pay for with a pass for each class.
+# - Such small modules are a little less accurate than the parent, and not clearly better than one shared mask of that size.
+# - They need a pass for each class, where one mask needs one.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
@@ -105,8 +105,8 @@ print(len(done), "trials,", len(controls), "controls; one setting chosen for eac
 
 # %% [markdown]
 # **Re-run it:** `modlib reproduce frontier -p settings "[{dataset: digits, model: fc1, hidden: 0.05, output: 0.5, alpha: 10, epochs: 8}]"`.
-# A setting names data set, parent, shares kept in the hidden and the output layer, $\alpha$, epochs, and, where it is not
-# 0.1, the `rate` of the scores.
+# A setting names the data set, the parent, the shares kept in the hidden layers and in the output layer, $\alpha$ and the
+# epochs. The `rate` of the scores is 0.1 unless it is given.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 tables.where_from([*done, *controls], "tab-from-frontier", parameters)

@@ -121,9 +121,9 @@ plt.show()
 #
 # | property | what it asks | where it is measured |
 # |---|---|---|
-# | **decomposability** | modules are smaller than the parent, and each classifies one class well | [grafting layer](grafting_layer.ipynb), [Table 6](table6.ipynb) |
-# | **recomposability** | modules combine, and classify many classes well together | [recomposing](recomposing.ipynb), [Table 1](table1.ipynb) |
-# | **reusability, small parameters** | any subset works without training, in few parameters | [recomposing](recomposing.ipynb), [Figure 3](figure3.ipynb) |
+# | **decomposability** | modules are smaller than the parent, and each classifies one class well | [grafting layer](grafting_layer.ipynb), [the paper's Table 6](table6.ipynb) |
+# | **recomposability** | modules combine, and classify many classes well together | [recomposing](recomposing.ipynb), [the paper's Table 1](table1.ipynb) |
+# | **reusability, small parameters** | any subset works without training, in few parameters | [recomposing](recomposing.ipynb), [the paper's Figure 3](figure3.ipynb) |
 #
 # Two quantities appear on nearly every page. The *Jaccard index* of two masks is the number of edges that both keep,
 # divided by the number that either keeps. It is 0 for modules with nothing in common and 1 for equal ones. *Remaining

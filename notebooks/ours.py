@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Our recipe: falling rates and the vote loss make the difference
 #
-# **Question.** Our recipe with vote loss is as accurate as its own parents ([Table 1](table1.ipynb)). It differs from the
-# paper's in several things at once. Which of them matter?
+# **Question.** Our recipe with vote loss is as accurate as its own parents ([the paper's Table 1](table1.ipynb)). It differs
+# from the paper's in several things at once. Which of them matter?
 
 # %% tags=["parameters", "remove-input"]
 columns: list[dict] = [{"dataset": "digits", "model": "fc1", "alpha": 4.0, "trials": 2}]  # alpha: our stemming

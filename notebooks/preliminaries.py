@@ -9,9 +9,8 @@
 # %% [markdown]
 # # Preliminaries: p = 1 is slower, the rest stays open
 #
-# **Question.** Two choices of the paper rest on trials that it does not show. The stemming loss has the norm $p = 1$, not 2.
-# And it pulls scores towards their **average** (method B), not towards those of a **base class** (method A). Do the paper's
-# reasons hold?
+# **Question.** Two choices of the paper rest on trials that it does not show. Its stemming loss has the norm $p = 1$, not 2,
+# and pulls scores towards their **average** (method B), not towards those of a **base class** (method A). Do its reasons hold?
 
 # %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, mnist, fashion_mnist
@@ -45,7 +44,7 @@ claims.publish(store, "preliminaries", preliminaries.judged(found))
 preliminaries.answer(found)
 
 # %% [markdown]
-# **Caveat.** This is one trial of each on one network, so half a point of accuracy or less says nothing.
+# **Caveat.** With one trial of each on one network, half a point of accuracy or less says nothing.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks (mean over pairs) and accuracy of the vote of all modules, test images, epoch by epoch; one trial each. Dotted: k.", "name": "fig-preliminaries-p"}, "image": {"alt": "Two panels of curves over epochs, one curve for each norm and alpha and one without stemming. Under p = 1 the remaining parameters fall close to k and stay there; under p = 2 they end as low only at the largest alpha, where the accuracy is lower."}}
 preliminaries.draw_norms(found, k)
@@ -61,27 +60,27 @@ plt.show()
 # $$\frac{\partial}{\partial \delta} |\delta| = \operatorname{sign} \delta \quad (p = 1), \qquad
 # \frac{\partial}{\partial \delta} \delta^2 = 2\,\delta \quad (p = 2).$$
 #
-# So the two losses are not on one scale. Most differences are much smaller than one half, where $p = 2$ pulls more weakly.
-# That is why $p = 2$ is shown at more than one $\alpha$. The norms are compared where their remaining parameters end
-# closest.
+# So the same $\alpha$ does not pull equally hard. Most differences are much smaller than one half, where $p = 2$ pulls more
+# weakly. So $p = 2$ is run at several $\alpha$, and compared at the one that ends with the remaining parameters closest to
+# those of $p = 1$.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 preliminaries.norms(found, epochs)
 
 # %% [markdown]
 # "Best accuracy" can be read with or without the first epoch, which has no stemming yet. The paper's sentence holds if the
-# norms differ by at most half a point by both readings. It stays open if the readings do not agree.
+# norms differ by at most half a point either way. It stays open if the two ways do not agree.
 #
 # ## Method A from every base class, and method B
 #
-# The paper tried all base classes by brute force, and A was "not equal to or better than" B. The two pull module $c$ towards
+# The paper tried all base classes, and found A "not equal to or better than" B. The two methods pull module $c$ towards
 #
 # $$\text{A:}\ \ \mathcal S_b \text{ of the base class } b, \qquad
 # \text{B:}\ \ \mathcal S_\text{avg} = \frac 1N \sum_{c'=1}^{N} \mathcal S^*_{c'} .$$
 #
-# Method A trains its base alone first, so it takes twice the epochs. The others are pulled towards the base's final scores
-# from their first epoch on. Method B is Algorithm 1. Its numbers are those of $p = 1$, $\alpha = 1$ above, at the same
-# epoch. One would have to know the best base in advance.
+# Method A trains its base alone first, so it takes twice the epochs. From their first epoch on the others are pulled towards
+# the base's final scores. To use A, one would have to know the best base in advance. Method B is the paper's Algorithm 1. Its
+# numbers are those of $p = 1$, $\alpha = 1$ above, at the same epoch as A's.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 preliminaries.methods(found, base_epochs)
@@ -123,7 +122,7 @@ print(len(found.done), "trials,", sum("failed" in row for record in found.done f
 # :::
 #
 # ```{admonition} Take-aways
-# - The same $\alpha$ means different pulls under the two norms, so they compare at equal remaining parameters only.
+# - The same $\alpha$ pulls differently hard under the two norms, so they compare at equal remaining parameters only.
 # - With $p = 1$ the remaining parameters change more slowly, as the paper says.
 # - One trial cannot tell whether a base class beats the average. The average needs no choice, and half the epochs.
 # ```

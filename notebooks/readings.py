@@ -49,16 +49,16 @@ found = readings.run(store, **parameters)
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 readings.answer(found)
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks with stemming over those without; a point a reading, bars: standard deviations over trials; the cross: the paper's Table 2.", "name": "fig-readings"}, "image": {"alt": "Eight points with small bars; one or two lie near the cross."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks, with stemming (α = 1) over without (α = 0). One point a reading, with standard deviations over trials. The cross: the paper's Table 2.", "name": "fig-readings"}, "image": {"alt": "Eight points with small bars, four of each reading of Eq. 1; the cross of the paper lies among those of one reading."}}
 readings.draw(found)
 plt.show()
 
 # %% [markdown]
 # ## All that the paper prints of this network
 #
-# Pairs: mean over all pairs and trials, and the range from best to worst. Index and vote of ten modules are its Table 1's,
-# with $\alpha$ = 1 here (the paper doesn't say which). Single modules are its Table 5's without stemming: the maximum over
-# epochs, chosen on test images, as the paper did.
+# - **Pairs** (its Table 2): the mean over all pairs and trials, and the range from best to worst.
+# - **Jaccard index** and **vote** of all modules (its Table 1): with $\alpha = 1$ here. The paper doesn't say which.
+# - **Single modules** (its Table 5): without stemming, each at its best epoch on the test images, as in the paper.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 readings.distances_table(found)
@@ -66,26 +66,27 @@ readings.distances_table(found)
 # %% [markdown]
 # ## Does it hold elsewhere?
 #
-# The reading with the nearest index, on other networks of the paper's Table 1.
+# The table has the reading whose index is nearest, on other networks of the paper's Table 1.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 readings.elsewhere_table(found)
 
 # %% [markdown]
-# **What follows.** On MNIST FC1 *Eq. 1 by layer* is what matters: all four readings with it are within half a range of both
-# numbers of Table 2, and none of the others is. The index and the single modules speak for ranking the magnitude of $S$. How
-# pixels are scaled hardly matters. But none of the eight also gives the printed vote, and on other networks the index is
-# far below the printed one. So the reading is *not* found: something else is unknown. Eight readings were tried here, and
-# some eight before them; one of them had to come near. Recipe *published* stays Eq. 1 over all scores, $S$ ranked,
-# normalised pixels; pages name the reading that they show.
+# **What follows.** On MNIST FC1 *Eq. 1 by layer* is what matters. All four readings with it are at most half as far from both
+# numbers of the paper's Table 2 as its best and worst pairs are, and none of the others is. The index and the single modules
+# speak for ranking the magnitude of $S$. How pixels are scaled hardly matters. But none of the eight gives the printed vote
+# too, and on other networks the index is far below the printed one. So the paper's reading is *not* found: something else
+# is unknown. And with eight readings here, and about as many on [another page](sensitivity.ipynb), one of them had to come
+# near. Recipe *published* stays as it was: Eq. 1 over all scores, $S$ ranked, normalised pixels. Pages with another reading
+# name it.
 
 # %% [markdown]
 # ```{admonition} Take-aways
 # :class: tip
 #
-# - Reading Eq. 1 layer by layer brings the sizes of the paper's Table 2; how pixels are scaled hardly matters.
-# - No reading tried also brings the printed vote, so what the paper did is not found.
-# - Sizes that agree on one network don't show that the reading is right: elsewhere it does not fit.
+# - Reading Eq. 1 layer by layer gives the sizes of the paper's Table 2. How pixels are scaled hardly matters.
+# - No reading tried gives the printed vote too, so we don't know what the paper did.
+# - Sizes that agree on one network don't show that the reading is right: on other networks it does not fit.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]

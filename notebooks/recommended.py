@@ -44,9 +44,9 @@ done = recommended.run(page, store)
 recommended.answer(done)
 
 # %% [markdown]
-# **Caveat.** The parents are small and have ten classes, and the settings were chosen on these very parents, if on other
-# images. A larger network, or one with a hundred classes, may need more steps: give it `minutes=`. Of an LSTM, masks choose
-# among the edges of its linear layers alone, unless a [`policy`](../own_network.md) says otherwise.
+# **Caveat.** The parents are small and have ten classes, and the settings were chosen on these very parents, though on other
+# images. A larger network, or a hundred classes, may need more steps: give it `minutes=`. In an LSTM only the linear layers
+# are masked, unless a [`policy`](../own_network.md) says otherwise.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "How far the vote of all modules is behind the parent, in points of accuracy on test images; a point for each decomposition. Dashed: three points.", "name": "fig-recommended"}, "image": {"alt": "A row for each kind of parent, with a point for each decomposition at its distance to the parent, and a dashed line at three points."}}
 recommended.draw(done)
@@ -58,12 +58,17 @@ recommended.result_table(done)
 # %% [markdown]
 # ## What is recommended
 #
-# Four sets of settings. The first is for fully connected networks (linear layers and ReLU, nothing else), whose modules take
-# their steps together, so that many steps cost little, and small modules can be had. Where such a network has fewer than
-# `modlib.recommending.SMALL` weights, a tenth is an edge or two for a unit, and the second set keeps more. Everything else
-# keeps as much and takes fewer steps; with batch normalisation they are smaller and twice as many, for its statistics have to
-# follow the masks. Masks start from the parent's largest weights, and move little in so few steps. Stemming, which makes the
-# union of modules small where they would part, is therefore left to fully connected networks.
+# There are four sets of settings:
+#
+# - **Fully connected networks** (linear layers and ReLU, nothing else). Their modules take steps together, so many steps cost
+#   little, and modules can be small.
+# - **Small ones of these**, with fewer than `modlib.recommending.SMALL` weights. A tenth would be an edge or two for a unit, so
+#   they keep more.
+# - **All other networks** keep as much as small ones and take fewer steps.
+# - **With batch normalisation** steps are smaller and twice as many, because the statistics have to follow the masks.
+#
+# Masks start from the parent's largest weights, and move little in few steps. So only fully connected networks get a stemming
+# loss: modules of the others hardly move apart.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 recommended.settings_table(done)
@@ -71,14 +76,14 @@ recommended.settings_table(done)
 # %% [markdown]
 # ## How each was chosen
 #
-# Each row changes one setting; distances are on held-out images, which neither parents nor modules have been trained on, of
-# one decomposition. Another seed moves them, too, as the first table's spread shows, so small differences tell nothing. Masks
-# that start from the largest weights, and a vote that is trained, count most. The share of every layer is best left to the
-# weights.
+# Each row changes one setting of one decomposition. Distances are on held-out images, which neither parents nor modules have
+# been trained on. Another seed moves them too, as the first table's spread shows, so small differences say nothing. What
+# counts most is that masks start from the largest weights and that the vote is trained. The shares of the layers are best
+# left to the weights.
 #
-# One choice has a history. k = 0.3 was tried first, and was near three points on the test images of two small convolutional
-# networks (CIFAR-10, scikit-learn's digits); so test images were read twice for it. The rows for k were run afterwards, and
-# agree with the choice. Where size counts, ask for less.
+# One choice read test images twice: k = 0.3 was tried first, and came near three points behind on those of two small
+# convolutional networks (CIFAR-10, scikit-learn's digits). The rows for k were run afterwards, and agree with the choice.
+# Where size counts, ask for less.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 recommended.candidate_table(done)
@@ -96,13 +101,13 @@ recommended.compared(done)
 # recipe = modlib.recommended(parent, data, k=0.5)  # to look at; then cotrain(parent, data, seed=0, recipe=recipe)
 # ```
 #
-# A call that gives `k`, `alpha` and `epochs` means what it always has: what it leaves out is the paper's.
+# A call that gives `k`, `alpha` and `epochs` takes the paper's settings for all that it leaves out.
 
 # %% [markdown]
 # ```{admonition} Take-aways
 # :class: tip
 #
-# - One call does for small networks of many kinds: the vote comes close to the parent.
+# - One call is enough for small networks of many kinds: the vote comes close to the parent.
 # - Fully connected networks get by with small modules; the others keep more edges.
 # - For a large network, or many classes, give it more time.
 # ```

@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Recomposing: a union of masks and a vote
 #
-# **Question.** The modules are there. How is a network for *some* of the classes put together from them, how large is it,
-# how well does it classify, and how long does it take?
+# **Question.** How do modules make a network for *some* of the classes? How large and how accurate is it, and how long does
+# it take?
 
 # %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, mnist, fashion_mnist
@@ -62,8 +62,8 @@ times = page.Times.of(modules, inputs[:256], repeats)
 page.answer(pairs, grown, times, data.name, model)
 
 # %% [markdown]
-# **Caveat.** Each module reads the image through a mask of its own. So a network of many modules is small, but slower than
-# its parent. For faster ones see [small networks](small_networks.ipynb).
+# **Caveat.** Each module needs a pass with its own mask. So a network of many modules is small, but slower than its parent.
+# For faster ones see [small networks](small_networks.ipynb).
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Networks recomposed for K classes: mean over the drawn subsets, the band spans the smallest and the largest. Left: remaining parameters, with the sizes of independent masks (dashed) and of masks with no edge in common (dotted). Right: accuracy on the test images of the subset's classes, of the vote and of the parent restricted to the same classes (a single class always wins).", "name": "fig-growing"}, "image": {"alt": "Two line charts over the number of classes: the share of weights that remains, with two reference curves, and the accuracy of the vote and of the parent."}}
 page.draw_grown(grown, k)
@@ -101,9 +101,9 @@ print("asked the other way round, confidences are swapped:", same)
 # %% [markdown]
 # ## Nothing is lost by putting modules together
 #
-# A module's mask is part of the union, so it gets the same weights from the recomposed network as from the parent. The
-# network must answer exactly as the modules do when they run one by one on the parent. Here that is written out for the
-# example, for a single class, and for all classes:
+# A module's mask is part of the union, so it finds the same weights in the recomposed network as in the parent. So the
+# network must answer exactly as the modules do one by one on the parent. The code checks that for the example, for a single
+# class, and for all classes:
 
 
 # %%
@@ -151,8 +151,8 @@ page.grown_table(grown, k, data.name)
 # %% [markdown]
 # ## How long it takes
 #
-# Recomposing copies and masks weights. A prediction takes one masked pass for every module, where the parent needs one in
-# all. Where all layers are linear, the passes are joined into one wide, sparse network, which is faster than one by one.
+# Recomposing copies and masks weights. A prediction takes a masked pass for every module, where the parent needs one pass in
+# all. If all layers are linear, the passes are joined into one wide, sparse network, which is faster.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 times.table()
@@ -160,8 +160,8 @@ times.table()
 # %% [markdown]
 # ## Save and load
 #
-# One file holds the modules: masks, one bit an edge, and grafting layers, but not the parent. It is a safetensors file,
-# which holds no code. Loading refuses a parent that is not the one that was decomposed.
+# One file holds the modules: masks of one bit an edge, and grafting layers. The parent is not in it. It is a safetensors
+# file, so it holds no code. Loading refuses any parent but the one that was decomposed.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +200,7 @@ page.of_files(bytes_of)
 # :class: dropdown
 #
 # It gets much worse. Edges that a module has left out now add to its neurons, and its grafting layer has never seen such
-# logits. A module is a mask *and* a grafting layer, and the passes are what the accuracy costs.
+# logits. A module is a mask *and* a grafting layer, so each module needs its own pass.
 #
 # ```python
 # import torch

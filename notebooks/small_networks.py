@@ -42,8 +42,8 @@ page = small_networks.run(plans, timed, repeats, store)
 small_networks.answer(page)
 
 # %% [markdown]
-# **Caveat.** This is ours, not the paper's: *these weights are not the parent's*. Channels are cut out and what is left is
-# solved anew, without labels. The paper's modules keep every weight as it was, and are bigger and slower than this.
+# **Caveat.** This is ours, not the paper's: *these weights are not the parent's*. Channels are cut out, and the weights that
+# are left are solved anew, without labels. The paper's modules keep every weight as it was, and are bigger and slower.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Every subset's network: points of test accuracy against the parent restricted to the same classes (+ is better), over the share of the parent's multiply-adds.", "name": "fig-small-networks"}, "image": {"alt": "Points of a few groups, each at its own share of the multiply-adds; most lie a little below zero."}}
 small_networks.draw(page.of_first_parent)
@@ -52,9 +52,9 @@ plt.show()
 # %% [markdown]
 # ## What came out, beside what was asked
 #
-# Goals were set before test images were read. Everything is chosen on held-out images. *Points* are against the whole parent,
-# its logits cut to the subset, on the same images. *s* is the time until the network is there, on one core, with other work
-# beside it.
+# Goals were set before test images were read. Everything is chosen on held-out images. *Points* compare with the whole parent,
+# its logits restricted to the subset, on the same images. *s* is the seconds until the network is there, on one core, with
+# other work on the machine.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.results_table(page)
@@ -66,8 +66,8 @@ plt.show()
 # %% [markdown]
 # ## Milliseconds
 #
-# The first subset of a plan, in the runtimes that a user would use. The networks and their parent take turns in every
-# round, so that all of them meet the same machine.
+# One network of each kind, that of its first subset, in two runtimes. The networks and their parent take turns in every
+# round, so that the machine is the same for all of them.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.times_table(page)
@@ -76,7 +76,9 @@ small_networks.times_table(page)
 # ## What each part brings
 #
 # Each variant changes one thing. *Class-blind* doesn't know the subset: it chooses channels and repairs on images of all
-# classes, then cuts the logits. The difference is what a decomposition adds to pruning.
+# classes, then drops the other logits. So it shows what knowing the subset brings. *Errors below 0 count*: the repair also
+# fits what the next ReLU sets to zero. *Statistics taken anew*: so it does, and batch normalisation's statistics are measured
+# again. *Statistics alone*: they are, without a repair. *Classical saliency*: channels are chosen by Taylor importance.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.variants_table(page)
@@ -84,20 +86,20 @@ small_networks.variants_table(page)
 # %% [markdown]
 # ## How it is done
 #
-# 1. **Which channels.** On a few hundred images of the subset: how the channels of a layer vary together, and how much the
-#    log-odds *within the subset* depend on them. Channels are taken one after another, each time the one that explains most
-#    of what is still open (`modlib.deploy.saliency`). In every layer the same share is explained; that sets the widths.
+# 1. **Choose channels.** A few hundred images of the subset show how the channels of a layer vary together, and how much the
+#    log-odds *within the subset* depend on them. Channels are kept one after another, each time the one that explains most of
+#    what the others leave open (`modlib.deploy.saliency`). Every layer keeps as many as explain the same share.
 # 2. **Cut.** The other channels are removed for good (`modlib.deploy.slicing`).
-# 3. **Repair.** Layer by layer, the weights that are left are solved anew so that each layer gives what the parent's layer
-#    gave. Where a ReLU follows, errors below its threshold cost nothing (`modlib.deploy.repair`). No labels, no gradient.
+# 3. **Repair.** Layer by layer, the weights that are left are solved anew, so that each layer gives what the parent's layer
+#    gave. Errors that the next ReLU sets to zero cost nothing (`modlib.deploy.repair`). No labels and no gradients are needed.
 #
 # ```python
 # channels = modlib.decomposers.ChannelSaliency().decompose(parent, data, seed=0)
 # small = channels.recompose([3, 5], data=data, keep=0.12)  # a plain nn.Module with two logits
 # ```
 #
-# *Distilled* plans train the result for some hundred steps to say what the parent says: cheap and free of labels, but
-# training, and named apart.
+# *Distilled* networks are then trained for some hundred steps to say what the parent says. That needs no labels and little
+# time, but it is training, so they are named apart.
 
 # %% [markdown]
 # ```{admonition} Take-aways
@@ -105,7 +107,7 @@ small_networks.variants_table(page)
 #
 # - For speed, cut channels: what is left is a plain network, much smaller and faster than the parent.
 # - No training is needed: what is left is solved anew, layer by layer, from a few images without labels.
-# - The more classes are asked for, the less can be cut.
+# - The more classes are asked for, and the better the parent is, the less can be cut.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]

@@ -68,13 +68,13 @@ plt.show()
 # ## How far the pull can move a score
 #
 # Eq. 1 has [three readings](module_stemming.ipynb): `total` ($\alpha / n$) and `layer` ($\alpha / (L\, n_\ell)$) are literal,
-# `scale_free` is ours. With $p = 1$ the pull on a score has one strength, the factor, whatever its distance. In an epoch it can
-# move a score by at most
+# `scale_free` is ours. With $p = 1$ a score is pulled with the same strength, the factor, however far it is from the average.
+# In an epoch it can move by at most
 #
 # $$\text{factor} \times \frac{\text{rate}}{1 - \text{momentum}} \times \text{steps}.$$
 #
-# Below, that is in units of $\sigma_\ell$, the standard deviation of the layer's initial scores, at $\alpha = 1$, with the rates
-# and batches of the paper's Table 4 and all official training images.
+# The table has this at $\alpha = 1$, with the rates and batches of the paper's Table 4 and all official training images. Its
+# unit is $\sigma_\ell$, the standard deviation of the layer's initial scores.
 
 # %% tags=["hide-input", "nbval-check-output"] mystnb={"markdown_format": "myst"}
 pull.reach_table(strengths)
@@ -94,9 +94,9 @@ pull.decay_table(strengths)
 # ## So do the modules' own gradients
 #
 # They drive the modules apart. Let $d$ be the gradient of a score in one module minus its mean over the modules. Where $|d|$ is
-# smaller than the factor, the pull is the stronger. The gradients below are those of the first masks on few images, so they are
-# noisy and too large, and the shares are lower bounds. [Deep networks](deep_networks.ipynb) has the first masks and the
-# statistics.
+# smaller than the factor, the pull is the stronger. The gradients are those of the first masks on few images. So they are
+# noisy and too large, and the shares in the table are lower bounds. [Deep networks](deep_networks.ipynb) explains first masks
+# and statistics.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 page.against_table(rows, bench)
@@ -121,8 +121,7 @@ page.judged_claim(claim)
 # :class: tip
 #
 # - Read as printed, Eq. 1 gets weaker as a network gets larger, and weight decay is soon the stronger of the two.
-# - So one α does not mean one thing: it has to grow with the network, or the loss has to be scaled as our `scale_free` reading
-#   does.
+# - So α has to grow with the network, or the loss has to be scaled as in our `scale_free` reading.
 # - Whether stemming shrinks what modules of a large network need together is shown [for real runs](figure4.ipynb), not here.
 # ```
 

@@ -77,9 +77,9 @@ table2.sharing_by_epoch(ablation)
 # ## How the sentence is judged
 #
 # The paper concludes that "initial score sharing has not produced a significant effect". Each comparison has a margin:
-# for remaining parameters one tenth of what stemming changes, for accuracy half a point. There is *none* of an effect
-# where the whole 95% interval lies within the margin, and an effect where it lies outside. Anything else is *open*.
-# The sentence holds where there is none in all four comparisons, and does not hold where there is an effect in any.
+# for remaining parameters one tenth of what stemming changes, for accuracy half a point. The effect is *none* if the whole
+# 95% interval lies within the margin, and there is one if the interval lies outside. Anything else is *open*. The sentence
+# holds if all four comparisons find none, and does not hold if any finds an effect.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 table2.verdicts(ablation)

@@ -53,7 +53,7 @@ plt.show()
 # follows {cite:p}`zagoruyko2016` uses $5 \times 10^{-4}$. The rate of CIFAR-100 has a "multi step LR decay 0.02", where that work
 # multiplies the rate by 0.2, so that 0.02 is the rate *after* the first step. This book reads $5 \times 10^{-4}$ wherever the
 # paper prints $5 \times 10^{-1}$, and a factor of 0.2 at epochs 60, 120 and 160. What that decay does to *scores* is another
-# question ([Table 4](table4.ipynb)). All departures are listed under [deviations](../deviations.md).
+# question ([its Table 4](table4.ipynb)). All departures are listed under [deviations](../deviations.md).
 
 # %% tags=["hide-input", "nbval-check-output"] mystnb={"markdown_format": "myst"}
 table3.parameters()

@@ -37,9 +37,8 @@ done = two_parents.run(halves, shares, store)
 two_parents.answer(done)
 
 # %% [markdown]
-# **Caveat.** The halves are of one data set, in one scaling, so nothing but what the images show tells them apart. Parents
-# from different places differ in more than that. Background images are those of the other half itself, the best that one can have;
-# images of something else would bring less.
+# **Caveat.** The halves are of one data set, in one scaling. Parents from different places differ in more than their classes.
+# And the background images are of the other half itself, the best that one can have: others would bring less.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of the vote of modules of two parents over all classes, test images, a point for each trial, by the share of the other half's images that modules were shown as background. Dashed: modules of one parent for all classes, and the two parents without modules.", "name": "fig-two-parents"}, "image": {"alt": "Points in pairs, as they are and calibrated, over three shares; they rise from left to right, the calibrated ones less."}}
 two_parents.draw(done)
@@ -48,17 +47,17 @@ plt.show()
 # %% [markdown]
 # ## Why it fails without, and what helps
 #
-# A module learns "this class" against *the classes of its own parent*. An image of a class that its parent never answered for
-# is like neither side, and several modules of the wrong half say yes to it: the column *right half* below shows that what is
-# lost is lost between the halves. A parent's softmax has the same trouble, and no way out of it but training the parent.
+# A module learns "this class" against *the classes of its own parent*. An image of another parent's class is like neither, so
+# modules of the wrong half may say yes to it. *Right half* in the table counts how often the vote looks in the right half. A
+# parent's softmax has the same trouble, and only training the parent would help.
 #
-# Two things help, and no parent is touched by either:
+# Two things help modules, and both leave the parents alone:
 #
 # - **Background images** (`background=` of `modlib.data.images`, `.tensors` and `.dataset`) are negatives for every module while
 #   masks are trained. They have no labels, and need none.
 # - **Calibration** (`merged.calibrated(data)`) fits a scale and a shift for each module's log-odds on held-out images of all
-#   classes, here the whole held-out part of the data set; these do have labels. It is most of the way where there is no
-#   background, and adds little where there is.
+#   classes, with labels; here on the whole held-out part of the data set. It helps much without background images, and little
+#   with them.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 two_parents.table(done)

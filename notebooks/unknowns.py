@@ -46,15 +46,15 @@ unknowns.draw(done)
 plt.show()
 
 # %% [markdown]
-# The vote tells more than the softmax over the asked classes alone, which is all that a network for these classes has of
-# its parent. Where all of the parent's logits are at hand, their softmax does better on classes that the parent knows. On
-# another data set, CIFAR-10's modules are ahead of both; on noise nobody is good.
+# On the parent's other classes, the vote does better than the softmax over the asked classes alone, which is all that a
+# network for these classes has of its parent. Where all of the parent's logits are at hand, their softmax does better still.
+# On another data set, CIFAR-10's modules do better than both. On noise all three miss many images.
 #
 # ## How many are rejected
 #
 # The threshold is set on held-out images of the asked classes, so that 95% of them are kept (`Recomposed.calibrated`). The
-# score of the vote is the winner's log-odds. *Restricted softmax* is what remains of a parent whose logits are cut to the
-# asked classes; *full softmax* still has the other logits, which a network for a subset would not have.
+# score of the vote is the winner's log-odds. *Restricted softmax* is of the parent's logits of the asked classes alone. *Full
+# softmax* has all logits, which a network for a subset would not have.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 unknowns.table(done)
@@ -63,9 +63,9 @@ unknowns.table(done)
 # ```{admonition} Take-aways
 # :class: tip
 #
-# - A vote of modules says "none of these" better than a softmax over the asked classes.
-# - The whole parent, where it is at hand, knows its other classes better still.
-# - Nobody is good at images of nothing: calibrate, and don't rely on it.
+# - For the parent's other classes, a vote of modules says "none of these" better than a softmax over the asked classes.
+# - The whole parent, where it is at hand, does that better still.
+# - On noise and other data many images pass: calibrate, and don't rely on it.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]

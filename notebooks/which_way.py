@@ -54,9 +54,8 @@ page = which_way.run(ways, parents, small, repeats, store)
 which_way.answer(page, most)
 
 # %% [markdown]
-# **Caveat.** A small parent with little to spare, few subsets (n), one draw, about half a minute of one core for a
-# network: no way is at its best, trained ones least of all. The ways after others are written anew from their papers and
-# simplified: they show what an idea costs and gives here.
+# **Caveat.** The parent is small and has little to spare, and every way gets about half a minute of one core for a network:
+# none is at its best, those that train least of all. The ways "after" a paper are our own simplified versions of it.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the multiply-adds as a share of the parent's and over the milliseconds for 64 images in torch. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a point for each way: cut and small networks on the left, below zero; masks and the parent on the right, near zero."}}
 which_way.draw(page)
@@ -65,8 +64,8 @@ plt.show()
 # %% [markdown]
 # ## What to take
 #
-# *many subsets* counts the first subset's seconds once and the further ones' for the rest. Where no way is within the
-# points that are allowed, it says none.
+# *None* stands where no way is accurate enough. *Many subsets* counts the seconds of the first subset once, and those of a
+# further one for each of the others.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 which_way.decision_table(page, most)
@@ -74,11 +73,13 @@ which_way.decision_table(page, most)
 # %% [markdown]
 # ## All ways, by the number of classes
 #
-# *mult.-adds* and *param.* are what is physically in the network, as a share of the parent's; *weights held* are those
-# that are not 0. *labels*: labelled training images that were used. *s first / further*: processor's seconds, one thread,
-# until the first subset's network is there, and each further one's. Module stemming's first are those on the clock when
-# its modules were trained, at another time. *ms*: medians in torch of the first subset's network, all ways and the parent in
-# turns; other work on the machine moves them, those of one image most.
+# - *mult.-adds*, *param.*: of the network as it is stored and run, as a share of the parent's.
+# - *weights held*: those of them that are not 0, as a share of the parent's.
+# - *ms 1 / 64*: milliseconds in torch for one image and for 64, of the first subset's network. All ways and the parent take
+#   turns. Other work on the machine moves these times, those of one image most.
+# - *s first / further*: seconds of one core until the first subset's network is there, and each further one. Those of module
+#   stemming's modules were taken when they were trained, at another time.
+# - *labels*: how many labelled training images were used.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 which_way.every_table(page)
@@ -86,9 +87,10 @@ which_way.every_table(page)
 # %% [markdown]
 # ## Light is not fast
 #
-# A mask leaves every layer as wide as it was: fewer weights to store, as many multiply-adds. Cut channels are both.
+# A mask leaves every layer as wide as it was: there are fewer weights to store, and as many multiply-adds. Cutting channels
+# saves both.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "The same points over the share of weights that are not 0. Dotted: the share that MODA's authors print for two and ten classes; theirs, and without points.", "name": "fig-which-way-weights"}, "image": {"alt": "For pairs, fives and all ten classes, points over the weights held: masks reach zero points with about a tenth of the weights."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "The same points over the share of weights that are not 0. Dotted: the share that MODA's authors print for two and ten classes of another parent.", "name": "fig-which-way-weights"}, "image": {"alt": "For pairs, fives and all ten classes, points over the weights held: masks reach zero points with about a tenth of the weights."}}
 which_way.draw_weights(page)
 plt.show()
 
@@ -98,18 +100,23 @@ which_way.moda_sentence()
 # %% [markdown]
 # ## How each way is done
 #
-# - **restricted parent**: the logits of the subset are picked. No cost, no gain.
-# - **channels**: by the sum of a filter's weights or the scale behind it, statistics recomputed or the rest repaired; *class-blind*
-#   with our choice and repair on images of all classes; *ours* as on [Small networks](small_networks), no labels; *distilled*
-#   some hundred steps without labels on top.
-# - **Torch-Pruning, tuned**: the library's pruner with Taylor importance, then AdamW on the subset's labels.
-# - **small network**: the parent's architecture, narrower, from untrained weights: on labels, or on what the restricted parent says.
-# - **after SeaM** (Qi et al. 2023): a mask of weights by gradient, with a new head. **after GradSplitter** (Qi et al. 2022): masks
-#   of whole filters for each class and a head each; the union of a subset is cut. **after MODA** (Ngo et al. 2024): *trains its
-#   parent* further to be modular, then keeps the channels that the subset's images activate most often.
-# - **one mask**: a supermask for the subset, from the weights' magnitudes. **module stemming**: the paper's, stored modules; a pass a class.
+# - **restricted parent**: the parent, of whose logits only the subset's are read.
+# - **channels by norm, no repair**: channels are ranked by the sum of a filter's weights; only the statistics of batch
+#   normalisation are measured again. **channels by scale, repaired**: ranked by the scale of that normalisation.
+# - **our channels**: as on [Small networks](small_networks), without labels. **class-blind**: the same on images of all
+#   classes. **distilled**: some hundred steps of training on what the parent says, without labels.
+# - **Torch-Pruning, tuned**: the library's pruner with Taylor importance, then training on the subset's labels with AdamW.
+# - **small network**: the parent's architecture, narrower, trained from scratch on labels or on what the restricted parent says.
+# - **after SeaM** (Qi et al. 2023): a mask of weights, found by gradient, with a new head.
+# - **after GradSplitter** (Qi et al. 2022): a mask of whole filters and a head for each class; a subset's network keeps the
+#   filters of all its classes.
+# - **after MODA** (Ngo et al. 2026): *the parent itself* is trained further to be modular. Then the channels are kept that the
+#   subset's images activate most often.
+# - **one mask**: a mask trained for the subset, which starts from the largest weights.
+# - **module stemming**: stored modules, a pass for each class. Their setting is *one mask first* of [the paper's Figure 4](figure4.ipynb),
+#   with the vote loss and $\alpha = 0$. It is ours, not the paper's.
 #
-# Their files in `modlib/study/ways` say what was simplified. All of them are one interface:
+# The files in `modlib/study/ways` say what was simplified. All ways are called alike:
 #
 # ```python
 # from modlib.study.ways import SmallNetwork, build
@@ -120,8 +127,8 @@ which_way.moda_sentence()
 #
 # ## What was tried
 #
-# Every way that trains has about half a minute of one core for a network, ours among them. Rates and rounds were chosen by two
-# or three tries each on held-out images of the first pair and the first five; what is kept of that:
+# Every way that trains has about half a minute of one core for a network, ours among them. Rates and rounds were chosen on
+# held-out images of the first pair and the first five, by two or three tries each.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 which_way.tried_table(page)
@@ -136,8 +143,8 @@ which_way.other_parents(page)
 # ```{admonition} Take-aways
 # :class: tip
 #
-# - For a fast network, cut channels and repair or distil; for a light one, keep a mask.
-# - Pruning with tuning on labels comes close for pairs of classes, and falls behind with more of them.
+# - For a fast network, cut channels and repair or distil. For a light one, keep a mask.
+# - Pruning with tuning on labels comes second for pairs of classes, and falls further behind with more classes.
 # - No way is best in speed, size and accuracy at once.
 # ```
 

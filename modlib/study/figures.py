@@ -58,12 +58,14 @@ def palette(values: Sequence[Any]) -> dict[Any, Any]:
 
 
 def matrix(values: Tensor, classes: Sequence[int], ax: Axes, title: str, fmt: str = ".2f", **options: object) -> None:
-    """Draw a matrix of numbers by class as a heat map with its numbers; NaN stays white."""
+    """Draw a matrix of numbers by class as a heat map with its numbers, large enough for a phone; NaN stays white."""
     table = pd.DataFrame(np.asarray(values), index=list(classes), columns=list(classes))
-    settings: dict[str, object] = {"cmap": "viridis", "cbar": False, "annot_kws": {"size": 7}} | options
-    sns.heatmap(table, annot=True, fmt=fmt, ax=ax, square=True, linewidths=0.5, **settings)
+    shown = table.map(lambda value: format(value, fmt).replace("100.0", "100"))  # no wider than its square
+    settings: dict[str, object] = {"cmap": "viridis", "cbar": False, "annot_kws": {"size": 9}} | options
+    sns.heatmap(table, annot=shown, fmt="", ax=ax, square=True, linewidths=0.5, **settings)
     ax.set_title(title)
     ax.tick_params(rotation=0)
+    ax.grid(False)
 
 
 def first_layer_masks(mask: Tensor, shape: tuple[int, int], classes: Sequence[int]) -> Figure:

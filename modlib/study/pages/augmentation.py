@@ -171,6 +171,6 @@ def answer(found: Asked, dataset: str, model: str, draws: int) -> Markdown:
     said = ", ".join(f"{name} **{points:+.1f}**" for name, points in change.sort_values().items())
     return Markdown(
         f"**Answer.** {of_network(dataset, model)}, trained without augmentation, is right on "
-        f"{tables.percent(found.own, 1)} of {found.images:,} held-out images. On augmented ones its accuracy changes, "
-        f"in points: {said} (n = {draws} draws each). Where all are flipped it changes by {flipped:+.1f}."
+        f"{tables.percent(found.own, 1)} of {found.images:,} held-out images. Augmenting them changes that by so many "
+        f"points: {said} (n = {draws} draws each). With all images flipped it changes by {flipped:+.1f}."
     )

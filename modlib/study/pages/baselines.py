@@ -33,7 +33,7 @@ MARKS = dict(zip(METHODS, "os^xDvv", strict=True))
 WITH_STORED = ("mnist", "fashion_mnist")
 """Data sets of Pan and Rajan's stored parents."""
 NO_STORED = (
-    "There are no records of the stored parents for these columns: give their folder, `-p stored_parents FOLDER`."
+    "There are no records of the stored parents for these networks: give their folder, `-p stored_parents FOLDER`."
 )
 PAPERS_K = 0.10
 """Share of the edges kept in the paper's Table 1."""
@@ -41,14 +41,13 @@ REASONS = {
     (
         "MNIST FC3",
         "TI-I",
-    ): "the artefact's script for this model identifies the concern in another way: a neuron of the "
-    "last hidden layer that sleeps also loses its outgoing weights, improbable outputs lose their weights and the "
-    "*model's own* bias in place, and full columns come back where few weights are left. We know that script from a "
-    "description and did not run it",
-    ("MNIST FC4", "TI-I"): "the artefact's vote takes the position of the winner among the voters for its class; with "
+    ): "their script for this model finds a module's neurons in another way. An inactive neuron of the last hidden "
+    "layer also loses its outgoing weights, improbable outputs lose their weights and the *model's own* bias, and "
+    "whole columns come back where few weights are left. We know that script from a description and did not run it",
+    ("MNIST FC4", "TI-I"): "their vote takes the winner's position among the modules that vote as the class; with "
     "that vote the same modules give the printed number",
-    ("F-MNIST FC3", "CM-RIE"): "the artefact merges the weights into the last hidden layer for the first classes "
-    "and leaves that out for the last ones; with that the printed number comes out",
+    ("F-MNIST FC3", "CM-RIE"): "their script merges the weights into the last hidden layer for the first classes "
+    "and leaves that out for the last ones; done so, the printed number comes out",
 }
 """Why a printed number does not come out, by column and method."""
 
@@ -330,7 +329,7 @@ def about_control(rows: pd.DataFrame) -> Markdown:
             accuracy, density = from_control(of_kind)
             n = of_kind.groupby(["column", "seed"]).ngroups
             found.append(f"{density:.3f} in density and {accuracy:.2f} points in accuracy on the {n} {kind} parents")
-    return Markdown(f"TI-SNE's modules differ from the control's by at most {', and by at most '.join(found)}.")
+    return Markdown(f"TI-SNE's modules and the control's differ by at most {', and by at most '.join(found)}.")
 
 
 def answer(rows: pd.DataFrame, by_column: pd.DataFrame) -> Markdown:
@@ -341,9 +340,9 @@ def answer(rows: pd.DataFrame, by_column: pd.DataFrame) -> Markdown:
     union, n = "remaining_parameters_all", len(by_column)
     whose = "of Pan and Rajan's parents" if n else "of our own parents"
     said = (
-        "**Answer.** By the Jaccard index of edges all three rules are above module stemming on "
+        "**Answer.** All three rules have the higher Jaccard index of edges on "
         f"{beats_stemming(of_kind, 'jaccard_index')} {whose} ({spread(theirs['jaccard_index'])} against "
-        f"{spread(stemming['jaccard_index'])}), and by Pan and Rajan's index on "
+        f"{spread(stemming['jaccard_index'])}). By Pan and Rajan's own index it is "
         f"{beats_stemming(of_kind, 'value_index')} ({spread(theirs['value_index'])} against "
         f"{spread(stemming['value_index'])}). "
     )
@@ -351,8 +350,8 @@ def answer(rows: pd.DataFrame, by_column: pd.DataFrame) -> Markdown:
         ahead = by_column["ahead as printed"].sum()
         said += f"The paper's table shows stemming ahead for {ahead} of {n}, because it mixes the two. "
     return Markdown(
-        f"{said}All ten modules together need {spread(100 * stemming[union], 0)} % of the weights under module "
-        f"stemming, and {spread(100 * theirs[union], 0)} % under the rules."
+        f"{said}But all modules together need {spread(100 * stemming[union], 0)} % of the weights with module "
+        f"stemming, and {spread(100 * theirs[union], 0)} % with the rules."
     )
 
 

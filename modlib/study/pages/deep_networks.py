@@ -341,11 +341,11 @@ def answer(rows: pd.DataFrame, after: pd.DataFrame, bench: Bench) -> Markdown:
         return f"{records.mean_and_spread(_of(part, init, norm, column), digits=1)} %"
 
     return Markdown(
-        f"**Answer** ({own.label}, held-out images, n = {len(own.seeds)}). Under a random mask, with the parent's "
-        f"statistics in its batch normalisation, {_signal_in_words(left)} of the parent's signal is left at the "
-        f"logits, and after a short co-training {count} modules are right on "
-        f"{percent(chosen, 'kaiming', 'frozen', 'accuracy')} (chance: {100 / count:.0f} %). A first mask of the "
-        "parent's largest weights and statistics of each module's own bring that to "
-        f"**{percent(chosen, 'magnitude', 'batch', 'accuracy')}**; own statistics under a random mask give "
-        f"{percent(chosen, 'kaiming', 'batch', 'accuracy')}."
+        f"**Answer**, for {own.label} (held-out images, n = {len(own.seeds)}). Under a random mask, with the parent's "
+        f"statistics in batch normalisation, {_signal_in_words(left)} of the parent's signal is left at the logits. "
+        f"After a short co-training the vote of {count} modules (chance: {100 / count:.0f} %) is right on\n\n"
+        f"- {percent(chosen, 'kaiming', 'frozen', 'accuracy')} so;\n"
+        f"- {percent(chosen, 'kaiming', 'batch', 'accuracy')} with statistics of each module's own;\n"
+        f"- **{percent(chosen, 'magnitude', 'batch', 'accuracy')}** with these and a first mask of the parent's "
+        "largest weights."
     )

@@ -269,8 +269,8 @@ def answer(
     return Markdown(
         f"**Answer** ({of_network(settings.dataset, settings.model)}, n = 1 seed). Recomposing takes "
         f"**{passes.recomposing:.0f} ms** and no training. A prediction by {many} modules then takes as long as "
-        f"**{passes.of_modules[many] / passes.parent:.1f} passes** of the parent, and an epoch with {many} modules "
-        f"{seconds[many] / seconds[few]:.1f} times as long as with {few}. All masks weigh "
+        f"**{passes.of_modules[many] / passes.parent:.1f} passes** of the parent. An epoch of training takes "
+        f"{seconds[many] / seconds[few]:.1f} times as long with {many} modules as with {few}. All masks together have "
         f"{tables.percent(sizes.masks / sizes.parent, 0)} of the parent's bytes. In points against the parent: "
         f"{'; '.join(said)}."
     )
@@ -280,7 +280,7 @@ def rests_on() -> Markdown:
     """Return on how many trials, and of which sizes, the published Table 1 rests."""
     folder = Layout.here().root / "book" / "results"
     if not (folder / "table1.csv").exists():
-        return Markdown("[Table 1](table1.ipynb) has no published run here.")
+        return Markdown("The page on [the paper's Table 1](table1.ipynb) has no published run here.")
     rows = pd.read_csv(folder / "table1.csv")
     runs = json.loads((folder / "table1.json").read_text())["runs"]
     columns: dict[str, list[str]] = {}
@@ -293,5 +293,6 @@ def rests_on() -> Markdown:
     listed = ". ".join(f"{', '.join(names)} ({sizes})" for sizes, names in columns.items())
     devices = "; ".join(sorted({run["device"] for run in runs}))
     return Markdown(
-        f"The published [Table 1](table1.ipynb) rests on {len(runs)} decompositions, computed on: {devices}. {listed}."
+        f"The page on [the paper's Table 1](table1.ipynb) rests on {len(runs)} decompositions, computed on: {devices}. "
+        f"{listed}."
     )

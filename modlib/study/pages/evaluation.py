@@ -185,10 +185,10 @@ def answer(modules: Modules, error: float, agree: bool) -> Markdown:
     holds = "exactly" if error < EXACT else f"up to {error:.1g}"
     tables_agree = "agree" if agree else "do not agree"
     return Markdown(
-        "**Answer.** Modules are judged by four quantities, and two of them are one: a pair with the Jaccard index J "
-        f"has the remaining parameters 2k / (1 + J). This holds {holds} for all {pairs} pairs here (n = 1 seed). By it "
-        f"the paper's Tables 1 and 2 {tables_agree} about MNIST FC1, but its \"RPs close to 0.5\" can't be: at k = "
-        f"{PRINTED_K:.0%} a pair has {PRINTED_K:.0%} to {2 * PRINTED_K:.0%}."
+        "**Answer.** By four quantities, and two of them are one: a pair with the Jaccard index J has the remaining "
+        f"parameters 2k / (1 + J), {holds} for all {pairs} pairs here (n = 1 seed). So the paper's Tables 1 and 2 "
+        f'{tables_agree} about MNIST FC1. But its "RPs close to 0.5" can\'t be: at k = {PRINTED_K:.0%} a pair has '
+        f"{PRINTED_K:.0%} to {2 * PRINTED_K:.0%}."
     )
 
 
@@ -201,9 +201,9 @@ def about_the_identity(table1: pd.Series, table2: pd.Series) -> Markdown:
         f"At k = {PRINTED_K:.0%} two equal masks need {PRINTED_K:.0%} and two independent ones {either:.0%} "
         f"(J = {both / either:.3f}). Ten independent masks need {1 - (1 - PRINTED_K) ** 10:.0%}.\n\n"
         f"For MNIST FC1 the paper's Table 1 prints J = {table1['jaccard_index']:.2f}, which makes "
-        f"{100 * table1['remaining_parameters']:.1f}%. Its Table 2 prints {mean:.1f}% for the same network (best "
-        f"{low:.1f}%, worst {high:.1f}%), which makes J = {table2['jaccard_index']:.2f}. So the two "
-        f"{'agree' if agree else 'do not agree'}."
+        f"{100 * table1['remaining_parameters']:.1f}%. Its Table 2 prints a mean of {mean:.1f}% for the same network, "
+        f"which makes J = {table2['jaccard_index']:.2f}, and pairs from {low:.1f}% to {high:.1f}%. So Table 1 "
+        f"lies {'within' if agree else 'outside'} the range of Table 2: they {'agree' if agree else 'do not agree'}."
     )
 
 
@@ -222,9 +222,10 @@ def about_table_6(levels: Levels) -> Markdown:
         drawn = "uniformly over all images" if follows > 0.5 else "in another way"
         of_one = "is not" if hits < (chance + entries) / 2 else "may be"
         said += (
-            f" The paper's levels follow the frequencies of MNIST's test images (correlation {follows:.2f} over the "
-            f"ten modules at k = 10%). So its images of other classes are drawn {drawn}. Of its {entries} entries "
-            f"{hits} can be the share of a single trial, and by chance {chance:.0f} would. So the table {of_one} of "
-            f"one trial. {of_five} entries can be a mean over five trials ({by_chance:.0f} by chance)."
+            f" The paper's numbers rise and fall with those of perfect modules (correlation {follows:.2f} over the "
+            f"ten modules at k = 10%). So its images of other classes are drawn {drawn}.\n\nThe table {of_one} of one "
+            f"trial. In one trial every entry would be a share of twice a class's images, which takes few values. "
+            f"{hits} of the {entries} entries can be such a share, and of random numbers {chance:.0f} would. "
+            f"{of_five} entries can be a mean over five trials ({by_chance:.0f} of random numbers)."
         )
     return Markdown(said)

@@ -90,28 +90,29 @@ def _legend_of(figure: Figure, axes: Iterable[Axes]) -> None:
 
 
 def _title(ax: Axes, results: Results) -> None:
-    ax.set_title(f"{results.panel.title}\n({results.size})", fontsize=9)
+    ax.set_title(f"{results.panel.title} ({results.size})", fontsize=9)
 
 
 def draw_epochs(evidence: Evidence) -> None:
-    """Draw remaining parameters of pairs and accuracies of modules over the epochs, a column for each panel."""
+    """Draw remaining parameters of pairs and accuracies of modules over the epochs, a row for each panel."""
     looks = looks_of(evidence)
     count = len(evidence.panels)
-    width = max(figures.WIDTH * 0.6, 2.6 * count)
-    figure, axes = plt.subplots(2, count, figsize=(width, 4.8), squeeze=False, sharex="col")
+    figure, axes = plt.subplots(count, 2, figsize=(figures.WIDTH, 1.0 + 2.1 * count), squeeze=False)
     test = evidence.rows[evidence.rows["split"] == "test"]
-    for column, (name, results) in zip(axes.T, evidence.panels.items(), strict=True):
+    for row, (name, results) in zip(axes, evidence.panels.items(), strict=True):
         part = test[(test["panel"] == name) & (test["k"] == results.panel.k)]
-        _draw_over_epochs(column[0], looks, part, "remaining_parameters", 100)
-        _draw_over_epochs(column[1], looks, part, "module_accuracy", 100)
-        column[0].axhline(100 * results.panel.k, ls=":", color="black", lw=1)
-        column[0].ticklabel_format(axis="y", useOffset=False)
-        _title(column[0], results)
-        column[1].set(xlabel="epoch")
-        column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 0].set(ylabel="remaining\nparameters (%)")
-    axes[1, 0].set(ylabel="accuracy\nof modules (%)")
-    _legend_of(figure, axes.T.flat)
+        _draw_over_epochs(row[0], looks, part, "remaining_parameters", 100)
+        _draw_over_epochs(row[1], looks, part, "module_accuracy", 100)
+        row[0].axhline(100 * results.panel.k, ls=":", color="black", lw=1)
+        row[0].ticklabel_format(axis="y", useOffset=False)
+        row[0].set(ylabel="remaining\nparameters (%)")
+        row[1].set(ylabel="accuracy of\nmodules (%)")
+        for ax in row:
+            _title(ax, results)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in axes[-1]:
+        ax.set(xlabel="epoch")
+    _legend_of(figure, axes.flat)
     plt.show()
 
 
@@ -189,17 +190,21 @@ def draw_subsets(evidence: Evidence) -> None:
     """Draw the accuracy of recomposed networks over the number of classes, for each panel."""
     looks = looks_of(evidence)
     count = len(evidence.panels)
-    width = max(figures.WIDTH * 0.7, 2.8 * count)
-    figure, axes = plt.subplots(1, count, figsize=(width, 3.4), squeeze=False)
-    for ax, (name, results) in zip(axes[0], evidence.panels.items(), strict=True):
+    rows, columns = -(-count // 2), min(2, count)
+    figure, axes = plt.subplots(rows, columns, figsize=(figures.WIDTH, 1.0 + 2.3 * rows), squeeze=False)
+    for ax in axes.flat[count:]:
+        ax.axis("off")
+    for ax, (name, results) in zip(axes.flat, evidence.panels.items(), strict=False):
         part = evidence.curves[evidence.curves["panel"] == name]
         means = 100 * part.groupby(["setting", "classes"], sort=False)["accuracy"].mean()
         for setting in means.index.unique("setting"):
             _draw(ax, looks, setting, means[setting], marker=".", ms=3)
-        ax.set(xlabel="classes in the subset")
         _title(ax, results)
-    axes[0, 0].set(ylabel="accuracy of the vote (%)")
-    _legend_of(figure, axes[0])
+    for ax in axes[-1]:
+        ax.set(xlabel="classes in the subset")
+    for ax in axes[:, 0]:
+        ax.set(ylabel="accuracy of the vote (%)")
+    _legend_of(figure, axes.flat)
     plt.show()
 
 
@@ -454,11 +459,12 @@ def answer(evidence: Evidence, goal: float) -> Markdown:
     n = count_of([len(results.panel.seeds) for results in evidence.panels.values()])
     chosen = " or ".join(f"*{name}*" for name in dict.fromkeys(one.best for one in found.values()))
     return Markdown(
-        f"**Answer** (reduced networks, {len(found)} panel{'s' if len(found) > 1 else ''}, n = {trials_of(n)} each, "
-        "test images; points against the own parent, + is better). With the same share of every layer, as in the "
-        f"paper, the vote of all classes is at {plain} points; with the best setting, {chosen}, it is at **{best}**, "
-        f"and one shared mask alone is at {alone}. {stemming if changes else 'α above 0 was not run;'} already without "
-        f"stemming two modules have a Jaccard index of {alike.min():.2f} to {alike.max():.2f}."
+        f"**Answer** (reduced networks, {len(found)} panel{'s' if len(found) > 1 else ''}, n = {trials_of(n)} each). "
+        "The vote of all classes against the own parent, in points of test accuracy:\n\n"
+        f"- with the same share of every layer, as in the paper: {plain};\n"
+        f"- with the best setting, {chosen}: **{best}**; with one shared mask alone: {alone}.\n\n"
+        f"{stemming if changes else 'α above 0 was not run;'} already without stemming two modules have a Jaccard "
+        f"index of {alike.min():.2f} to {alike.max():.2f}."
     )
 
 

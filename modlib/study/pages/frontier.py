@@ -392,12 +392,12 @@ def _said(one: Search, behind: float) -> str:
     met = union <= goals.all_classes and gap.mean() >= -100 * behind
     lead = 100 * (rows.set_index("seed")["accuracy"] - one.shared.set_index("seed")["accuracy"])
     low, high = records.interval(lead)
-    goal = f"{goals.all_classes:.0%} and {goals.pairs:.0%}, {near(behind)}"
+    goal = f"{goals.all_classes:.0%} and {goals.pairs:.0%}, {near(behind)}:"
     verdict = {2: "**met**", 1: "**half met**", 0: "**missed**"}[int(met) + int(pairs <= goals.pairs)]
     return (
-        f"- **{one.name}** (n = {len(rows)}): all classes need **{union:.2%}** of the weights at {_signed(gap)} points "
-        f"against the parent, two classes {pairs:.2%}. The goal ({goal}) is {verdict}. Against one shared mask of "
-        f"that size the modules are {_signed(lead)} points (95% interval {low:+.2f} to {high:+.2f}), for "
+        f"- **{one.name}** (n = {len(rows)}): all classes need **{union:.2%}** of the weights and two classes "
+        f"{pairs:.2%}, at {_signed(gap)} points against the parent. The goal was {goal} {verdict}. Against one shared "
+        f"mask of that size: {_signed(lead)} points (95% interval {low:+.2f} to {high:+.2f}), for "
         f"{one.data.num_classes} passes instead of one."
     )
 

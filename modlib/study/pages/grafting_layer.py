@@ -54,7 +54,7 @@ def draw_weights(starts: Mapping[str, Modules]) -> Figure:
     """Draw what the grafting layers learn, by how they started."""
     weights = {name: log_odds_weights(modules) for name, modules in starts.items()}
     largest = max(float(of_start.abs().max()) for of_start in weights.values())
-    scale = {"cmap": "vlag", "vmin": -largest, "vmax": largest, "annot_kws": {"size": 6}}
+    scale = {"cmap": "vlag", "vmin": -largest, "vmax": largest}
     figure, axes = plt.subplots(1, len(starts), figsize=(figures.WIDTH, 3.7), sharey=True)
     for ax, (name, modules) in zip(axes, starts.items(), strict=True):
         figures.matrix(weights[name], modules.classes, ax, f"start: {name}", fmt=".1f", **scale)

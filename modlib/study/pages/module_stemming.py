@@ -150,7 +150,8 @@ def of_all_classes(stemmed: Measured, free: Measured, share: float) -> Markdown:
         f"All modules together have {tables.percent(stemmed['remaining_parameters_all'])} remaining parameters with "
         f"stemming, and {tables.percent(free['remaining_parameters_all'])} without. The paper says that a pair without "
         f"stemming needs close to twice $k$, here {tables.percent(2 * share, 0)}. In this run, by "
-        f"our recipe, it {'does' if close else 'does not'}. [Figure 3](figure3.ipynb) looks at the paper's own recipe."
+        f"our recipe, it {'does' if close else 'does not'}. The page on [the paper's Figure 3](figure3.ipynb) "
+        "looks at its own recipe."
     )
 
 

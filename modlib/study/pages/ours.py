@@ -296,10 +296,10 @@ def answer(found: Sequence[Levers]) -> Markdown:
     lost = 100 * pd.concat([one.single[WITHOUT]["all"] - one.single[BASE]["all"] for one in found])
     gains = 100 * pd.concat([rows["gain"] for one in found for rows in one.votes.values()])
     return Markdown(
-        "**Answer.** Changing one thing changes the accuracy of the vote by so many points (test images, means; only "
-        f"changes whose 95% interval, trial by trial, leaves out zero).\n\n{said}\n\nThe vote loss costs a module "
-        f"alone {mean_and_spread(lost, 1)} points (n = {len(lost)}). Calibrating the vote changes its accuracy by "
-        f"{gains.mean():+.2f} points."
+        "**Answer.** Changing one thing changes the accuracy of the vote by so many points (test images, means; "
+        f"clear ones only: the 95% interval of paired trials leaves out zero).\n\n{said}\n\nThe vote loss costs a "
+        f"module alone {mean_and_spread(lost, 1)} points (n = {len(lost)}). Calibrating the vote changes its accuracy "
+        f"by {gains.mean():+.2f} points."
     )
 
 
@@ -313,5 +313,5 @@ def _said(one: Levers) -> str:
     gap = 100 * (base["accuracy"] - base["parent_accuracy"])
     return (
         f"- **{one.name}** (n = {len(change)}; unchanged {mean_and_spread(base['accuracy'])} %, {gap.mean():+.2f} "
-        f"against its parents): {listed}. The other {len(mean) - len(clear)} changes are not told apart from zero."
+        f"against its parents): {listed}. The other {len(mean) - len(clear)} changes are not clear."
     )

@@ -217,14 +217,16 @@ def methods(found: Preliminaries, base_epochs: int) -> Markdown:
 def answer(found: Preliminaries) -> Markdown:
     """Return the page's answer: on the norms, and on methods A and B."""
     one, two = found.one, found.two
-    pace, best, base = ("is **open**" if verdict == "open" else f"**{verdict}**" for verdict in found.verdicts)
+    pace, best, base = found.verdicts
     return Markdown(
-        f"**Answer** ({found.network}, n = 1 trial of each). That p = 1 changes more slowly {pace}: its remaining "
-        f"parameters change by {100 * one.pace:.3f} points an epoch, those of {found.closest} by {100 * two.pace:.3f}. "
-        f"That both have the same best accuracy {best}: with stemming p = 1 has {100 * (one.best - two.best):+.2f} "
-        f"points against p = 2, and {100 * (one.best_of_all - two.best_of_all):+.2f} if the first epoch, without "
-        f"stemming, counts too. That A is not better than B {base}: A is more accurate from {found.ahead} base "
-        f"classes, and the best has {100 * found.gain:+.2f} points against B."
+        f"**Answer** ({found.network}, n = 1 trial of each).\n\n"
+        f"- p = 1 changes more slowly: **{pace}**. Its remaining parameters change by {100 * one.pace:.3f} points an "
+        f"epoch, those of {found.closest} by {100 * two.pace:.3f}.\n"
+        f"- Both have the same best accuracy: **{best}**. With stemming p = 1 has {100 * (one.best - two.best):+.2f} "
+        f"points against p = 2, but {100 * (one.best_of_all - two.best_of_all):+.2f} if the first epoch, which has no "
+        "stemming, counts too.\n"
+        f"- A is not better than B: **{base}**. A is more accurate from {found.ahead} base classes. The best has "
+        f"{100 * found.gain:+.2f} points against B."
     )
 
 

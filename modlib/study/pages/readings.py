@@ -28,6 +28,8 @@ WORDS = {
     "positive": "S ranked",
     "absolute": "magnitude of S ranked",
 }
+MARKS = {"positive": "o", "absolute": "D"}
+"""Marks of what is ranked."""
 
 
 @dataclass(frozen=True)
@@ -188,9 +190,9 @@ def answer(found: Found) -> Markdown:
     return Markdown(
         f"**Answer.** Of {len(found.done)} readings, *{first.words}* is nearest to the paper's Table 2: two "
         f"modules keep {ours[0]} of the weights with stemming and {ours[1]} without (the paper: {its[1.0]} and "
-        f"{its[0.0]}; n = {len(with_)} trials each). Its Jaccard index is {with_['jaccard_index'].mean():.2f}, in "
-        f"the paper's Table 1 {paper.jaccard:.2f}. *{second.words}* is next.\n\n**Caveat.** Its vote is right on "
-        f"{vote:.2f} % of the test images; the paper prints {paper.vote} %."
+        f"{its[0.0]}; n = {len(with_)} trials each). Its Jaccard index is {with_['jaccard_index'].mean():.2f} (the "
+        f"paper's Table 1: {paper.jaccard:.2f}). *{second.words}* is next.\n\n**Caveat.** With that reading the vote "
+        f"is right on {vote:.2f} % of the test images, where the paper prints {paper.vote} %."
     )
 
 
@@ -216,8 +218,8 @@ def distances_table(found: Found) -> Markdown:
          "vote (%)": f"{paper.vote}", "single modules (%)": f"{paper.modules}"}
     )  # fmt: skip
     caption = (
-        "Each reading beside the paper; pairs: remaining parameters, mean and range. Distance: α = 1 / α = 0, in "
-        "halves of the paper's range from best to worst."
+        "Each reading beside the paper, the nearest first. Pairs: remaining parameters, mean and range. Distance from "
+        "the paper's mean, α = 1 / α = 0: 1 is half the paper's range from best to worst."
     )
     return tables.table(pd.DataFrame(shown), caption, "tab-readings")
 
@@ -235,13 +237,21 @@ def _three(mean: float, best: float, worst: float) -> str:
 def draw(found: Found) -> Figure:
     """Draw remaining parameters with stemming over those without, a point a reading, and the paper's."""
     figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.2))
-    colours = figures.palette([r.words for r in found.done])
+    colours = figures.palette(list({reading.reduction: None for reading in found.done}))
     for reading in found.done:
         x, y = (100 * found.of(reading, alpha)["remaining_parameters"] for alpha in (0.0, 1.0))
-        ax.errorbar(x.mean(), y.mean(), y.std(), x.std(), "o", color=colours[reading.words], label=reading.words, ms=4)
+        colour, marker = colours[reading.reduction], MARKS[reading.scores]
+        face = colour if reading.scaling == "standard" else "white"
+        ax.errorbar(x.mean(), y.mean(), y.std(), x.std(), marker, color=colour, mfc=face, ms=7, elinewidth=1)
     (x0, *_), (y0, *_) = found.paper.remaining[0.0], found.paper.remaining[1.0]
     ax.plot(100 * x0, 100 * y0, "kx", markersize=10, label="the paper")
-    ax.set(xlabel="remaining parameters of pairs (%), α = 0", ylabel="α = 1")
+    for reduction, colour in colours.items():
+        ax.plot([], [], lw=4, color=colour, label=WORDS[reduction])
+    for scores, marker in MARKS.items():
+        ax.plot([], [], marker, color="0.4", label=WORDS[scores])
+    for scaling, face in {"standard": "0.4", "unit": "white"}.items():
+        ax.plot([], [], "s", color="0.4", mfc=face, label=WORDS[scaling])
+    ax.set(xlabel="remaining parameters of pairs without stemming (%)", ylabel="with stemming (%)")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 

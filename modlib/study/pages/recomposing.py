@@ -80,7 +80,7 @@ class Subsets:
         accuracy = metrics.accuracy_of_pairs(self.log_odds, self.labels, self.classes)
         remaining = self.modules.masks.remaining_of_pairs().fill_diagonal_(torch.nan)
         figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.8), sharey=True)
-        small: dict[str, Any] = {"fmt": ".1f", "annot_kws": {"size": 6}}
+        small: dict[str, Any] = {"fmt": ".1f"}
         figures.matrix(100 * accuracy, self.classes, left, "accuracy (%)", **small)
         figures.matrix(100 * remaining, self.classes, right, "remaining parameters (%)", cmap="flare", **small)
         left.set(xlabel="class", ylabel="class")
@@ -223,8 +223,8 @@ def answer(pairs: pd.DataFrame, grown: pd.DataFrame, times: Times, data: str, mo
         "**Answer.** Unite the masks of the asked classes over the parent, and let each module vote with its own mask. "
         f"On {of_network(data, model)} (n = 1 seed) a pair has {percent(means['remaining'])} remaining parameters and "
         f"{of_pairs:+.2f} points against the parent restricted to the same classes (mean of {len(pairs)} pairs). All "
-        f"{count} classes have {percent(whole['remaining'])} and {of_all:+.2f} points. Each network timed was there in "
-        f"{max(times.recompose.values()):.1f} ms or less."
+        f"{count} classes have {percent(whole['remaining'])} and {of_all:+.2f}. Recomposing takes at most "
+        f"{max(times.recompose.values()):.1f} ms."
     )
 
 

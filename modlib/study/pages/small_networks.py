@@ -194,26 +194,38 @@ def answer(page: Page) -> Markdown:
         of, plan = f.split(), f.plan
         fast = page.faster(plan.name, "eager", 1)
         faster = "" if fast is None else f", {fast:.0f} times faster"
-        verdict = {None: "", True: "; accuracy and size **met**", False: "; accuracy and size **missed**"}[f.goal_met]
+        verdict = {None: "", True: "; goal **met**", False: "; goal **missed**"}[f.goal_met]
         said.append(
             f"- **{plan.name}** (n = {len(of)}): {gap(of['gap'])} points, "
-            f"{tables.percent(of['parameters'].mean(), 1)} of the parameters, "
-            f"{tables.percent(of['multiply_adds'].mean(), 1)} of the multiply-adds{faster}{verdict}"
-            f"{_speed(page, plan)}."
+            f"{tables.percent(of['parameters'].mean(), 1)} of the parameters{faster}{verdict}{_speed(page, plan)}."
         )
-    if page.of_longer_training:
-        longer, first = page.of_longer_training[0].plan, page.mains[0].plan
-        each = ", ".join(
-            f"{f.plan.name} {gap(f.split()['gap'])} (n = {len(f.split())})" for f in page.of_longer_training
-        )
-        said.append(f"- With a parent of {longer.parent_epochs} epochs instead of {first.parent_epochs}: {each}.")
     asked = [f.goal_met for f in page.mains if f.goal_met is not None]
-    said.append(f"- Of all {len(asked)} goals of accuracy and size on this page, {sum(asked)} are met.")
     head = (
-        f"**Answer**, of subsets of {page.mains[0].plan.parent}, against the parent restricted to the subset "
-        "(test images, ± standard error over n subsets; one image at a time).\n\n"
+        f"**Answer** ({page.mains[0].plan.parent}; points of test accuracy against the parent restricted to the "
+        "subset, ± standard error over n subsets; one image at a time).\n\n"
     )
-    return Markdown(head + "\n".join(said))
+    tail = f"{_longer_training(page)}Of all {len(asked)} goals for accuracy and size here, {sum(asked)} are met."
+    return Markdown(head + "\n".join(said) + f"\n\n{tail}")
+
+
+def _longer_training(page: Page) -> str:
+    """Return what a parent that was trained for longer loses, and whether that is more with the same settings."""
+    if not page.of_longer_training:
+        return ""
+    longer, first = page.of_longer_training[0].plan, page.mains[0].plan
+    each = ", ".join(
+        f"{f.plan.name.split(',')[0]} {gap(f.split()['gap'])} (n = {len(f.split())})" for f in page.of_longer_training
+    )
+    lost = [
+        f.split()["gap"].mean() < g.split()["gap"].mean()
+        for f in page.of_longer_training
+        for g in page.of_first_parent
+        if (f.plan.classes, f.plan.settings) == (g.plan.classes, g.plan.settings)
+    ]
+    epochs = f"{longer.parent_epochs} epochs instead of {first.parent_epochs}"
+    if lost and all(lost):
+        return f"A weak parent is easier to cut. One trained for {epochs} loses more: {each}. "
+    return f"With a parent of {epochs}: {each}. "
 
 
 def _speed(page: Page, plan: Plan) -> str:
@@ -284,11 +296,12 @@ def variants_table(page: Page) -> Markdown:
                 "n": str(len(both)),
                 "points, test": gap(mine["gap"]),
                 "multiply-adds": tables.percent(mine["multiply_adds"].mean(), 1),
-                "against the plan": f"{difference.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
+                "difference": f"{difference.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
                 "s a subset": f"{mine['seconds'].mean():.0f}",
             }
         )
-    return tables.table(pd.DataFrame(shown), "Variants, subset by subset; 95% interval of the mean.", "tab-variants")
+    caption = "Variants, and their difference from the networks above, subset by subset, with its 95% interval."
+    return tables.table(pd.DataFrame(shown), caption, "tab-variants")
 
 
 def times_table(page: Page) -> Markdown:

@@ -152,11 +152,11 @@ def about_printed(answers: Answers) -> str:
 def draw(tables: Mapping[float, Tensor], source: str) -> Figure:
     """Draw tables of modules by classes as heat maps, one for each k; `source`: whose they are, for the titles."""
     count = len(tables)
-    figure, axes = plt.subplots(1, count, figsize=(figures.WIDTH, min(2.7, figures.WIDTH / count)), squeeze=False)
-    style = {"annot_kws": {"size": 4.5 if count > 2 else 6}, "vmin": 40, "vmax": 100}
+    figure, axes = plt.subplots(1, count, figsize=(figures.WIDTH, 2.8), squeeze=False, sharey=True)
+    style = {"annot_kws": {"size": 8 if count > 2 else 9}, "vmin": 40, "vmax": 100}
     for ax, (k, table) in zip(axes[0], tables.items(), strict=True):
         figures.matrix(100 * table, range(len(table)), ax, f"{source}, k = {k:.0%}", ".0f", **style)
-        ax.tick_params(labelsize=6)
+        ax.tick_params(labelsize=7)
         ax.set_xlabel("asked about class")
     axes[0, 0].set_ylabel("module")
     return figure

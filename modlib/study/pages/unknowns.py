@@ -23,6 +23,9 @@ from modlib.study.trials import Trial
 from modlib.study.unknowns import SCORES, Unknowns
 from modlib.zoo import datasets
 
+SAID = ("vote of modules", "the parent's softmax over them", "its softmax over all classes")
+"""The scores, in a sentence about asked classes."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -79,13 +82,15 @@ def answer(done: Sequence[Record]) -> Markdown:
     said = []
     for (dataset, model), part in tables.groups(rows, ["dataset", "model"], sort=False):
         means = part.groupby(["classes", "score"])["auroc"].mean().unstack()
-        cells = [f"{k} classes " + " / ".join(f"{row[score]:.3f}" for score in SCORES) for k, row in means.iterrows()]
+        cells = [
+            f"{k} classes: " + ", ".join(f"{name} {row[score]:.3f}" for score, name in zip(SCORES, SAID, strict=True))
+            for k, row in means.iterrows()
+        ]
         n = f"n = {part['subsets'].max()} subsets of each size, {part['seed'].nunique()} trials"
-        said.append(f"- **{of_network(dataset, model)}** ({n}): {', '.join(cells)}.")
+        said.append(f"- **{of_network(dataset, model)}** ({n}). {'. '.join(cells)}.")
     return Markdown(
-        "**Answer.** How well images of the asked classes are told apart from the parent's other classes, as AUROC: "
-        "by the vote of modules / by the parent's softmax over the asked classes / by its softmax over all classes "
-        "(test images, means over subsets and trials).\n\n" + "\n".join(said)
+        "**Answer.** How well images of the asked classes are told apart from the parent's other classes, as AUROC "
+        "(1: always, 0.5: by chance; test images, means over subsets and trials):\n\n" + "\n".join(said)
     )
 
 

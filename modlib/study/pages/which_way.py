@@ -297,30 +297,40 @@ def answer(page: Page, most: float) -> Markdown:
         if len(theirs):
             best = _best(theirs)
             labels = f"{best['labelled_images']:,.0f} labels" if best["labelled_images"] else "no labels"
-            parts.append(f"{_said(best)} ({labels}, {best['further_seconds']:.0f} s a subset)")
+            parts.append(f"{_said(best)} ({labels}, {best['further_seconds']:.0f} s)")
         if len(mine):
             best = _best(mine)
-            parts.append(f"{_said(best)} (ours, no labels, {best['further_seconds']:.0f} s a subset)")
+            parts.append(f"{_said(best)} (ours, no labels, {best['further_seconds']:.0f} s)")
         n = int(rows["n"].max())
         order = parts if not len(mine) or not len(theirs) or _best(theirs)["gap"] >= _best(mine)["gap"] else parts[::-1]
         said.append(f"- **{_amount(classes)}** (n = {n}): {'; then '.join(order)}.")
     light = "; ".join(_lightest(page, classes) for classes in page.sizes_of_subsets)
     head = (
-        f"**Answer.** The best ways within {tables.percent(most, 0)} of the parent's multiply-adds, one of ours and "
-        "one of others, by points of test accuracy against the restricted parent (± standard error over subsets):\n\n"
+        f"**Answer**{_first_parent(page)}. The best of ours and the best of others within "
+        f"{tables.percent(most, 0)} of the parent's multiply-adds, in points of test accuracy against the restricted "
+        "parent (± standard error over subsets):\n\n"
     )
-    tail = f"\n\nMasks make networks light, not small or fast. The lightest within {POINTS:g} point: {light}."
+    tail = (
+        "\n\nMasks make networks light, not small or fast. The fewest weights that are not zero, within "
+        f"{POINTS:g} point: {light}."
+    )
     return Markdown(head + "\n".join(said) + tail)
+
+
+def _first_parent(page: Page) -> str:
+    """Return in brackets which parent the answer is about; nothing where its rows don't say."""
+    first = page.rows[page.rows["first"]] if {"first", "dataset", "model"} <= set(page.rows) else page.rows[:0]
+    return f" ({of_network(first['dataset'].iloc[0], first['model'].iloc[0])})" if len(first) else ""
 
 
 def _lightest(page: Page, classes: int) -> str:
     near = page.means(classes).query("gap >= @low", local_dict={"low": -POINTS})
     if near.empty:
-        return f"for {_amount(classes)} none"
+        return f"{_amount(classes)} none"
     least = near.sort_values("kept_weights").iloc[0]
     return (
-        f"for {_amount(classes)} **{least['plan']}**, with {tables.percent(least['kept_weights'], 1)} of the weights, "
-        f"but {least['multiply_adds']:.0f} times the multiply-adds"
+        f"{_amount(classes)} {tables.percent(least['kept_weights'], 1)} (**{least['plan']}**, "
+        f"{least['multiply_adds']:.0f} times the multiply-adds)"
     )
 
 
@@ -468,7 +478,7 @@ def _choice(row: pd.Series | None) -> str:
 def tried_table(page: Page) -> Markdown:
     """Return the settings that were tried of each way, on held-out images of one subset."""
     if page.tried.empty:
-        return Markdown("No record of these tries is kept.")
+        return Markdown("No records of these tries are kept.")
     rows = page.tried[page.tried["split"] == "held_out"]
     shown = [
         {
