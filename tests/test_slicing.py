@@ -160,6 +160,22 @@ def test_the_cost_of_a_layer_by_hand() -> None:
     assert found == {"parameters": 8 * 27 + 4 * 512 + 4, "multiply_adds": 64 * 8 * 27 + 4 * 512}
 
 
+def test_the_cost_of_attention_is_counted() -> None:
+    """Torch's fused layers hide it from a counter."""
+    layer = nn.TransformerEncoderLayer(16, 2, 64, batch_first=True)
+    projections, attention, behind = 4 * 16 * 16, 2 * 6 * 16, 2 * 16 * 64
+    found = measuring.cost(layer, torch.zeros(2, 6, 16))
+    assert found["multiply_adds"] == 6 * (projections + attention + behind)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_kinds_of_layers_that_are_not_cut_are_named() -> None:
+    net = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
+    anatomy = slicing.anatomy(net, torch.randn(2, 3, 6))
+    assert anatomy.uncut == {"0": "a Conv1d is not cut", "5": "gives the logits"}
+    assert [unit.root for unit in anatomy.units] == ["3"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_repair_brings_a_cut_network_nearer_to_its_parent(kind: type[nn.Module]) -> None:
     inputs = images(64)

@@ -205,7 +205,8 @@ class Channels:
         fits = (_within(way, lambda net: measuring.cost(net, example)[of] <= limit) for way in ways)
         found = next((small for small in fits if small is not None), None)
         if found is None:
-            raise TooLittle("keep: so little that not one network is small enough; ask for more")
+            narrowest = measuring.cost(made(0.0, 1)[0], example)[of] / measuring.cost(self.parent, example)[of]
+            raise TooLittle(f"keep: so little that not one network is small enough; the narrowest has {narrowest:.1%}")
         small, kept = found
         by_layer = {layer: kept[unit.root] for unit in self.anatomy.units for layer in unit.layers}
         return small, {**by_layer, self._last: torch.tensor(subset)}

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from modlib import checks, extras
@@ -34,12 +35,24 @@ Key = tuple[str, str]
 @torch.no_grad()
 def cost(network: nn.Module, example: Any) -> dict[str, int]:
     """Return the number of parameters, and of multiply-adds for one image, the first of `example`."""
-    with FlopCounterMode(display=False) as counter:
+    with _without_fused_attention(), FlopCounterMode(display=False) as counter:
         called(network.eval(), rows_of(example, slice(1)))
     return {
         "parameters": sum(values.numel() for values in network.parameters()),
         "multiply_adds": counter.get_total_flops() // 2,
     }
+
+
+@contextmanager
+def _without_fused_attention() -> Iterator[None]:
+    """Let transformer layers compute step by step: the counter does not see inside what torch fuses."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from modlib.parent import arguments, called, each_tensor
 from modlib.seeds import generator
 
 NORMALISATIONS = nn.modules.batchnorm._BatchNorm
+OTHERS = (nn.Conv1d, nn.Conv3d, nn.modules.conv._ConvTransposeNd, nn.RNNBase, nn.Bilinear)
+"""Layers with weights whose outputs stay."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def anatomy(network: nn.Module, example: Any) -> Anatomy:
     seen: set[str] = set()
     uncut: dict[str, str] = {}
     for name, layer in network.named_modules():
+        if isinstance(layer, OTHERS):
+            uncut[name] = f"a {type(layer).__name__} is not cut"
         if not isinstance(layer, (nn.Conv2d, nn.Linear)) or name in seen:
             continue
         if name in last:
