@@ -57,7 +57,7 @@ if len(models) > 1:
 # %% [markdown]
 # ## "The accuracy of the model decreased as the PRs increased"
 #
-# PRs must be the remaining parameters. Every two settings of one parent are compared in the last epoch: does the one
+# "PRs" must mean RPs, the remaining parameters. Every two settings of one parent are compared in the last epoch: does the one
 # with more remaining parameters have the lower accuracy? The sentence *holds* where that is so in more than two thirds of
 # the comparisons, and is *reversed* where it is so in fewer than one third. Settings differ in $\alpha$ (modules of one
 # size, other overlaps), in $k$, or in both.

@@ -27,7 +27,7 @@ evidence = page.read(table1, Store.at(results))
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.six_cards(evidence)
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "The main result: recomposing all modules, without training. Left: accuracy of the vote on test images, one point a trial; line: their parents. Right: how many edges every two modules share (Jaccard index of the masks). Crosses: the paper, where it has this column. The vote loss is ours, not the paper's.", "name": "fig-main"}, "image": {"alt": "Two panels with a row for each recipe, published, ours, and ours with vote loss. The accuracy rises from the first to the last and reaches the line of the parents; the Jaccard index of ours is higher than that of the published recipe."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "The main result: recomposing all modules, without training. Left: accuracy of the vote on test images, one point a trial; line: their parents. Right: how many edges every two modules share (Jaccard index of the masks). Crosses: the paper, where it has this network. The vote loss is ours, not the paper's.", "name": "fig-main"}, "image": {"alt": "Two panels with a row for each recipe, published and ours with vote loss. The accuracy of ours is higher, on the line of the parents; the Jaccard index of ours is higher than that of the published recipe."}}
 page.draw(evidence)
 
 # %% tags=["remove-input"]

@@ -79,7 +79,7 @@ ours.grid_said(found, vote)
 #
 # The vote loss trains modules together. Does a module alone still answer "is it my class?" The paper's Table 5 asks that
 # of all test images. Its Table 6 asks it of balanced sets: half of one class, half of the others. On its own class a guess
-# is right in 50 % of the images; on another class a perfect module is right in about 44.4 %.
+# is right in 50% of the images; on another class a perfect module is right in about 44.4%.
 
 # %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
 ours.single_modules(found)

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # The paper's Table 6: a module answers for one class and holds more
+# # The paper's Table 6: a module answers for one class; its edges hold little more
 #
 # **Question.** Does a module answer for its own class and for no other? And is what it answers all that it holds?
 

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # A vote of modules knows "none of these" better than a cut softmax
+# # A vote of modules knows the parent's other classes better than a cut softmax
 #
 # **Question.** A recomposed network knows two, five or ten classes. If it is shown something else, does it say so, and better
 # than its parent's softmax would?

@@ -95,7 +95,7 @@ def test_export(tmp_path):
 def test_mean_and_spread_by_hand():
     assert records.mean_and_spread([0.90, 0.92]) == "91.00 ± 1.41"  # sqrt(1 + 1)
     assert records.mean_and_spread([0.5]) == "50.00"
-    assert records.percent_of_n([0.90, 0.92]) == "91.00 ± 1.41 % (n = 2)"
+    assert records.percent_of_n([0.90, 0.92]) == "91.00 ± 1.41% (n = 2)"
 
 
 def toy_trial(seed=0, **changes):

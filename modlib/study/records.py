@@ -209,4 +209,4 @@ def interval(values: Collection[float], level: float = 0.95) -> tuple[float, flo
 
 def percent_of_n(values: Collection[float]) -> str:
     """Return "mean ± standard deviation % (n = ...)" of shares, for a sentence."""
-    return f"{mean_and_spread(values)} % (n = {len(values)})"
+    return f"{mean_and_spread(values)}% (n = {len(values)})"

@@ -408,7 +408,7 @@ def answer(found: Found, goal: float) -> Markdown:
     epoch, masked = works["epoch_ms"] / works["module_ms"], 100 * (1 - good["whole_share"].max())
     return Markdown(
         f"**Answer.** **{len(good)} of {len(found.once)}** networks are decomposed, recomposed, saved and loaded"
-        f"{f' (failed: {failed})' if failed else ''}. Masks cover {masked:.1f} % or more "
+        f"{f' (failed: {failed})' if failed else ''}. Masks cover {masked:.1f}% or more "
         f"of their parameters. A module's step takes **{ratio.median():.2f} times** a plain one (median of n = "
         f"{len(works)} networks and precisions; {ratio.min():.2f} to {ratio.max():.2f}, goal at most {goal:g}; fastest "
         f"of {settings.repeats} measurements). It holds {memory.median():.1f} times the memory ({memory.min():.1f} to "

@@ -350,8 +350,8 @@ def answer(rows: pd.DataFrame, by_column: pd.DataFrame) -> Markdown:
         ahead = by_column["ahead as printed"].sum()
         said += f"The paper's table shows stemming ahead for {ahead} of {n}, because it mixes the two. "
     return Markdown(
-        f"{said}But all modules together need {spread(100 * stemming[union], 0)} % of the weights with module "
-        f"stemming, and {spread(100 * theirs[union], 0)} % with the rules."
+        f"{said}But all modules together need {spread(100 * stemming[union], 0)}% of the weights with module "
+        f"stemming, and {spread(100 * theirs[union], 0)}% with the rules."
     )
 
 
@@ -366,8 +366,9 @@ def judged(by_column: pd.DataFrame) -> list[Claim]:
         Claim(
             "Module stemming has the higher Jaccard index, by one definition and on the same parents",
             "Evaluation of Decomposability",
-            f"{printed} of {n} columns, by two definitions",
-            f"above the lowest rule for {by_edges} of {n} networks by edges, {by_values} by Pan and Rajan's index",
+            f"{printed} of {n} networks, by two definitions",
+            f"higher than the lowest of three older rules on {by_edges} of {n} networks by the index of edges, on "
+            f"{by_values} by Pan and Rajan's index",
             "holds" if by_edges == by_values == n else "partly" if by_edges + by_values else "does not hold",
             n,
         )

@@ -338,12 +338,12 @@ def answer(rows: pd.DataFrame, after: pd.DataFrame, bench: Bench) -> Markdown:
     left = float(10 ** _at_the_logits(deep_rows).xs(("kaiming", "frozen"), level=("init", "norm"))["log_signal"].mean())
 
     def percent(part: pd.DataFrame, init: str, norm: str, column: str) -> str:
-        return f"{records.mean_and_spread(_of(part, init, norm, column), digits=1)} %"
+        return f"{records.mean_and_spread(_of(part, init, norm, column), digits=1)}%"
 
     return Markdown(
         f"**Answer**, for {own.label} (held-out images, n = {len(own.seeds)}). Under a random mask, with the parent's "
         f"statistics in batch normalisation, {_signal_in_words(left)} of the parent's signal is left at the logits. "
-        f"After a short co-training the vote of {count} modules (chance: {100 / count:.0f} %) is right on\n\n"
+        f"After a short co-training the vote of {count} modules (chance: {100 / count:.0f}%) is right on\n\n"
         f"- {percent(chosen, 'kaiming', 'frozen', 'accuracy')} so;\n"
         f"- {percent(chosen, 'kaiming', 'batch', 'accuracy')} with statistics of each module's own;\n"
         f"- **{percent(chosen, 'magnitude', 'batch', 'accuracy')}** with these and a first mask of the parent's "

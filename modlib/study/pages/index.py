@@ -125,7 +125,7 @@ def _unions(evidence: Evidence) -> Card:
 
 def _overlap(evidence: Evidence) -> Card:
     claim = evidence.claim("baselines", "higher Jaccard index")
-    return _judged("Modules overlap more than older ones", claim, "baselines", "Jaccard index on the same parents ")
+    return _judged("Modules overlap more than older ones", claim, "baselines", "Jaccard index on the same parents: ")
 
 
 def _own_class(evidence: Evidence) -> Card:
@@ -146,9 +146,9 @@ def _convolutional(evidence: Evidence) -> Card:
     written = small[(small["vote"] == 0) & (small["alpha"] == 1)]
     better = small[(small["vote"] > 0) & (small["shared_epochs"] > 0)]
     text = (
-        f"a quarter of VGG16: {records.percent_of_n(written['accuracy'])} as written, "
-        f"{records.mean_and_spread(better['accuracy'])} % with our settings; parents "
-        f"{records.mean_and_spread(better['parent_accuracy'])} %."
+        f"a quarter of VGG16: {records.percent_of_n(written['accuracy'])} by the paper's shares, "
+        f"{records.mean_and_spread(better['accuracy'])}% with our settings; parents "
+        f"{records.mean_and_spread(better['parent_accuracy'])}%."
     )
     return Card(title, verdicts.of_rows(pd.Series([c.verdict for c in found])), text, "figure4")
 
@@ -169,7 +169,7 @@ def _small(evidence: Evidence) -> Card:
         title,
         OURS,
         f"{plan.classes} classes of {plan.parent}: {tables.percent(of['parameters'].mean(), 1)} of its parameters, "
-        f"{tables.percent(of['multiply_adds'].mean(), 1)} of its work, {small_networks.gap(of['gap'])} points "
+        f"{tables.percent(of['multiply_adds'].mean(), 1)} of its multiply-adds, {small_networks.gap(of['gap'])} points "
         f"(n = {len(of)} subsets). Not the paper's method.",
         "small_networks",
     )
@@ -199,7 +199,7 @@ def main_result(evidence: Evidence) -> Markdown:
     plain = evidence.stemmed[evidence.stemmed["recipe"] == "published"]
     gap = 100 * (best["parent_accuracy"].mean() - best["accuracy"].mean())
     beside = [
-        f" (the paper: {accuracy:.2f} % at {index:.2f})"
+        f" (the paper: {accuracy:.2f}% at {index:.2f})"
         for accuracy, index in zip(evidence.paper["accuracy_percent"], evidence.paper["jaccard_index"], strict=True)
     ]
     return Markdown(
@@ -209,8 +209,8 @@ def main_result(evidence: Evidence) -> Markdown:
         f"{''.join(beside)}; ours, with a loss for the vote (α = {settings.vote_alpha:g}), "
         f"{records.percent_of_n(best['accuracy'])} at {best['jaccard_index'].mean():.2f}, "
         f"{abs(gap):.2f} points {'behind' if gap > 0 else 'ahead of'} the parents' "
-        f"{records.mean_and_spread(evidence.parents)} %. The numbers are computed; [Table 1](table1.ipynb) has them "
-        "all."
+        f"{records.mean_and_spread(evidence.parents)}%. The numbers are computed; [the page of "
+        "the paper's Table 1](table1.ipynb) has them all."
     )
 
 

@@ -247,7 +247,7 @@ def grid_said(found: Sequence[Levers], vote: float) -> Markdown:
         own = settings[settings["vote"] == vote]["mean"].max()
         said.append(
             f"On {one.name} the most accurate of {len(settings)} settings is v = {best['vote']:g}, "
-            f"α = {best['alpha']:g} ({100 * best['mean']:.2f} %); v = {vote:g} gives {100 * own:.2f} % at its "
+            f"α = {best['alpha']:g} ({100 * best['mean']:.2f}%); v = {vote:g} gives {100 * own:.2f}% at its "
             "best α. Trials of one setting differ by a standard deviation of "
             f"{100 * settings['std'].mean():.2f} points."
         )
@@ -312,6 +312,6 @@ def _said(one: Levers) -> str:
     base = one.of(BASE)
     gap = 100 * (base["accuracy"] - base["parent_accuracy"])
     return (
-        f"- **{one.name}** (n = {len(change)}; unchanged {mean_and_spread(base['accuracy'])} %, {gap.mean():+.2f} "
+        f"- **{one.name}** (n = {len(change)}; unchanged {mean_and_spread(base['accuracy'])}%, {gap.mean():+.2f} "
         f"against its parents): {listed}. The other {len(mean) - len(clear)} changes are not clear."
     )

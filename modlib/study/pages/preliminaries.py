@@ -250,8 +250,8 @@ def judged(found: Preliminaries) -> list[Claim]:
             "Preliminaries",
             "no number",
             f"p = 2 gets as small: {tables.percent(two.remaining)} against {tables.percent(one.remaining)}; best "
-            f"accuracy with stemming {100 * one.best:.2f} % (p = 1), {100 * two.best:.2f} % ({found.closest}); over "
-            f"all epochs {100 * one.best_of_all:.2f} and {100 * two.best_of_all:.2f} %",
+            f"accuracy with stemming {100 * one.best:.2f}% (p = 1), {100 * two.best:.2f}% ({found.closest}); over "
+            f"all epochs {100 * one.best_of_all:.2f} and {100 * two.best_of_all:.2f}%",
             best,
             1,
         ),
@@ -259,8 +259,8 @@ def judged(found: Preliminaries) -> list[Claim]:
             "Method A is not equal to or better than method B",
             "Module Co-training",
             "no number",
-            f"more accurate from {found.ahead} base classes: {accuracy.min():.2f} to {accuracy.max():.2f} %, B "
-            f"{100 * found.average['accuracy']:.2f} %",
+            f"more accurate from {found.ahead} base classes: {accuracy.min():.2f} to {accuracy.max():.2f}%, B "
+            f"{100 * found.average['accuracy']:.2f}%",
             base,
             1,
         ),

@@ -185,14 +185,14 @@ def answer(found: Found) -> Markdown:
     with_, without = (found.of(first, alpha) for alpha in (1.0, 0.0))
     paper = found.paper
     vote = 100 * with_["accuracy"].mean()
-    ours = [f"{100 * part['remaining_parameters'].mean():.1f} %" for part in (with_, without)]
-    its = {alpha: f"{100 * mean:.1f} %" for alpha, (mean, *_) in paper.remaining.items()}
+    ours = [f"{100 * part['remaining_parameters'].mean():.1f}%" for part in (with_, without)]
+    its = {alpha: f"{100 * mean:.1f}%" for alpha, (mean, *_) in paper.remaining.items()}
     return Markdown(
         f"**Answer.** Of {len(found.done)} readings, *{first.words}* is nearest to the paper's Table 2: two "
         f"modules keep {ours[0]} of the weights with stemming and {ours[1]} without (the paper: {its[1.0]} and "
         f"{its[0.0]}; n = {len(with_)} trials each). Its Jaccard index is {with_['jaccard_index'].mean():.2f} (the "
         f"paper's Table 1: {paper.jaccard:.2f}). *{second.words}* is next.\n\n**Caveat.** With that reading the vote "
-        f"is right on {vote:.2f} % of the test images, where the paper prints {paper.vote} %."
+        f"is right on {vote:.2f}% of the test images, where the paper prints {paper.vote}%."
     )
 
 

@@ -43,12 +43,12 @@ ORDER = ("does not hold", "partly", "close", "holds", "open")
 """Of the cards in a group: what a reader should know first."""
 COLOURS = dict(zip(VERDICTS, ("#009e73", "#56b4e9", "#e69f00", "#d55e00", "#999999"), strict=True))
 JUDGED_ELSEWHERE = (
-    ("MNIST FC2 to FC4 and F-MNIST under the published recipe", "Table 1", "seven further columns", "table1"),
+    ("MNIST FC2 to FC4 and F-MNIST under the published recipe", "Table 1", "seven further networks", "table1"),
     ("Initial score sharing has no significant effect", "Ablation Study", "0.175 and 0.173; 0.122 and 0.122", "table2"),
     ("p = 1 changes more slowly than p = 2", "Preliminaries", "no number", "preliminaries"),
     ("Method A is not equal to or better than method B", "Module Co-training", "no number", "preliminaries"),
     ("The accuracy decreased as the remaining parameters increased", "Figure 3", "no number", "figure3"),
-    ("Each module holds only the function of its own class", "Table 6", "44.8 % off the diagonal", "table6"),
+    ("Each module holds only the function of its own class", "Table 6", "44.8% off the diagonal", "table6"),
     ("A module outperforms the parent at its own class", "Grafting Layer", "no number", "controls"),
     ("Faster than learning a small model from scratch", "Required Properties", "no number", "controls"),
     ("No assumption about the network architecture", "Abstract", "no number", "architectures"),
@@ -202,14 +202,14 @@ def _on_the_papers_numbers() -> Iterator[Row]:
     where = "Evaluation of Decomposability"
     ahead, every = _ahead("accuracy_percent")
     text = "The accuracy is also higher than the baseline in most cases"
-    here = f"{ahead} of {every} columns of the paper's own table"
+    here = f"{ahead} of {every} networks in the paper's own table"
     verdict = verdicts.yes(ahead > every / 2)
     yield Row(Claim(text, where, "most cases", here, verdict, ""), "evaluation", SLIPS)
     higher, every = _ahead("jaccard_index")
     text = "Module stemming outperforms the older method in terms of the Jaccard index"
-    here = f"{higher} of {every} columns as printed; and the rows print two different quantities"
+    here = f"{higher} of {every} networks as printed; and the rows print two different quantities"
     verdict = verdicts.yes(higher == every)
-    yield Row(Claim(text, where, "all columns", here, verdict, ""), "../deviations", SLIPS)
+    yield Row(Claim(text, where, "all networks", here, verdict, ""), "../deviations", SLIPS)
 
 
 def _on_accuracies(evidence: Evidence) -> Iterator[Row]:
@@ -220,21 +220,21 @@ def _on_accuracies(evidence: Evidence) -> Iterator[Row]:
         evidence,
         "Modules classify their own class accurately (mean over modules, all test images)",
         "Table 5",
-        f"{average.min():.2f} to {average.max():.2f} %, the maximum over epochs on test",
-        f"{MODULE_ACCURACY.text(maxima)} %, the same maximum, α = 0 (the paper's α = 0: {average[0]:.2f} %)",
+        f"{average.min():.2f} to {average.max():.2f}%, the maximum over epochs on test",
+        f"{MODULE_ACCURACY.text(maxima)}%, the same maximum, α = 0 (the paper's α = 0: {average[0]:.2f}%)",
         MODULE_ACCURACY.verdict(maxima, average[0]),
         len(maxima),
         NUMBERS,
     )
     parents = stemmed.drop_duplicates("seed")["parent_accuracy"]
-    behind = 100 * (parents.mean() - stemmed["accuracy"].mean())
+    gap = 100 * (stemmed["accuracy"].mean() - parents.mean())
     yield _trial_row(
         evidence,
         "Recomposed networks classify with high accuracy",
         "Required Properties",
         "no number",
-        f"{behind:.2f} points behind the parents; two-class networks {mean_and_spread(stemmed['pair_accuracy'])} %",
-        verdicts.graded(-behind, -1, -5),
+        f"{gap:+.2f} points against the parents; two-class networks {mean_and_spread(stemmed['pair_accuracy'])}%",
+        verdicts.graded(gap, -1, -5),
         len(stemmed),
     )
 
@@ -314,7 +314,7 @@ def ours_table(evidence: Evidence) -> Markdown:
         {
             "recipe": label,
             "accuracy (%)": mean_and_spread(trials["accuracy"]),
-            "behind its parents (points)": f"{100 * (trials['parent_accuracy'] - trials['accuracy']).mean():.2f}",
+            "against its parents (points)": f"{100 * (trials['accuracy'] - trials['parent_accuracy']).mean():+.2f}",
             "Jaccard index": f"{trials['jaccard_index'].mean():.3f}",
             "two-class remaining parameters": f"{trials['remaining_parameters'].mean():.4f}",
             "n": len(trials),
@@ -347,8 +347,23 @@ def findings(evidence: Evidence, board: pd.DataFrame) -> Markdown:
     every = counted(board)
     for group in GROUPS:
         each = every.loc[every["group"] == group, "verdict"]
-        words = zip(VERDICTS, ("hold", "come close", "hold in part", "do not hold", "are open"), strict=True)
-        some = ", ".join(f"{(each == v).sum()} {w}" for v, w in words if (each == v).any())
-        said.append(f"- **{group}**: of {len(each)}, {some}.")
-    lines = "\n".join(said)
-    return Markdown(f"**Answer.**\n\n{lines}")
+        counts = {v: int((each == v).sum()) for v in VERDICTS}
+        some = ", ".join(f"{n} {_WORDS[v][n > 1]}" for v, n in counts.items() if n)
+        said.append(f"of {len(each)} {group[0].lower()}{group[1:]}, {some}")
+    first, *others = said
+    return Markdown(f"**Answer.** {first[0].upper()}{first[1:]}. {_sentence(others)}")
+
+
+_WORDS = dict(
+    zip(
+        VERDICTS,
+        (("holds", "hold"), ("comes close", "come close"), ("holds in part", "hold in part"),
+         ("does not hold", "do not hold"), ("is open", "are open")),
+        strict=True,
+    )
+)  # fmt: skip
+"""A verdict about one claim, and about several."""
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)

@@ -169,7 +169,7 @@ def readings(found: Found) -> Markdown:
     note = ""
     if found.paper.accuracy is not None:
         note = (
-            f" The paper's Table 1 prints {found.paper.accuracy:.2f} % at a Jaccard index of {found.paper.jaccard:.2f}."
+            f" The paper's Table 1 prints {found.paper.accuracy:.2f}% at a Jaccard index of {found.paper.jaccard:.2f}."
         )
     caption = (
         f"Readings of the published recipe, {found.column.name}, epoch {found.epochs}, "
@@ -258,14 +258,14 @@ def _closest(found: Found) -> str:
     one, other = found.of(closest), found.of(near_index)
     return (
         f"With stemming, *{closest}* comes closest: {_percent(one['remaining_parameters'])} (n = {len(one)}) against "
-        f"the paper's {100 * found.paper.remaining[True]:.1f} %. The Jaccard index of its Table 1 is "
+        f"the paper's {100 * found.paper.remaining[True]:.1f}%. The Jaccard index of its Table 1 is "
         f"{found.paper.jaccard:.2f}, and *{near_index}* comes closest: {mean_and_spread(other['jaccard_index'], 1, 3)} "
         f"(n = {len(other)})."
     )
 
 
 def _percent(shares: pd.Series) -> str:
-    return f"{mean_and_spread(shares)} %"
+    return f"{mean_and_spread(shares)}%"
 
 
 def tables_of_the_paper(found: Found) -> Markdown:

@@ -178,7 +178,7 @@ class Pulls:
 
 
 def _stated(shares: Sequence[float] | pd.Series) -> str:
-    return f"{records.mean_and_spread(shares, digits=0)} %"
+    return f"{records.mean_and_spread(shares, digits=0)}%"
 
 
 def pulled_table(pulls: Pulls) -> Markdown:

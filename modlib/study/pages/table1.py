@@ -426,9 +426,9 @@ def judged(compared: AsPrinted) -> claims.Claim:
     listed = ", ".join(f"{name} {points:+.2f}" for name, points in compared.differences.items())
     run = len(compared.differences)
     return claims.Claim(
-        "Recomposed accuracy of all eight columns (recipe published, α = 1)",
+        "Recomposed accuracy of all eight networks (recipe published, α = 1)",
         "Table 1",
-        f"{row.min():.2f} to {row.max():.2f} %",
+        f"{row.min():.2f} to {row.max():.2f}%",
         f"as printed for {compared.agreeing} of {run} networks after {compared.epochs} epochs; difference in points: "
         f"{listed}",
         verdicts.of_columns(compared.agreeing, run, COLUMNS_OF_PAPER),
@@ -446,7 +446,7 @@ def answer(evidence: Evidence, compared: AsPrinted) -> Markdown:
         f"{first['jaccard_index'].mean():.2f}"
     )
     if not np.isnan(theirs.accuracy):
-        said += f"; the paper prints {theirs.accuracy:.2f} % at {theirs.index:.2f}"
+        said += f"; the paper prints {theirs.accuracy:.2f}% at {theirs.index:.2f}"
     gaps = _gaps(evidence.stemmed)
     said += (
         f". That is {_span(gaps)} points against its own parents ({_networks(len(gaps))}); the printed accuracies come "

@@ -221,6 +221,6 @@ def _beside_paper(settings: Settings, decay: float, percent: float) -> str:
         return ""
     theirs = column["accuracy_percent"].item()
     return (
-        f" The paper's modules of such a parent have {theirs:.2f} %, {theirs - percent:+.1f} points against the parent "
+        f" The paper's modules of such a parent have {theirs:.2f}%, {theirs - percent:+.1f} points against the parent "
         f"with decay {decay:g} here."
     )

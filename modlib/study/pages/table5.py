@@ -193,9 +193,9 @@ def answer(found: Accuracies) -> Markdown:
     """Return how accurate the modules are, and what choosing the epoch on test is worth."""
     grid, means, gain = found.grid, found.means, found.worth["over_held_out"]
     return Markdown(
-        f"**Answer.** A module is right on {mean_and_spread(means['by_held_out'])} % of the test images of "
+        f"**Answer.** A module is right on {mean_and_spread(means['by_held_out'])}% of the test images of "
         f"{of_data(grid.dataset)} if its epoch is chosen on held-out images. Chosen on the test images themselves, as "
-        f"in the paper, it is right on {mean_and_spread(means['maximum'])} % (means of ten modules, n = {len(means)} "
+        f"in the paper, it is right on {mean_and_spread(means['maximum'])}% (means of ten modules, n = {len(means)} "
         f"networks). So that choice adds {mean_and_spread(gain)} points, and something to {int((gain > 0).sum())} of "
         f"{len(gain)} modules.{_beside_paper(found)}"
     )
@@ -213,7 +213,8 @@ def _beside_paper(found: Accuracies) -> str:
     if gaps.empty:
         return ""
     return (
-        f" Our maxima are {gaps.mean():+.2f} points from the paper's on the mean, after {found.grid.epochs} epochs "
+        f" Our maxima are on average {abs(gaps.mean()):.2f} points {'above' if gaps.mean() > 0 else 'below'} the "
+        f"paper's, after {found.grid.epochs} epochs "
         f"instead of {PAPERS_EPOCHS}."
     )
 

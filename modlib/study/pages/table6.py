@@ -320,14 +320,15 @@ def answer(answers: Answers, readout: pd.DataFrame) -> Markdown:
     edges = f"more than random edges at k = {held} only" if held else "at no k more than random edges"
     if len(verdict.more_at) == len(verdict.intervals):
         edges = "at every k more than random edges"
+    at = readout[readout["k"].isin(verdict.more_at)] if held else readout
     said = {"partly": "holds in part"}.get(str(verdict), str(verdict))
     return Markdown(
-        f"**Answer.** Asked about its own class, a module is right on {answers.own_class()} % of a balanced set; asked "
-        f"about another class, on {answers.off_diagonal()} %, where a perfect module is right on {expected:.2f} % "
+        f"**Answer.** Asked about its own class, a module is right on {answers.own_class()}% of a balanced set; asked "
+        f"about another class, on {answers.off_diagonal()}%, where a perfect module is right on {expected:.2f}% "
         f"(n = {trials_of(answers.count)} for each k). So the answers {'are' if verdict.answers else 'are not'} those "
-        f"of one class. But the edges hold {edges}: a new linear layer on a module's outputs names "
-        f"{mean_and_spread(readout['told_apart'], digits=1)} % of the other classes' images, one on random edges "
-        f"{mean_and_spread(readout['at_random'], digits=1)} % (n = {len(readout)} modules). "
+        f"of one class. The edges hold {edges}: {'there ' if held else ''}a new linear layer on a module's outputs "
+        f"names {mean_and_spread(at['told_apart'], digits=1)}% of the other classes' images, one on random edges "
+        f"{mean_and_spread(at['at_random'], digits=1)}% (n = {len(at)} modules). "
         f'That a module "holds only" its own class **{said}**.'
     )
 
@@ -338,8 +339,8 @@ def claim(answers: Answers, readout: pd.DataFrame) -> Claim:
     return Claim(
         "Each module holds only the classification function of its own class",
         "Table 6",
-        "44.8 % off the diagonal",
-        f"answers: {answers.off_diagonal()} % off the diagonal; edges, beyond random ones: {verdict.told} (95%, of the "
+        "44.8% off the diagonal",
+        f"answers: {answers.off_diagonal()}% off the diagonal; edges, beyond random ones: {verdict.told} (95%, of the "
         "other classes' images told apart)",
         str(verdict) if answers.grid.has_papers_network else "open",
         answers.count,

@@ -83,14 +83,14 @@ def answer(done: Sequence[Record]) -> Markdown:
     for (dataset, model), part in tables.groups(_test(done), ["dataset", "model"], sort=False):
         means = part.groupby(["network", "background"], dropna=False)["accuracy"].mean() * 100
         plain, fitted = (means[name] for name in VOTES)
-        steps = ", ".join(f"{plain[s]:.1f} % with {share_in_words(s)}" for s in plain.index)
+        steps = ", ".join(f"{plain[s]:.1f}% with {share_in_words(s)}" for s in plain.index)
         after = ", ".join(f"{value:.1f}" for value in fitted)
         what = f"{part['images'].max():,} images, n = {part['seed'].nunique()} trials"
         one, softmax = (means[name].iloc[0] for name in ("one parent", "two parents, softmax"))
         said.append(
             f"- **{of_network(dataset, model)}** ({what}): {steps} of the other half's images as background; if "
-            f"calibrated on held-out images, {after} %. Beside that: modules of one parent for all classes {one:.1f} "
-            f"%, the larger softmax of the two parents {softmax:.1f} %."
+            f"calibrated on held-out images, {after}%. Beside that: modules of one parent for all classes {one:.1f}%, "
+            f"the larger softmax of the two parents {softmax:.1f}%."
         )
     return Markdown(
         "**Answer.** Accuracy of the vote over all classes on test images, mean over trials:\n\n" + "\n".join(said)
