@@ -79,6 +79,7 @@ small_networks.times_table(page)
 # classes, then drops the other logits. So it shows what knowing the subset brings. *Errors below 0 count*: the repair also
 # fits what the next ReLU sets to zero. *Statistics taken anew*: so it does, and batch normalisation's statistics are measured
 # again. *Statistics alone*: they are, without a repair. *Classical saliency*: channels are chosen by Taylor importance.
+# *Border weighs more*: in the repair, images count more the less sure the parent is of them.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.variants_table(page)
