@@ -104,8 +104,8 @@ def anatomy(network: nn.Module, example: Any) -> Anatomy:
 def _exact(network: nn.Module, example: Any, units: Sequence[Unit]) -> list[Unit]:
     """Return the units of which some channels can be cut together, and the rest of the network gives what it gave.
 
-    All at once, where that holds; else one after another is added to those before. It is tried with weights that are
-    moved at random: those of a fresh network may be 0, and hide what hangs on them.
+    All at once, where that holds; else one half after the other is added to those before. It is tried with weights that
+    are moved at random: those of a fresh network may be 0, and hide what hangs on them.
     """
     draw = generator(0, "exact")
     precise, inputs = _moved(network, draw), each_tensor(example, _double)
@@ -121,12 +121,16 @@ def _exact(network: nn.Module, example: Any, units: Sequence[Unit]) -> list[Unit
         wanted = called(silenced(precise, inputs, kept), inputs)
         return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-6, atol=1e-6 * _size(wanted))
 
-    if equal(units):
-        return list(units)
     taken: list[Unit] = []
-    for unit in units:
-        if equal([*taken, unit]):
-            taken.append(unit)
+
+    def add(some: Sequence[Unit]) -> None:
+        if equal([*taken, *some]):
+            taken.extend(some)
+        elif len(some) > 1:
+            add(some[: len(some) // 2])
+            add(some[len(some) // 2 :])
+
+    add(units)
     return taken
 
 

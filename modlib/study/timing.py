@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import statistics
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,7 +14,7 @@ import torch
 from modlib.data import Dataset, from_arrays
 from modlib.deploy.turns import Clock, Program, in_turns, repeated, seconds
 
-__all__ = ["Clock", "Program", "in_turns", "peak_memory", "random_images", "repeated", "seconds"]
+__all__ = ["Clock", "Program", "in_turns", "median_ms", "peak_memory", "random_images", "repeated", "seconds"]
 
 T = TypeVar("T")
 
@@ -35,3 +37,13 @@ def peak_memory(program: Callable[[], T], device: str = "cpu") -> tuple[T, int]:
         made = program()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     return made, int(np.cumsum([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]).max())
+
+
+def median_ms(work: Callable[[], object], repeats: int) -> float:
+    """Return the median time of `repeats` runs of `work`, in milliseconds."""
+    times = []
+    for _ in range(repeats):
+        before = time.perf_counter()
+        work()
+        times.append(1000 * (time.perf_counter() - before))
+    return statistics.median(times)

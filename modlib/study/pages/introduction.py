@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from modlib.parent import functional_call
 from modlib.study import example, figures, tables
 from modlib.study.experiment import Experiment
 from modlib.study.names import of_network
+from modlib.study.timing import median_ms
 from modlib.study.trials import Trial, measure
 from modlib.zoo import datasets, training
 
@@ -275,11 +275,8 @@ class Taste:
 
     @cached_property
     def milliseconds(self) -> float:
-        """How long recomposing `subset` takes, after a first time."""
-        self.modules.recompose(self.subset)
-        before = time.perf_counter()
-        self.modules.recompose(self.subset)
-        return 1000 * (time.perf_counter() - before)
+        """How long recomposing `subset` takes: the median of several times."""
+        return median_ms(lambda: self.modules.recompose(self.subset), repeats=21)
 
     @cached_property
     def found(self) -> dict[str, float]:

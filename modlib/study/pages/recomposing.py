@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +23,7 @@ from modlib.seeds import generator
 from modlib.study import example, figures, tables
 from modlib.study.experiment import Experiment
 from modlib.study.names import of_data, of_network
+from modlib.study.timing import median_ms
 
 QUANTITIES = ["remaining", "modules", "parent"]
 """The columns of `Subsets.grown` that are shares in [0, 1]: of weights kept, and accuracies."""
@@ -202,16 +201,6 @@ class Times:
             f"Time to recompose, and to predict a batch of {self.batch} images; median of {self.repeats} runs.",
             "tab-times",
         )
-
-
-def median_ms(work: Callable[[], object], repeats: int) -> float:
-    """Return the median time of `repeats` runs of `work`, in milliseconds."""
-    times = []
-    for _ in range(repeats):
-        before = time.perf_counter()
-        work()
-        times.append(1000 * (time.perf_counter() - before))
-    return statistics.median(times)
 
 
 def answer(pairs: pd.DataFrame, grown: pd.DataFrame, times: Times, data: str, model: str) -> Markdown:
