@@ -141,6 +141,13 @@ def test_unknown_notebooks_and_parameters_end_with_a_message(capsys: pytest.Capt
     assert "notebook: unknown 'table9'; there are [" in capsys.readouterr().err
     assert main(["reproduce", "table1", "-p", "kk", "0.1"]) == 2
     assert "parameter 'kk'" in capsys.readouterr().err
+    assert main(["parameters", "table9"]) == 2
+    assert "notebook: unknown 'table9'" in capsys.readouterr().err
+
+
+def test_the_parameters_of_a_notebook_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["parameters", "table1"]) == 0
+    assert "k: float = 0.10  # share of the edges kept in every layer" in capsys.readouterr().out.splitlines()
 
 
 def test_the_page_check_finds_empty_pages_dead_links_and_dead_anchors(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `modlib reproduce`, `modlib panel` and `modlib book`; `modlib ship` is in `modlib.ship`."""
+"""The command line: `modlib reproduce`, `parameters`, `panel` and `book`; `modlib ship` is in `modlib.ship`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def parser() -> argparse.ArgumentParser:
     )
     which.add_argument("--reference", action="store_true", help="renew the references that the tests replay")
     run.add_argument("--no-book", action="store_true", help="run the notebooks only")
+    of = commands.add_parser("parameters", help="list what can be set with -p for a notebook")
+    of.add_argument("notebook", metavar="NOTEBOOK", help="e.g. table1")
     panel = commands.add_parser(
         "panel", help="run what is open of a panel of Figure 4, for as long as it is given; also under torchrun"
     )
@@ -76,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         layout = runner.Layout.here()
         if asked.command == "book":
             runner.build_book(layout.root, layout.root / "_build" / "html")
+            return 0
+        if asked.command == "parameters":
+            print(runner.described(layout.source(asked.notebook)))
             return 0
         stems = asked.notebooks or layout.stems()
         failed = runner.reproduce(layout, stems, runner.parse_values(asked.p), asked.published, asked.reference)

@@ -113,19 +113,33 @@ def with_stable_ids(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def check_parameters(path: Path, given: Mapping[str, Any]) -> None:
-    """Raise ValueError or TypeError for a parameter that a notebook does not have, or of another type."""
+def declared(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the parameters that a notebook declares: by name its type, default and help, as papermill reads them."""
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder) / "source.ipynb"
         nbformat.write(read_source(path), temporary)
-        known = papermill.inspect_notebook(str(temporary))
+        found: dict[str, dict[str, Any]] = papermill.inspect_notebook(str(temporary))
+    return found
+
+
+def described(path: Path) -> str:
+    """Return the parameters of a notebook, a line each: name, type, default, and what it is."""
+    return "\n".join(
+        f"{name}: {about['inferred_type_name']} = {about['default']}  # {about['help']}"
+        for name, about in declared(path).items()
+    )
+
+
+def check_parameters(path: Path, given: Mapping[str, Any]) -> None:
+    """Raise ValueError or TypeError for a parameter that a notebook does not have, or of another type."""
+    known = declared(path)
     for name, value in given.items():
         if name not in known:
             raise ValueError(f"parameter {name!r}: {path.stem} has none of that name; it has {sorted(known)}")
-        declared = str(known[name]["inferred_type_name"])
-        if not fits(value, declared):
+        kind = str(known[name]["inferred_type_name"])
+        if not fits(value, kind):
             help_text = known[name]["help"]
-            raise TypeError(f"parameter {name!r} must be {declared}, got {value!r} ({help_text})")
+            raise TypeError(f"parameter {name!r} must be {kind}, got {value!r} ({help_text})")
 
 
 def fits(value: Any, declared: str) -> bool:
