@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class TooLittle(ValueError):
 
 @dataclass(frozen=True)
 class ChannelSaliency:
-    """Decomposes by channels; `images`: of each class, from which the classical saliencies are taken."""
+    """Decomposes by channels; `images`: of each class, from which `Channels.saliency` is taken."""
 
     images: int = 250
 
@@ -74,7 +74,7 @@ class ChannelSaliency:
         classes: Iterable[int] | None = None,
         device: str | torch.device = "auto",
     ) -> Channels:
-        """See `modlib.decomposers.Decomposer`. Nothing is trained: seconds for all classes of a small network."""
+        """See `modlib.decomposers.Decomposer`. Nothing is trained, and but the graph nothing is read yet."""
         checks.whole("images", self.images, 1)
         check_parent(parent, data, masking.default_policy)
         where, known = resolve_device(device), range(data.num_classes)
@@ -84,28 +84,36 @@ class ChannelSaliency:
         anatomy = slicing.anatomy(network, example)
         if not anatomy.units:
             raise ValueError(f"parent: no channels can be cut: {dict(anatomy.uncut)}")
-        each = [
-            saliency.taylor(network, anatomy, in_parts(_images(data, [c], self.images, seed, network), BATCH), [c])
-            for c in chosen
-        ]
-        taylor = {u.root: torch.stack([_relative(m[u.root]) for m in each]) for u in anatomy.units}
-        return Channels(network, chosen, anatomy, taylor, example, seed)
+        return Channels(network, chosen, anatomy, example, seed, self.images, data)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Channels:
     """A frozen parent, what can be cut out of it, and each channel's saliency for each class.
 
-    `saliency`: unit -> float32 [C, channels], relative to the unit's mean: that of `modlib.deploy.saliency.taylor`, for
-    the class against all others. `example`: two inputs, with which the graph is traced.
+    `example`: two inputs, with which the graph is traced. `images`: of each class of `data`, see `saliency`.
     """
 
     parent: nn.Module
     classes: tuple[int, ...]
     anatomy: slicing.Anatomy
-    saliency: Mapping[str, Tensor]
     example: Any
     seed: int
+    images: int
+    data: Data
+
+    @cached_property
+    def saliency(self) -> Mapping[str, Tensor]:
+        """Unit -> float32 [C, channels], relative to the unit's mean: `modlib.deploy.saliency.taylor`, each class
+        against all others. Taken when it is first asked for: seconds to a minute; ranking "taylor" alone needs it.
+        """
+        each = [
+            saliency.taylor(self.parent, self.anatomy, in_parts(self._some_of(c), BATCH), [c]) for c in self.classes
+        ]
+        return {u.root: torch.stack([_relative(m[u.root]) for m in each]) for u in self.anatomy.units}
+
+    def _some_of(self, c: int) -> Any:
+        return _images(self.data, [c], self.images, self.seed, self.parent)
 
     def __repr__(self) -> str:
         channels = sum(unit.channels for unit in self.anatomy.units)

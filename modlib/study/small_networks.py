@@ -111,8 +111,7 @@ def _channels(data: Dataset, store: Store) -> Callable[[Subject], tuple[nn.Modul
     @cache
     def of(subject: Subject) -> tuple[nn.Module, Channels]:
         parent = trained_parent(data, subject.model, subject.seed, subject.parent_epochs, store, subject.parent_recipe)
-        images = max(10, 2500 // data.num_classes)  # all that is read is what can be cut, unless by "taylor"
-        return parent, ChannelSaliency(images).decompose(parent, data, seed=subject.seed, device="cpu")
+        return parent, ChannelSaliency().decompose(parent, data, seed=subject.seed, device="cpu")
 
     return of
 

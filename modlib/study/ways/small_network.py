@@ -45,7 +45,7 @@ class SmallNetwork:
 
     def prepare(self, parent: nn.Module, data: Data, seed: int, store: Store) -> Channels:
         """Return what can be made narrower."""
-        return ChannelSaliency(images=2).decompose(parent, data, seed=seed, device="cpu")
+        return ChannelSaliency().decompose(parent, data, seed=seed, device="cpu")
 
     def make(self, parent: nn.Module, data: Data, subset: Sequence[int], seed: int, prepared: Channels) -> Made:
         """See `Way.make`."""
