@@ -250,7 +250,8 @@ def tally_table(evidence: Evidence) -> Markdown:
     return tables.table(
         tally(evidence).rename_axis("what: quantity, beside").reset_index(),
         "On how many networks the mean of our trials is ahead of, level with or behind another number. Level: the 95% "
-        "interval of the mean includes it.",
+        "interval of the mean includes it; the answer above takes an accuracy for the printed one up to two standard "
+        "deviations, as the scoreboard does.",
         "tab-table1-tally",
     )
 
