@@ -75,7 +75,7 @@ plt.show()
 # (grouped, transposed, 1-d and 3-d convolutions, tied weights, attention, every normalisation, buffers, outputs that are
 # tuples or dicts) are tested one by one in `tests/test_architectures.py`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.whole_table(found)
 
 # %% [markdown]
@@ -111,7 +111,7 @@ architectures_cut.table(cut, cuts)
 # because single ones differ by up to a third. The first steps of a module take longer, until the thresholds of its layers are
 # known. Memory is the most that tensors hold at once, as torch's allocator counts it.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.cost_table(found, goal)
 
 # %% [markdown]
@@ -132,7 +132,7 @@ print("edges:", {row["model"]: int(row["edges"]) for _, row in found.once.iterro
 # **Re-run it:** `modlib reproduce architectures -p models "[vit_b_16, convnext_small]" -p batch_size 32`. On a GPU:
 # `-p device cuda -p image_size 224 -p batch_size 64`, with `-p engine graphed` for steps that are replayed.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 counts = {"models": len(models), "parents": parents, "steps": steps, "repeats": repeats, "warm_up": warm_up}
 done = [record for pair in zip(ways, costs, strict=True) for record in pair] + cuts
 tables.where_from(done, "tab-from-architectures", counts | settings.shared())

@@ -67,7 +67,7 @@ plt.show()
 # paper flips SVHN too, whose images are digits. To see what that does, run this page with `-p dataset svhn_10k` and look at
 # the row "all flipped". A fully connected parent knows nothing of neighbouring pixels, so a shift changes all it sees.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.accuracy_table(found)
 
 # %% [markdown]
@@ -88,11 +88,11 @@ page.in_the_paper()
 #
 # RandAugment has one magnitude for all its operations: the larger, the stronger. Grey images stay grey.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images as they are (first column) and three draws of each augmentation. What lies outside the image is black.", "name": "fig-augmentations"}, "image": {"alt": "A grid of images. Each row starts with an original, followed by three draws each of a random flip, a random crop and RandAugment, which also changes colours and brightness and tilts or shears the image."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Images as they are (first column) and three draws of each augmentation. What lies outside the image is black.", "name": "fig-augmentations"}, "image": {"alt": "A grid of images. Each row starts with an original, followed by three draws each of a random flip, a random crop and RandAugment, which also changes colours and brightness and tilts or shears the image."}}
 page.draw_images(page.channels_first(data.train_images[:shown_images]), augmentations, seed)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 page.note_on(data)
 
 # %% [markdown]
@@ -118,7 +118,7 @@ print(f"RandAugment: magnitude {magnitude} of 0 to {augmentations['RandAugment']
 # %% [markdown]
 # **Re-run it:** `modlib reproduce augmentation -p dataset cifar10 -p parent_epochs 20`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 settings = {
     "dataset": dataset, "model": model, "parent_epochs": parent_epochs, "padding": padding, "operations": operations,
     "magnitude": magnitude, "images": images, "draws": draws, "seed": seed,

@@ -73,7 +73,7 @@ plt.show()
 # two more numbers: the **density**, the share of the weights that a module keeps, and the **union**, the share that all ten
 # modules need together.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 baselines.both_indices(rows, k)
 
 # %% [markdown]
@@ -96,7 +96,7 @@ baselines.about_control(rows)
 # The rules are measured on the stored parents. Module stemming's index is the paper's, converted: two modules at $k$ with
 # the printed index $J$ share $s = 2kJ/(1+J)$ of the weights, and $u = sn$ gives $s/(2 - s)$.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 baselines.one_definition(by_column)
 
 # %% [markdown]
@@ -105,7 +105,7 @@ baselines.one_definition(by_column)
 # We run one program for all parents, while the scripts that Pan and Rajan published differ from model to model. The stored
 # parents get pixels that are scaled twice, pixel / 255 / 255, as their authors did it.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 baselines.printed_numbers(rows)
 
 # %% tags=["hide-cell"] mystnb={"markdown_format": "myst"}

@@ -86,7 +86,7 @@ plt.show()
 #
 # ## Accuracy at the same edges
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 controls.at_the_same_edges(runs)
 
 # %% [markdown]
@@ -97,7 +97,7 @@ controls.at_the_same_edges(runs)
 # module stemming three $\alpha$ are tried, but $\alpha$ is not chosen for accuracy: it trades accuracy for size. So only
 # the controls gain from tuning. The restricted parent has nothing to tune. Test images chose nothing.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 controls.by_alpha(runs)
 
 # %% tags=["hide-cell"] mystnb={"markdown_format": "myst"}
@@ -106,7 +106,7 @@ controls.settings_table(runs)
 # %% [markdown]
 # ## On another data set
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 controls.elsewhere(runs)
 
 # %% [markdown]
@@ -117,7 +117,7 @@ controls.elsewhere(runs)
 # differ, also for each weight in use and module). Multiply-adds count an edge once in each pass that keeps it.
 # Milliseconds are of ordinary dense products on one thread, which do not gain from zeros.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 controls.in_use(runs)
 
 # %% [markdown]
@@ -131,7 +131,7 @@ controls.in_use(runs)
 # and batches. The *dense parent + grafting layer* is trained as they are, but has no mask. *Layer removed* is a module's masked
 # network without its grafting layer. No network was trained without one from the start.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 controls.single_classes(runs)
 
 # %% [markdown]

@@ -92,10 +92,10 @@ plt.show()
 #
 # A step is one batch through all modules. An epoch is the number of batches times that.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.speed_table(found)
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.modules_table(found)
 
 # %% [markdown]
@@ -105,7 +105,7 @@ page.modules_table(found)
 # weights that it moves. The table compares both with what this machine can do at best: a large product of matrices, and one
 # pass over arrays of the same size.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.parts_table(found)
 
 # %% [markdown]
@@ -114,21 +114,21 @@ page.parts_table(found)
 # For large networks the paper's limit stands: every module is trained in its turn. Passing several modules at once does not
 # help there. The table sets `torch.func.vmap` over the masks, which makes grouped convolutions, against a loop.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.passes_table(found)
 
 # %% [markdown]
 # Several processes share the modules out. While modules train, the device holds one of them. The others wait in host memory,
 # at 8 bytes for each edge, so that memory grows with the number of classes.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.epochs_table(found)
 
 # %% [markdown]
 # Taking turns could cost accuracy, because with a vote loss a module sees the others as they were one epoch ago. The two
 # engines decompose the same parents below, with the same recipe, seeds and order of images. Nothing is chosen here.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.stale_table(found)
 
 # %% [markdown]
@@ -139,7 +139,7 @@ page.stale_table(found)
 # times as long as the parent's. Networks that are smaller and faster than the parent are cut by channels
 # ([small networks](small_networks.ipynb)).
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.in_use_table(found)
 
 # %% [markdown]
@@ -169,5 +169,5 @@ print("steps of both programs, so many times:", found.by_size.groupby("program")
 # **Re-run it:** `modlib reproduce cost -p model fc4 -p threads 2`; on a GPU: `-p device cuda`. Where times are kept, in
 # `book/results/timings`, they are read; remove them to time anew.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(found.done, "tab-from-cost", plan.shown)

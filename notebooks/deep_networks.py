@@ -88,17 +88,17 @@ plt.show()
 # correlation over images between the masked network's values and the parent's. The **gradient** is what a module's loss sends
 # to the scores of a layer, $W \odot \partial L / \partial (W \odot \mathcal M)$, as a norm.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.signal_table(rows, settings)
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.gradient_table(rows, settings)
 
 # %% [markdown]
 # The same masks, judged by the network's own answer, the largest of its logits. *Different outputs* counts the distinct
 # vectors of logits, to the last bit; *the same answer* is how often it gives its most frequent one.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.answers_table(rows, settings)
 
 # %% [markdown]
@@ -108,20 +108,20 @@ page.answers_table(rows, settings)
 # [deviations](../deviations.md)). The grafting layers have a tenth of the scores' rate. That rate is chosen for each combination
 # by itself: the best of a short list by the vote on held-out images, with the first seed. The same images judge it below.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.after_table(after, bench)
 
 # %% [markdown]
 # Where the chosen rate is the first or the last of its list, a rate beyond it may be better.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.rates_table(after, bench)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "After the short co-training, at the chosen rates: signal and agreement by layer of the modules as they are used, each with its own running statistics (solid) or the parent's (dashed). Lines: means over seeds; points: single seeds (means over their modules; geometric means of signals).", "name": "fig-deep-after"}, "image": {"alt": "Two panels over the depth of the network with four lines each, as in the figure before training: signal on a logarithmic axis, and agreement with the parent."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "After the short co-training, at the chosen rates: signal and agreement by layer of the modules as they are used, each with its own running statistics (solid) or the parent's (dashed). Lines: means over seeds; points: single seeds (means over their modules; geometric means of signals).", "name": "fig-deep-after"}, "image": {"alt": "Two panels over the depth of the network with four lines each, as in the figure before training: signal on a logarithmic axis, and agreement with the parent."}}
 page.draw_after(after)
 plt.show()
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.signal_after_table(after, settings)
 
 # %% [markdown]
@@ -155,5 +155,5 @@ print(sorted(exported["when"].unique()), len(done), "parents probed")
 # %% [markdown]
 # **Re-run it:** `modlib reproduce deep_networks -p k 0.3`; another network: `-p dataset cifar10 -p model resnet50_quarter`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(everything, "tab-from-deep-networks", settings.shown())

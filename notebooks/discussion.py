@@ -69,7 +69,7 @@ plt.show()
 # Every subset of the classes votes on the test images of its classes. Beside it stands the parent restricted to the same
 # classes: the largest of their logits wins.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 discussion.growth_table(growth)
 
 # %% [markdown]
@@ -79,11 +79,11 @@ discussion.growth_table(growth)
 # whole epochs of training. [Cost](cost.ipynb) times the steps alone, so its factors differ. The right figure has predictions of
 # recomposed networks: one masked pass for each module, all of them joined into one network, because all layers are linear.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time by the number of modules, on the device named below. Left: one epoch of a decomposition. Right: one pass of a recomposed network over the same images; solid line: one pass of the parent. Dashed: proportional to the number of modules, through the last point.", "name": "fig-time"}, "image": {"alt": "Two panels of points over the number of modules: seconds per epoch of co-training and milliseconds per pass, each beside a straight line through the origin."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Time by the number of modules, on the device named below. Left: one epoch of a decomposition. Right: one pass of a recomposed network over the same images; solid line: one pass of the parent. Dashed: proportional to the number of modules, through the last point.", "name": "fig-time"}, "image": {"alt": "Two panels of points over the number of modules: seconds per epoch of co-training and milliseconds per pass, each beside a straight line through the origin."}}
 discussion.draw_times(seconds, passes)
 plt.show()
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 timed_images = min(images_timed, len(data.test_labels))
 timed = (
     f"{timed_epochs} epochs of {len(data.train_labels):,} images, and of {repeats} passes of {timed_images:,} images"
@@ -97,7 +97,7 @@ discussion.times(seconds, passes, f"the fastest of {timed}")
 # 32 classes they weigh more than the parent itself. A network for a subset can be packed tighter. It needs the weights of its
 # union, a map of where they lie, and one bit for each of these weights and module:
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 discussion.bytes_to_ship(decompositions, sizes)
 
 # %% [markdown]
@@ -130,7 +130,7 @@ discussion.bytes_to_ship(decompositions, sizes)
 #
 # ## How far this book's evidence goes
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 discussion.rests_on()
 
 # %% [markdown]
@@ -161,6 +161,6 @@ print(f"{len(modules.classes)} masks, packed: {sizes.masks} bytes; grafting laye
 # **Re-run it:** `modlib reproduce discussion -p model fc4`. Where times are kept, in `book/results/timings`, they are read; remove
 # them to time anew.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 shown = vars(settings) | {"recipe": "ours"}
 tables.where_from([trained, used], "tab-from-discussion", shown)

@@ -62,7 +62,7 @@ if len(models) > 1:
 # the comparisons, and is *reversed* where it is so in fewer than one third. Settings differ in $\alpha$ (modules of one
 # size, other overlaps), in $k$, or in both.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 figure3.trade_off(curves)
 
 # %% [markdown]
@@ -71,7 +71,7 @@ figure3.trade_off(curves)
 # The paper says of $k = 10\%$ that without stemming two modules need nearly $2k$, the worst there is. The sentence
 # *holds* above $1.9\,k$, and *partly* above $1.5\,k$; two independent masks need $2k - k^2$.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 figure3.apart(curves)
 
 # %% [markdown]
@@ -82,7 +82,7 @@ figure3.apart(curves)
 # modules, so both are shown. The recipe is *published*; the values of $\alpha$ are our reading
 # ([deviations](../deviations.md)). Nothing is chosen on test images.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "FC1 (the first parent), test images, epoch by epoch: remaining parameters of two-class networks (mean over pairs), accuracy of the vote of two modules (mean over pairs), and accuracy of single modules. Mean over trials, one standard deviation shaded. Dotted: k, the size of a single module.", "name": "fig-figure3"}, "image": {"alt": "A grid of curves over epochs. In the top row, remaining parameters: without stemming they rise from the first epoch towards twice k, and the larger alpha is, the closer they stay to the dotted line at k. The rows below hold the accuracies of pairs and of single modules."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "FC1 (the first parent), test images, epoch by epoch: remaining parameters of two-class networks (mean over pairs), accuracy of the vote of two modules (mean over pairs), and accuracy of single modules. Mean over trials, one standard deviation shaded. Dotted: k, the size of a single module.", "name": "fig-figure3"}, "image": {"alt": "A grid of curves over epochs. In the top row, remaining parameters: without stemming they rise from the first epoch towards twice k, and the larger alpha is, the closer they stay to the dotted line at k. The rows below hold the accuracies of pairs and of single modules."}}
 figure3.draw_epochs(curves, models[:1])
 plt.show()
 

@@ -57,7 +57,7 @@ page.draw_subsets(evidence)
 # %% [markdown]
 # ## Panel by panel
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.by_panel(evidence, goal)
 
 # %% [markdown]
@@ -68,7 +68,7 @@ page.by_panel(evidence, goal)
 # scores and take few steps. Already without stemming the masks of two modules are nearly one, so little is left for stemming to
 # reduce.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks (left, mean over pairs; dotted: k, the size of one module) and mean accuracy of single modules (right) on test images, epoch by epoch; one row for each panel, at the reduced size that its title and the table below name. Lines: settings with this k, mean over trials; one standard deviation shaded, where there are several. Epochs before the last are measured on the first images only, the last one on all, or on as many as the table below says.", "name": "fig-figure4"}, "image": {"alt": "Curves over epochs for each panel. On the left the remaining parameters of each setting beside the dotted line at k; on the right, the accuracy of modules."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks (left, mean over pairs; dotted: k, the size of one module) and mean accuracy of single modules (right) on test images, epoch by epoch; one row for each panel, at the reduced size that its title and the table below name. Lines: settings with this k, mean over trials; one standard deviation shaded, where there are several. Epochs before the last are measured on the first images only, the last one on all, or on as many as the table below says.", "name": "fig-figure4"}, "image": {"alt": "Curves over epochs for each panel. On the left the remaining parameters of each setting beside the dotted line at k; on the right, the accuracy of modules."}}
 page.draw_epochs(evidence)
 
 # %% [markdown]
@@ -77,7 +77,7 @@ page.draw_epochs(evidence)
 # module's own ([why](deep_networks.ipynb)). CIFAR-10 here: 111 of its 60,000 images went through JPEG. SVHN-10k is 10,000 of
 # SVHN's images, divided by house; its accuracies are not those of SVHN.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.panels_table(evidence)
 
 # %% [markdown]
@@ -85,7 +85,7 @@ page.panels_table(evidence)
 # Komodakis 2016), VGG16 and ResNet50 as public code commonly reports, without a single source. What is judged here is the
 # distance to a network's *own* parent.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.settings_table(evidence)
 
 # %% [markdown]
@@ -95,7 +95,7 @@ page.settings_table(evidence)
 # which holds all weights; and one mask shared by all classes with a grafting layer each, trained with the vote loss for as many
 # steps as one module (*longer*: for as many epochs as both phases of *one mask first*; *200 epochs*: for longer still).
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.subsets_table(evidence)
 
 # %% [markdown]
@@ -114,10 +114,10 @@ page.subsets_table(evidence)
 #
 # Nothing is trained here yet: the largest weights of each layer stay, and the statistics of batch normalisation are taken anew.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Before any training, parents at the reduced size of the table above. Left: share that every layer keeps, from the input to the output, at the middle one of the shares tried. Right: accuracy on held-out images of the parent with the largest weights of each layer alone. Solid: the same share of every layer; dashed: the same number of edges by LAMP; dotted: the parent. One parent for each panel.", "name": "fig-figure4-allocation"}, "image": {"alt": "Left, the share kept over the depth of the layer, a line for each panel beside a level line. Right, accuracy over the share of all weights kept: solid lines for the same share of every layer, dashed ones for LAMP."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Before any training, parents at the reduced size of the table above. Left: share that every layer keeps, from the input to the output, at the middle one of the shares tried. Right: accuracy on held-out images of the parent with the largest weights of each layer alone. Solid: the same share of every layer; dashed: the same number of edges by LAMP; dotted: the parent. One parent for each panel.", "name": "fig-figure4-allocation"}, "image": {"alt": "Left, the share kept over the depth of the layer, a line for each panel beside a level line. Right, accuracy over the share of all weights kept: solid lines for the same share of every layer, dashed ones for LAMP."}}
 page.draw_untrained(evidence)
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.untrained_table(evidence)
 
 # %% [markdown]
@@ -128,10 +128,10 @@ page.untrained_table(evidence)
 # objectives. Then every module goes on from its scores and statistics, with the grafting layer of its class. Rates are annealed
 # over both phases. A step for all classes costs as much as a step of a single module. At equal passes the two were not compared.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.one_mask_table(evidence)
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.one_mask_differences(evidence)
 
 # %% [markdown]
@@ -143,7 +143,7 @@ page.one_mask_differences(evidence)
 # With the first seed of a panel, judged on held-out images; test images choose nothing. These are single trials: leads of a point
 # or two tell nothing. Of *one mask first* no other rate was tried.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tried = page.first_seeds(evidence)
 page.tried_table(tried)
 
@@ -155,10 +155,10 @@ page.tried_table(tried)
 # parent, trained for longer. They print neither that parent's accuracy nor accuracies by the number of classes. So only the
 # share of the weights can be compared.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the parent's weights that a recomposed network holds, against the number of classes. Grey squares: MODA, VGG16 on CIFAR-10 at full size, two and ten classes, as its authors print them; the line between them is ours. Others: our modules of the CIFAR-10 panels above, at their reduced size, means over subsets and trials. Dotted: our goal for all classes.", "name": "fig-figure4-moda"}, "image": {"alt": "Share of weights over the number of classes: MODA's two points at 5 and 48 percent with a line between them, and our curves from about k to their union."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Share of the parent's weights that a recomposed network holds, against the number of classes. Grey squares: MODA, VGG16 on CIFAR-10 at full size, two and ten classes, as its authors print them; the line between them is ours. Others: our modules of the CIFAR-10 panels above, at their reduced size, means over subsets and trials. Dotted: our goal for all classes.", "name": "fig-figure4-moda"}, "image": {"alt": "Share of weights over the number of classes: MODA's two points at 5 and 48 percent with a line between them, and our curves from about k to their union."}}
 page.draw_moda(evidence, goal)
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.moda_table(evidence)
 
 # %% [markdown]
@@ -181,5 +181,5 @@ print(page.summary(evidence))
 # (`modlib.study.panels.FULL`). Every trial's record is written as soon as it is done, and a stopped trial goes on from its last
 # checkpoint.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(evidence.done, "tab-from-figure4", {"panels": ", ".join(evidence.panels)})

@@ -65,7 +65,7 @@ plt.show()
 # output layer, which has few weights, keeps more. And a large $\alpha$ makes the modules keep the same weights. At the start
 # the largest weights have the highest scores.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 frontier.settings_tried(found, behind)
 
 # %% [markdown]
@@ -74,7 +74,7 @@ frontier.settings_tried(found, behind)
 # The same chosen modules answer for all subsets: the most confident module of the subset wins. Beside them stands the parent
 # with all its weights, its logits restricted to the subset.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 frontier.subsets_by_size(of_subsets)
 
 # %% [markdown]
@@ -108,5 +108,5 @@ print(len(done), "trials,", len(controls), "controls; one setting chosen for eac
 # A setting names the data set, the parent, the shares kept in the hidden layers and in the output layer, $\alpha$ and the
 # epochs. The `rate` of the scores is 0.1 unless it is given.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from([*done, *controls], "tab-from-frontier", parameters)

@@ -59,7 +59,7 @@ plt.show()
 # $\alpha$ is a quarter, because stemming pulls harder there. Differences are paired: a trial minus the base trial of the
 # same seed. Nothing is chosen on test images. Our larger batches have no row.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 ours.one_at_a_time(found, epochs)
 
 # %% [markdown]
@@ -68,7 +68,7 @@ ours.one_at_a_time(found, epochs)
 # $v = 0.9$ was first taken after a trial that had looked at test accuracy. So it was asked again, on held-out images, with
 # every $\alpha$. More stemming makes masks more alike; the vote loss lets them be so at less cost.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 ours.grid_table(found)
 
 # %% tags=["remove-input"]
@@ -81,7 +81,7 @@ ours.grid_said(found, vote)
 # of all test images. Its Table 6 asks it of balanced sets: half of one class, half of the others. On its own class a guess
 # is right in 50% of the images; on another class a perfect module is right in about 44.4%.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 ours.single_modules(found)
 
 # %% [markdown]
@@ -90,7 +90,7 @@ ours.single_modules(found)
 # Modules that were trained apart need not mean the same by the same confidence. A scale and a shift for each module's
 # log-odds, fitted on held-out training images, would mend that without touching a mask.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 ours.calibration(found)
 
 # %% [markdown]
@@ -110,5 +110,5 @@ print(sum(len(one.last) for one in found) == sum(one.column.trials for one in fo
 # %% [markdown]
 # **Re-run it:** `modlib reproduce ours -p columns "[{dataset: fashion_mnist, model: fc1, alpha: 4.0, trials: 3}]"`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(done, "tab-from-ours", parameters)

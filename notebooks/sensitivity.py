@@ -58,10 +58,10 @@ plt.show()
 # - *Eq. 1 by layer*: the stemming loss is averaged over the scores of each layer, not over all scores.
 # - *Balanced loss*: a module's class weighs as much as all others together.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 sensitivity.readings(found)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 sensitivity.tables_of_the_paper(found)
 
 # %% [markdown]
@@ -69,7 +69,7 @@ sensitivity.tables_of_the_paper(found)
 #
 # The paper's vote compares confidences as they are. Would calibrating them on held-out images explain its accuracy?
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 sensitivity.calibration(found)
 
 # %% [markdown]
@@ -88,5 +88,5 @@ print(len(found.trials), "readings,", sum("failed" in row for record in found.do
 # %% [markdown]
 # **Re-run it:** `modlib reproduce sensitivity -p model fc4 -p seeds "[0, 1, 2]"`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(found.done, "tab-from-sensitivity", parameters)

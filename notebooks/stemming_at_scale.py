@@ -98,7 +98,7 @@ pull.decay_table(strengths)
 # noisy and too large, and the shares in the table are lower bounds. [Deep networks](deep_networks.ipynb) explains first masks
 # and statistics.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.against_table(rows, bench)
 
 # %% [markdown]
@@ -107,13 +107,13 @@ page.against_table(rows, bench)
 # Two modules by the published recipe (random first masks, constant rate 0.1, batches of 32, own statistics) start from the same
 # scores. The first epoch has no stemming, as in Algorithm 1.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.pulled_table(pulls)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 page.for_figure_4(strengths)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 page.judged_claim(claim)
 
 # %% [markdown]
@@ -134,5 +134,5 @@ print(claim.verdict)
 # %% [markdown]
 # **Re-run it:** `modlib reproduce stemming_at_scale -p k 0.3`; another network: `-p dataset cifar10 -p model resnet50_quarter`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from(everything, "tab-from-stemming-at-scale", settings.shown())

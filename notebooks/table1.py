@@ -71,14 +71,14 @@ page.draw_gaps(evidence)
 # A trial is a parent *and* its decomposition, both from the trial's seed. Every number is of the last epoch; nothing is
 # chosen on test images.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.accuracies_table(evidence)
 
 # %% [markdown]
 # Our parents aren't the paper's, and a better parent gives a better vote. Where the parents alone beat the printed numbers,
 # so may their modules; the distance from the own parent is the fair measure.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.tally_table(evidence)
 
 # %% [markdown]
@@ -88,7 +88,7 @@ page.tally_table(evidence)
 # Another page asks [which readings of the paper](sensitivity.ipynb) give its lower index. Only the index of the paper's
 # stemming row can be compared; those of its older methods are another quantity ([deviations](../deviations.md)).
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.indices_table(evidence)
 
 # %% [markdown]
@@ -113,7 +113,7 @@ page.methods_table(evidence)
 # Two-class networks are what the paper's Table 2 and Figure 3 look at: the union of two masks, as a share of the
 # parent's maskable weights. It lies between $k$ (the same edges) and $2k$ (none in common).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Recipe published, epoch by epoch, test images: remaining parameters of two-class networks (mean over pairs) and accuracy of the vote of all modules. Mean over trials, one standard deviation shaded. Dotted: k; crosses: the paper's Table 2.", "name": "fig-table1-epochs"}, "image": {"alt": "Two panels of curves over epochs. Without stemming the remaining parameters rise towards twice k; with stemming they fall towards k. The accuracies of the two stay close."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Recipe published, epoch by epoch, test images: remaining parameters of two-class networks (mean over pairs) and accuracy of the vote of all modules. Mean over trials, one standard deviation shaded. Dotted: k; crosses: the paper's Table 2.", "name": "fig-table1-epochs"}, "image": {"alt": "Two panels of curves over epochs. Without stemming the remaining parameters rise towards twice k; with stemming they fall towards k. The accuracies of the two stay close."}}
 page.draw_epochs(evidence)
 
 # %% tags=["hide-cell"] mystnb={"markdown_format": "myst"}

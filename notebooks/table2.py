@@ -56,10 +56,10 @@ plt.show()
 # parent and see the same batches, so they are compared trial by trial. The paper does not say over what its best and
 # worst are taken; ours are the smallest and the largest of all pairs of all trials.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 table2.four_settings(ablation)
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 table2.accuracies(ablation)
 
 # %% [markdown]
@@ -70,7 +70,7 @@ table2.accuracies(ablation)
 # where they end. So what sharing is worth depends on how long modules are trained, which a table of one epoch can't
 # show. Sharing takes no computing.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 table2.sharing_by_epoch(ablation)
 
 # %% [markdown]
@@ -81,7 +81,7 @@ table2.sharing_by_epoch(ablation)
 # 95% interval lies within the margin, and there is one if the interval lies outside. Anything else is *open*. The sentence
 # holds if all four comparisons find none, and does not hold if any finds an effect.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 table2.verdicts(ablation)
 
 # %% [markdown]

@@ -64,7 +64,7 @@ table3.parameters()
 # Without any gradient, stochastic gradient descent with Nesterov momentum shrinks a weight in every step. The table says
 # how many steps until half of it is gone. A gradient must win against that to keep a weight alive.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 table3.last_epoch(trained, curve)
 
 # %% [markdown]
@@ -72,7 +72,7 @@ table3.last_epoch(trained, curve)
 #
 # torch's own scheduler, with the two readings of "0.02".
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Learning rate of CIFAR-100's recipe over the epochs, with each reading of the printed 0.02: the rate after the first step (the rate is multiplied by 0.2), or the factor itself.", "name": "fig-table3-schedule"}, "image": {"alt": "Two falling step functions on a logarithmic scale. Both start at a tenth and fall at epochs 60, 120 and 160; the one with the literal factor falls ten times deeper at each step."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Learning rate of CIFAR-100's recipe over the epochs, with each reading of the printed 0.02: the rate after the first step (the rate is multiplied by 0.2), or the factor itself.", "name": "fig-table3-schedule"}, "image": {"alt": "Two falling step functions on a logarithmic scale. Both start at a tenth and fall at epochs 60, 120 and 160; the one with the literal factor falls ten times deeper at each step."}}
 table3.draw_schedules(rates)
 plt.show()
 
@@ -95,5 +95,5 @@ for label, values in rates.items():
 # %% [markdown]
 # **Re-run it:** `modlib reproduce table3 -p weight_decays "[0, 0.0005, 0.005]" -p epochs 30`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from([], "tab-from-table3", vars(trained), time.perf_counter() - started)

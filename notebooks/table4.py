@@ -55,7 +55,7 @@ table4.answer(dataset, model, k, alpha, curve, own)
 table4.draw_decompositions(curve, own)
 plt.show()
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 table4.last_epoch(curve)
 
 # %% [markdown]
@@ -67,7 +67,7 @@ table4.last_epoch(curve)
 # because stemming pulls with a fixed force. So both recipes use $5 \times 10^{-4}$, the value of the work that the paper follows;
 # see [deviations](../deviations.md).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "How much a single gradient of 1 in the first step still moves a score, by weight decay, at the published recipe's rate and momentum.", "name": "fig-memory"}, "image": {"alt": "Curves over steps on a logarithmic axis, one for each weight decay: all rise at first with the momentum; with a larger decay the influence fades after fewer steps."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "How much a single gradient of 1 in the first step still moves a score, by weight decay, at the published recipe's rate and momentum.", "name": "fig-memory"}, "image": {"alt": "Curves over steps on a logarithmic axis, one for each weight decay: all rise at first with the momentum; with a larger decay the influence fades after fewer steps."}}
 table4.draw_memory({decay: table4.influence(decay) for decay in weight_decays})
 plt.show()
 
@@ -82,7 +82,7 @@ plt.show()
 # %% tags=["hide-input", "nbval-check-output"] mystnb={"markdown_format": "myst"}
 table4.parameters()
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Learning rates of the two recipes over a decomposition: of the scores (solid) and of the grafting layers (dashed).", "name": "fig-table4-schedule"}, "image": {"alt": "Two horizontal lines for the published recipe, and two cosine curves that start at the same rates and fall to zero for ours."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Learning rates of the two recipes over a decomposition: of the scores (solid) and of the grafting layers (dashed).", "name": "fig-table4-schedule"}, "image": {"alt": "Two horizontal lines for the published recipe, and two cosine curves that start at the same rates and fall to zero for ours."}}
 table4.draw_rates()
 plt.show()
 
@@ -102,6 +102,6 @@ for decay in (5e-4, 5e-2, 5e-1):
 # %% [markdown]
 # **Re-run it:** `modlib reproduce table4 -p weight_decays "[0, 0.0005]" -p alpha 0.0`.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 shown = {"dataset": dataset, "model": model, "parent_epochs": parent_epochs, "weight_decays": weight_decays} | common
 tables.where_from([], "tab-from-table4", shown, time.perf_counter() - started)

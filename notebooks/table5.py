@@ -57,7 +57,7 @@ plt.show()
 # set accuracy of each module". A user, who has no labelled test images, does not get that accuracy. Two choices don't look at
 # test images: the epoch that is best on **held-out** images, and the **last** epoch. The recipe is *published*.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 table5.selection(found)
 
 # %% [markdown]
@@ -69,7 +69,7 @@ table5.selection(found)
 # The paper reads from its maxima that "even when $\alpha > 0$ [...] the accuracy is sometimes best". The table counts, module by
 # module, which $\alpha$ is the most accurate (mean over trials; ties count for all).
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 table5.best_alpha(found)
 
 # %% tags=["remove-input"]

@@ -68,7 +68,7 @@ plt.show()
 # protocol was rebuilt. From the answers the paper concludes that "each module holds only the classification function
 # corresponding to its own class, and cannot classify other classes".
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 table6.summary(answers)
 
 # %% tags=["hide-cell"] mystnb={"figure": {"caption": "The paper's Table 6 (MNIST FC1), drawn in the same way.", "name": "fig-table6-paper"}, "image": {"alt": "Ten by ten heat maps, one for each k, that look like those above: a bright diagonal, and all else near 44 per cent."}}
@@ -90,7 +90,7 @@ table6.every_entry(answers)
 # through that a linear layer names classes far better than a guess. Whoever cuts a network to *hide* what it can do
 # should look at its edges, not at its answers.
 
-# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 table6.told_apart(readout, data.num_classes)
 
 # %% [markdown]
