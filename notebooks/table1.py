@@ -66,7 +66,7 @@ page.draw_gaps(evidence)
 # - **published**: what the paper says ([its Table 4](table4.ipynb)), with batches of 32, and our reading where it says nothing: constant rates.
 # - **ours**: rates annealed to zero, batches of 128, grafting layers that start from the parent's own logit, and the **vote
 #   loss**, which is *not the paper's*: it trains the vote that recomposing asks for ([co-training](module_stemming.ipynb)).
-#   One setting for all networks.
+#   One setting for all networks; [held-out images](ours.ipynb) say how other weights of this loss would do.
 #
 # A trial is a parent *and* its decomposition, both from the trial's seed. Every number is of the last epoch; nothing is
 # chosen on test images.

@@ -130,13 +130,13 @@ class Channels:
         of: str = "multiply_adds",
         images: int = 2000,
         ridge: float = 1e-3,
-        near: float | None = None,
         distilled: int = 0,
         mirrored: bool = False,
         repair: str | None = "nonlinear",
         rule: str = "explained",
         ranking: str = "variance",
         known: Iterable[int] | None = None,
+        near: float | None = None,
     ) -> nn.Module:
         """Return a plain network for `subset`: inputs [B, ...] -> logits [B, len(subset)], in that order.
 
@@ -148,14 +148,14 @@ class Channels:
         to it; the smallest of the budgets `KEEPS` that a search by halves finds is taken.
 
         `images`: training images of the subset, without their labels, that the repair sees; of a quarter of them it is
-        measured which channels are needed. `ridge`: see `modlib.deploy.repair`. `near`: images that the parent is less
-        sure of count more in the repair, see `nearness`; None: all alike. `distilled`: steps of label-free
+        measured which channels are needed. `ridge`: see `modlib.deploy.repair`. `distilled`: steps of label-free
         training afterwards, see `modlib.deploy.distilling`, on twice as many images; `mirrored` ones are part of it
         where that changes no class.
 
         For comparisons: `repair`, one of `modlib.deploy.repair.KINDS`, or None for no repair at all; `rule`, how a
         budget is shared out among the layers, one of `RULES`; `ranking`, in which order channels are kept, one of
-        `RANKINGS`; `known`, the classes that are known while channels are chosen and repaired: default, the subset.
+        `RANKINGS`; `known`, the classes that are known while channels are chosen and repaired: default, the subset;
+        `near`: images that the parent is less sure of count more in the repair, see `nearness` (it gains nothing).
         """
         chosen = checks.subset(numbered(subset, data.class_names), self.classes)
         _check(keep, within, of, rule, ranking)
