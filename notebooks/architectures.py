@@ -97,8 +97,8 @@ architectures_cut.table(cut, cuts)
 
 # %% [markdown]
 # What is split or shuffled by place can't be cut, nor what a layer normalisation reads: it would give something else. Heads
-# of attention stay, because torch's attention layer has no width of its own for them; the layers between them are cut. Swin
-# and SwinV2 are not tried: reading their graph alone takes many minutes.
+# of attention stay, because torch's attention layer has no width of its own for them; the layers between them are cut. Swin,
+# SwinV2 and MaxViT are not tried: reading their graph alone takes many minutes.
 #
 # ## What a step costs
 #
