@@ -61,7 +61,7 @@ def cut_in_half(model: str, side: int) -> dict[str, Any]:
         "uncut": {reason: count for reason, count in why.items() if reason != "gives the logits"},
         "parameters": left["parameters"] / costs["parameters"],
         "multiply_adds": left["multiply_adds"] / costs["multiply_adds"],
-        "difference": float((small(inputs) - wanted).norm() / wanted.norm()),
+        "difference": f"{float((small(inputs) - wanted).norm() / wanted.norm()):.0e}",  # a record has six digits
         "seconds": seconds,
     }
 
@@ -87,7 +87,7 @@ def table(models: Sequence[str], done: Sequence[Record]) -> Markdown:
                 "not cut": uncut or "none",
                 "parameters left (%)": f"{100 * row['parameters']:.0f}",
                 "multiply-adds left (%)": f"{100 * row['multiply_adds']:.0f}",
-                "difference": f"{row['difference']:.0e}" if row["difference"] else "0",
+                "difference": row["difference"],
                 "s": f"{row['seconds']:.0f}",
             }
         lines.append(line | {"works": row["error"] or "yes"})
@@ -109,6 +109,6 @@ def said(done: Sequence[Record]) -> Markdown:
     good = rows[rows["error"] == ""]
     return Markdown(
         f"Of {len(rows)} networks, one for each family, **{len(good)}** can be cut. What is left computes what the "
-        f"whole one does without these channels, to {good['difference'].max():.0e} at most. Half of the channels leave "
+        f"whole one does without these channels, to {good['difference'].astype(float).max():.0e} at most. Half of the channels leave "
         f"{100 * good['multiply_adds'].min():.0f} to {100 * good['multiply_adds'].max():.0f}% of the multiply-adds."
     )
