@@ -107,8 +107,9 @@ def said(done: Sequence[Record]) -> Markdown:
     """Return in a sentence how many networks can be cut, and how exact that is."""
     rows = pd.DataFrame([record.rows[0] for record in done])
     good = rows[rows["error"] == ""]
+    most = good["difference"].astype(float).max()
     return Markdown(
         f"Of {len(rows)} networks, one for each family, **{len(good)}** can be cut. What is left computes what the "
-        f"whole one does without these channels, to {good['difference'].astype(float).max():.0e} at most. Half of the channels leave "
+        f"whole one does without these channels, to {most:.0e} at most. Half of the channels leave "
         f"{100 * good['multiply_adds'].min():.0f} to {100 * good['multiply_adds'].max():.0f}% of the multiply-adds."
     )
