@@ -169,7 +169,8 @@ def test_an_answer_says_the_better_way_first(theirs, first):
     said = which_way.answer(page, 0.25).data
     assert "**pairs** (n = 2)" in said
     assert said.index(f"**{first}**") < said.index("**ours**" if first == "theirs" else "**theirs**")
-    assert "-0.50 ± 0.10 points in 25% of the multiply-adds" in said
+    assert "**ours** -0.50 ± 0.10 (no labels, 5 s)" in said
+    assert "within 1 point: **theirs**, 20.0% or less, at 0.2 times" in said
 
 
 def test_a_decision_follows_its_rules():

@@ -271,8 +271,8 @@ def _amount(classes: int) -> str:
 
 
 def _said(row: pd.Series) -> str:
-    """Return a way with its numbers, for a sentence."""
-    return f"**{row['plan']}** {row['shown']} points in {tables.percent(row['multiply_adds'], 0)} of the multiply-adds"
+    """Return a way with its points, for a sentence."""
+    return f"**{row['plan']}** {row['shown']}"
 
 
 def _best(rows: pd.DataFrame) -> pd.Series:
@@ -300,11 +300,10 @@ def answer(page: Page, most: float) -> Markdown:
             parts.append(f"{_said(best)} ({labels}, {best['further_seconds']:.0f} s)")
         if len(mine):
             best = _best(mine)
-            parts.append(f"{_said(best)} (ours, no labels, {best['further_seconds']:.0f} s)")
+            parts.append(f"{_said(best)} (no labels, {best['further_seconds']:.0f} s)")
         n = int(rows["n"].max())
         order = parts if not len(mine) or not len(theirs) or _best(theirs)["gap"] >= _best(mine)["gap"] else parts[::-1]
         said.append(f"- **{_amount(classes)}** (n = {n}): {'; then '.join(order)}.")
-    light = "; ".join(_lightest(page, classes) for classes in page.sizes_of_subsets)
     head = (
         f"**Answer**{_first_parent(page)}. The best of ours and the best of others within "
         f"{tables.percent(most, 0)} of the parent's multiply-adds, in points of test accuracy against the restricted "
@@ -312,7 +311,7 @@ def answer(page: Page, most: float) -> Markdown:
     )
     tail = (
         "\n\nMasks make networks light, not small or fast. The fewest weights that are not zero, within "
-        f"{POINTS:g} point: {light}."
+        f"{POINTS:g} point: {_lightest(page)}."
     )
     return Markdown(head + "\n".join(said) + tail)
 
@@ -323,15 +322,25 @@ def _first_parent(page: Page) -> str:
     return f" ({of_network(first['dataset'].iloc[0], first['model'].iloc[0])})" if len(first) else ""
 
 
-def _lightest(page: Page, classes: int) -> str:
-    near = page.means(classes).query("gap >= @low", local_dict={"low": -POINTS})
-    if near.empty:
-        return f"{_amount(classes)} none"
-    least = near.sort_values("kept_weights").iloc[0]
-    return (
-        f"{_amount(classes)} {tables.percent(least['kept_weights'], 1)} (**{least['plan']}**, "
-        f"{least['multiply_adds']:.0f} times the multiply-adds)"
-    )
+def _lightest(page: Page) -> str:
+    """Return the ways with the fewest weights, each with what it holds and takes over all numbers of classes."""
+    found: dict[str, list[pd.Series]] = {}
+    for classes in page.sizes_of_subsets:
+        near = page.means(classes).query("gap >= @low", local_dict={"low": -POINTS})
+        if not near.empty:
+            least = near.sort_values("kept_weights").iloc[0]
+            found.setdefault(least["plan"], []).append(least)
+    said = []
+    for plan, rows in found.items():
+        kept, work = ([row[name] for row in rows] for name in ("kept_weights", "multiply_adds"))
+        most, times = tables.percent(max(kept), 1), _span(min(work), max(work))
+        said.append(f"**{plan}**, {most} or less, at {times} times the multiply-adds")
+    return "; ".join(said) or "none"
+
+
+def _span(low: float, high: float) -> str:
+    ends = [f"{end:.2g}" for end in (low, high)]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _colours(page: Page) -> dict[str, Any]:
