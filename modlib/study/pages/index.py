@@ -145,6 +145,8 @@ def _convolutional(evidence: Evidence) -> Card:
     small = last[(last["model"] == "vgg16_quarter") & (last["k"] == 0.1)]
     written = small[(small["vote"] == 0) & (small["alpha"] == 1)]
     better = small[(small["vote"] > 0) & (small["shared_epochs"] > 0)]
+    if written.empty or better.empty:
+        return Card(title, OPEN, NOT_YET, "figure4")
     text = (
         f"a quarter of VGG16: {records.percent_of_n(written['accuracy'])} by the paper's shares, "
         f"{records.mean_and_spread(better['accuracy'])}% with our settings; parents "

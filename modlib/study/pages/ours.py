@@ -247,10 +247,11 @@ def grid_said(found: Sequence[Levers], vote: float) -> Markdown:
         own = settings[settings["vote"] == vote]["mean"].max()
         said.append(
             f"On {one.name} the most accurate of {len(settings)} settings is v = {best['vote']:g}, "
-            f"α = {best['alpha']:g} ({100 * best['mean']:.2f}%); v = {vote:g} gives {100 * own:.2f}% at its "
-            "best α. Trials of one setting differ by a standard deviation of "
-            f"{100 * settings['std'].mean():.2f} points."
+            f"α = {best['alpha']:g} ({100 * best['mean']:.2f}%); v = {vote:g} gives {100 * own:.2f}% at its best α."
         )
+        if settings["std"].notna().any():
+            spread = 100 * settings["std"].mean()
+            said.append(f"Trials of one setting differ by a standard deviation of {spread:.2f} points.")
     return Markdown(" ".join(said))
 
 
