@@ -13,6 +13,7 @@ from modlib.study.reproduce import Layout
 
 ROOT = Layout.here().root
 BANNED = {
+    r"(?-i:\bnan\b)": "a number that there is not",
     r"\b(is|are) told\b(?! apart)": "say who does what",
     r"\bbehind [-−+]\d": "points against the parent, + is better",
     r"[-−]0\.0+ ± 0\.0+\b": "a change of nothing is said in words",
@@ -42,7 +43,7 @@ def words(path: Path) -> str:
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "notebooks").glob("*.py"))]
-PAGES += sorted((ROOT / "book" / "executed").glob("*.ipynb"))
+PAGES += [page for folder in ("book/executed", "tests/reference") for page in sorted((ROOT / folder).glob("*.ipynb"))]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -54,4 +55,5 @@ def test_the_patterns_find_what_they_are_for() -> None:
     assert len(found("A module is told its class. It is behind -0.22, by -0.0000 ± 0.0000; note that.")) == 4
     assert len(found("Moreover, the parent told the two classes is ahead in 3 pairs, with 11.04% of its weights.")) == 4
     assert len(found("In both columns, and in MNIST's column, the reach of the pull is far.")) == 3
+    assert found("A vote is right on nan% (n = 0).")
     assert found("The module knows its class: -0.22 ± 0.01 points against the parent.") == []
