@@ -196,7 +196,7 @@ class Channels:
     ) -> tuple[nn.Module, dict[str, Tensor]]:
         """Return the largest cut network within a budget, and the outputs kept of each layer that was cut."""
         example = self.example
-        limit = keep * measuring.cost(self.parent, example)[of]
+        whole = measuring.cost(self.parent, example)[of]
 
         def made(strength: float, least: int) -> tuple[nn.Module, dict[str, Tensor]]:
             kept = {
@@ -210,10 +210,10 @@ class Channels:
             return small, kept
 
         ways = (partial(made, least=least) for least in (LEAST, 1))
-        fits = (_within(way, lambda net: measuring.cost(net, example)[of] <= limit) for way in ways)
+        fits = (_within(way, lambda net: measuring.cost(net, example)[of] <= keep * whole) for way in ways)
         found = next((small for small in fits if small is not None), None)
         if found is None:
-            narrowest = measuring.cost(made(0.0, 1)[0], example)[of] / measuring.cost(self.parent, example)[of]
+            narrowest = measuring.cost(made(0.0, 1)[0], example)[of] / whole
             raise TooLittle(f"keep: so little that not one network is small enough; the narrowest has {narrowest:.1%}")
         small, kept = found
         by_layer = {layer: kept[unit.root] for unit in self.anatomy.units for layer in unit.layers}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import statistics
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -41,9 +40,4 @@ def peak_memory(program: Callable[[], T], device: str = "cpu") -> tuple[T, int]:
 
 def median_ms(work: Callable[[], object], repeats: int) -> float:
     """Return the median time of `repeats` runs of `work`, in milliseconds."""
-    times = []
-    for _ in range(repeats):
-        before = time.perf_counter()
-        work()
-        times.append(1000 * (time.perf_counter() - before))
-    return statistics.median(times)
+    return statistics.median(1000 * seconds(work) for _ in range(repeats))

@@ -221,14 +221,11 @@ def at_the_same_edges(runs: Runs) -> Markdown:
 def elsewhere(runs: Runs) -> Markdown:
     """Return the table of the vote of all classes on every network: module stemming, and each method minus it."""
     lines = []
-    for method in METHODS:
-        if METHODS[method].for_pairs:
-            continue
+    for method in WHOLE:
         line = {"method": method}
         for one in (runs, *runs.others):
-            line[one.name] = (
-                f"{one.of(method, 'accuracy')}" if method == BASE else signed(one.paired("accuracy")[method].dropna())
-            )
+            gaps = one.paired("accuracy")[method].dropna()
+            line[one.name] = one.of(method, "accuracy") if method == BASE else signed(gaps)
         lines.append(line)
     caption = (
         "Accuracy of the vote of all classes on test images: module stemming with our vote loss, and points of every "

@@ -349,9 +349,8 @@ def findings(evidence: Evidence, board: pd.DataFrame) -> Markdown:
         each = every.loc[every["group"] == group, "verdict"]
         counts = {v: int((each == v).sum()) for v in VERDICTS}
         some = ", ".join(f"{n} {_WORDS[v][n > 1]}" for v, n in counts.items() if n)
-        said.append(f"of {len(each)} {group[0].lower()}{group[1:]}, {some}")
-    first, *others = said
-    return Markdown(f"**Answer.** {first[0].upper()}{first[1:]}. {_sentence(others)}")
+        said.append(f"Of {len(each)} {group[0].lower()}{group[1:]}, {some}.")
+    return Markdown(f"**Answer.** {' '.join(said)}")
 
 
 _WORDS = dict(
@@ -363,7 +362,3 @@ _WORDS = dict(
     )
 )  # fmt: skip
 """A verdict about one claim, and about several."""
-
-
-def _sentence(parts: Sequence[str]) -> str:
-    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
