@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from modlib.decomposers.channels import restricted_accuracy
+from modlib.decomposers.channels import ChannelSaliency, restricted_accuracy
 from modlib.deploy import cost
 from modlib.study.compared_ways import Asked, Timing, measured
 from modlib.study.pages import which_way
@@ -23,6 +23,7 @@ RECIPE = {"k": 0.5, "alpha": 0.0, "epochs": 1, "vote": 0.9, "init": "magnitude",
 SETTINGS = {
     "restricted parent": {},
     "channels": {"keep": 0.5, "images": 100},
+    "trained channels": {"keep": 0.5, "steps": 2, "rate": 0.1, "images": 100},
     "torch-pruning": {"keep": 0.5, "steps": 8, "rate": 1e-3, "rounds": 2},
     "small network": {"keep": 0.5, "steps": 8, "rate": 1e-3},
     "seam": {"alpha": 1.0, "steps": 8, "rate": 0.3},
@@ -35,6 +36,7 @@ CASES = [
     *SETTINGS.items(),
     *(("channels", SETTINGS["channels"] | {"ranking": r, "repair": "statistics"}) for r in ("gamma", "l1")),
     ("channels", SETTINGS["channels"] | {"class_blind": True}),
+    ("channels", SETTINGS["channels"] | {"tuned": 8}),
     ("torch-pruning", SETTINGS["torch-pruning"] | {"importance": "magnitude"}),
     ("small network", SETTINGS["small network"] | {"distilled": True, "images": 100}),
     ("gradsplitter", SETTINGS["gradsplitter"] | {"union": False}),
@@ -78,8 +80,8 @@ def test_a_way_gives_the_logits_of_a_subset_and_leaves_the_parent_as_it_was(name
         assert cost(built.network, example)["multiply_adds"] <= 0.5 * cost(parent, example)["multiply_adds"]
     assert 0 < built.kept_weights <= (1.01 if settings.get("union", True) else len(SUBSET))
     assert built.first_seconds >= built.further_seconds > 0
-    labels_used = {"torch-pruning", "seam", "gradsplitter", "moda", "one mask", "module stemming"}
-    scratch = name == "small network" and not settings.get("distilled")
+    labels_used = {"trained channels", "torch-pruning", "seam", "gradsplitter", "moda", "one mask", "module stemming"}
+    scratch = (name == "small network" and not settings.get("distilled")) or "tuned" in settings
     assert (built.labelled_images > 0) == (name in labels_used or scratch)
     assert restricted_accuracy(built.network, digits, SUBSET, "test") > 0.2
 
@@ -110,6 +112,27 @@ def test_split_filters_of_a_union_are_those_of_its_classes(parent, digits):
     assert kept.shape == (10, 16)
     built = build(way, parent, digits, SUBSET, 0, prepared)
     assert built.network.network[0].out_channels == max(1, int(kept[SUBSET].any(0).sum()))
+
+
+def test_trained_channels_learn_per_class_and_stemming_holds_their_scores_together(parent, digits):
+    def apart(alpha):
+        way = WAYS["trained channels"](keep=0.5, steps=12, rate=0.1, alpha=alpha)
+        scores = prepare(way, parent, digits, 0, Store(None)).value.scores["4"]
+        assert scores.shape == (10, 32)
+        return float((scores - scores.mean(0)).abs().mean())
+
+    assert apart(1000.0) < 0.5 * apart(0.0)
+
+
+def test_an_order_of_channels_decides_which_are_kept(parent, digits):
+    channels = ChannelSaliency().decompose(parent, digits, seed=0, device="cpu")
+    last_first = {u.root: torch.arange(u.channels - 1, -1, -1) for u in channels.anatomy.units}
+    settings = {"data": digits, "keep": 0.5, "images": 40, "repair": None}
+    small = channels.recompose([3, 5], **settings, order=last_first)
+    kept = small[0].out_channels
+    assert kept < 16
+    assert torch.equal(small[0].weight, parent[0].weight[16 - kept :])
+    assert kept == channels.recompose([3, 5], **settings)[0].out_channels
 
 
 @pytest.mark.parametrize("name", WAYS)

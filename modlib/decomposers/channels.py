@@ -131,10 +131,12 @@ class Channels:
         images: int = 2000,
         ridge: float = 1e-3,
         distilled: int = 0,
+        rate: float = 1e-3,
         mirrored: bool = False,
         repair: str | None = "nonlinear",
         rule: str = "explained",
         ranking: str = "variance",
+        order: Mapping[str, Tensor] | None = None,
         known: Iterable[int] | None = None,
         near: float | None = None,
     ) -> nn.Module:
@@ -149,13 +151,15 @@ class Channels:
 
         `images`: training images of the subset, without their labels, that the repair sees; of a quarter of them it is
         measured which channels are needed. `ridge`: see `modlib.deploy.repair`. `distilled`: steps of label-free
-        training afterwards, see `modlib.deploy.distilling`, on twice as many images; `mirrored` ones are part of it
-        where that changes no class.
+        training afterwards at `rate`, see `modlib.deploy.distilling`, on twice as many images; `mirrored` ones are
+        part of it where that changes no class.
 
         For comparisons: `repair`, one of `modlib.deploy.repair.KINDS`, or None for no repair at all; `rule`, how a
         budget is shared out among the layers, one of `RULES`; `ranking`, in which order channels are kept, one of
-        `RANKINGS`; `known`, the classes that are known while channels are chosen and repaired: default, the subset;
-        `near`: images that the parent is less sure of count more in the repair, see `nearness` (it gains nothing).
+        `RANKINGS`; `order`, which channels of each unit are kept first (int64 [channels] by the unit's root), at widths
+        that `ranking` gives; `known`, the classes that are known while channels are chosen and repaired: default, the
+        subset; `near`: images that the parent is less sure of count more in the repair, see `nearness` (it gains
+        nothing).
         """
         chosen = checks.subset(numbered(subset, data.class_names), self.classes)
         _check(keep, within, of, rule, ranking)
@@ -167,6 +171,8 @@ class Channels:
         seen = chosen if known is None else checks.subset(known, self.classes)
         inputs = _images(data, seen, images, self.seed, self.parent)
         ranked = self._ranked(inputs, images // 4, seen, ranking)
+        if order is not None:
+            ranked = {root: saliency.Ranking(order[root], r.explained) for root, r in ranked.items()}
         weights = None if near is None else nearness(self.parent, inputs, seen, near)
         aims = None if repair is None else repairing.targets(self.parent, inputs, self.seed, weights=weights)
 
@@ -177,7 +183,7 @@ class Channels:
         small = made(keep) if keep is not None else self._smallest(made, chosen, data, within or 0.0)
         if distilled:
             given = _images(data, seen, 2 * images, self.seed, self.parent)
-            distil(small, self.parent, given, chosen, steps=distilled, seed=self.seed, mirrored=mirrored)
+            distil(small, self.parent, given, chosen, steps=distilled, seed=self.seed, rate=rate, mirrored=mirrored)
         return small
 
     def _ranked(self, inputs: Any, count: int, classes: Sequence[int], ranking: str) -> dict[str, Ranking]:

@@ -2,6 +2,7 @@
 
 `RestrictedParent`  the parent, its logits cut to the subset
 `KeptChannels`      whole channels cut out and repaired without labels: ours, class-blind, by scale or norm
+`TrainedChannels`   the same cut and repair of channels that trained masks choose
 `PrunedAndTuned`    Torch-Pruning's own pruner, and fine-tuning on labels
 `SmallNetwork`      the parent's architecture, narrower, trained anew: on labels, or distilled
 `SearchedMask`      a mask of weights by gradient, after SeaM
@@ -22,6 +23,7 @@ from modlib.study.ways.restricted import RestrictedParent
 from modlib.study.ways.seam import SearchedMask
 from modlib.study.ways.small_network import SmallNetwork
 from modlib.study.ways.torch_pruning import PrunedAndTuned
+from modlib.study.ways.trained_channels import TrainedChannels
 
 __all__ = [
     "WAYS",
@@ -37,6 +39,7 @@ __all__ = [
     "SmallNetwork",
     "SplitFilters",
     "Stemmed",
+    "TrainedChannels",
     "Way",
     "build",
     "prepare",
@@ -45,6 +48,7 @@ __all__ = [
 WAYS = {
     "restricted parent": RestrictedParent,
     "channels": KeptChannels,
+    "trained channels": TrainedChannels,
     "torch-pruning": PrunedAndTuned,
     "small network": SmallNetwork,
     "seam": SearchedMask,

@@ -16,6 +16,7 @@ from torch import nn
 from modlib.data import Data
 from modlib.decomposers.channels import Channels, ChannelSaliency
 from modlib.study.records import Store
+from modlib.study.ways.fitting import Labelled, fit_labels
 from modlib.study.ways.interface import Made
 
 
@@ -23,7 +24,8 @@ from modlib.study.ways.interface import Made
 class KeptChannels:
     """Channels of a subset by `Channels.recompose`, whose arguments the fields are.
 
-    `class_blind`: channels are chosen, and what is left repaired, on images of all classes.
+    `class_blind`: channels are chosen, and what is left repaired, on images of all classes. `tuned`: steps of training
+    afterwards on the labels of the subset, at `rate`: with them it is no longer free of labels.
     """
 
     keep: float
@@ -34,6 +36,9 @@ class KeptChannels:
     images: int = 2000
     distilled: int = 0
     mirrored: bool = False
+    tuned: int = 0
+    rate: float = 1e-3
+    precision: str = "float32"
 
     @property
     def shared(self) -> tuple[Any, ...]:
@@ -52,10 +57,15 @@ class KeptChannels:
             keep=self.keep,
             images=self.images,
             distilled=self.distilled,
+            rate=self.rate,
             mirrored=self.mirrored,
             repair=self.repair,
             rule=self.rule,
             ranking=self.ranking,
             known=range(data.num_classes) if self.class_blind else None,
         )
-        return Made(small)
+        if not self.tuned:
+            return Made(small)
+        ours = Labelled.of(data, subset)
+        of = {"seed": seed, "purpose": "tuned channels", "precision": self.precision}
+        return Made(fit_labels(small, ours, steps=self.tuned, rate=self.rate, **of), len(ours.rows))
