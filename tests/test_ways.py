@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -189,21 +190,39 @@ def made_page(gaps):
 @pytest.mark.parametrize(("theirs", "first"), [(-0.2, "theirs"), (-0.9, "ours")])
 def test_an_answer_says_the_better_way_first(theirs, first):
     page = made_page({"theirs": (theirs, theirs - 0.1), "ours": (-0.4, -0.6)})
-    said = which_way.answer(page, 0.25).data
-    assert "**pairs** (n = 2)" in said
+    said = which_way.answer(page, [0.25]).data
+    assert "**pairs** (n = 2). 25%: " in said
     assert said.index(f"**{first}**") < said.index("**ours**" if first == "theirs" else "**theirs**")
     assert "**ours** -0.50 ± 0.10 (no labels, 5 s)" in said
     assert "within 1 point: **theirs**, 20.0% or less, at 0.2 times" in said
 
 
 def test_a_decision_follows_its_rules():
-    decided = which_way.decision_table(made_page({"theirs": (-0.2, -0.3), "ours": (-0.4, -0.6)}), 0.25).data
+    decided = which_way.decision_table(made_page({"theirs": (-0.2, -0.3), "ours": (-0.4, -0.6)}), [0.25]).data
     lines = {line.split("|")[1].strip(): line for line in decided.splitlines() if line.startswith("|")}
-    needs = ("one subset", "the same, without", "many subsets", "memory", "speed:")
+    needs = ("one subset", "the same (25%), without", "many subsets", "memory", "speed:")
     cells = [next(line for need, line in lines.items() if need.startswith(w)).split("|")[2] for w in needs]
     assert [cell.split(":")[0].strip() for cell in cells] == ["theirs", "ours", "ours", "theirs", "none"]
-    none = which_way.decision_table(made_page({"theirs": (-2.0, -2.0), "ours": (-3.0, -3.0)}), 0.25).data
+    none = which_way.decision_table(made_page({"theirs": (-2.0, -2.0), "ours": (-3.0, -3.0)}), [0.25]).data
     assert "none" in next(line for line in none.splitlines() if "memory" in line)
+
+
+def test_a_subset_counts_once_however_many_draws_it_has():
+    page = made_page({"theirs": (-1.0, -2.0), "ours": (-0.4, -0.6)})
+    again = page.rows[(page.rows["plan"] == "theirs") & (page.rows["subset"] == (0, 1))]
+    drawn = replace(page, rows=pd.concat([page.rows, again.assign(gap=-4.0)], ignore_index=True))
+    row = drawn.means(2).set_index("plan").loc["theirs"]
+    assert (row["gap"], row["n"], row["draws"]) == (-2.25, 2, 2)  # the mean of (-1 - 4) / 2 and -2
+    assert row["spread"] == pytest.approx(4.5**0.5)
+    assert "| 2 (± 2.12) " in which_way.table(drawn, 2).data
+
+
+def test_shares_of_a_parent_take_the_place_of_a_way_s_own_and_drop_further_draws():
+    plan = which_way.Plan("a", "channels", {}, [{"keep": 0.25}, {"keep": 0.5}], draws=[0, 1])
+    parent = which_way.Parent("digits", "fc1", 3, "published", [[2, 1]])
+    assert parent.runs(plan) == [(d, i, size) for d in (0, 1) for i, size in enumerate(plan.sizes)]
+    assert replace(parent, keeps=[0.12]).runs(plan) == [(0, 0, {"keep": 0.12})]
+    assert replace(parent, ways=["b"]).runs(plan) == []
 
 
 def test_parents_name_ways_that_there_are():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -43,8 +43,8 @@ class Plan:
     """A way by the name that the page shows: one of `modlib.study.ways.WAYS`, its settings, and one or more sizes.
 
     `sizes`: settings that decide how small the network is. `tried`: what else was tried of the settings, with the first
-    size and the first subset, on held-out images. `draws`: what is drawn, once for each. `ours`: whether it is ours.
-    `counts`: of the subsets it is run on, as `Parent.counts`, where these are fewer.
+    size, on held-out images. `draws`: what is drawn, once for each. `ours`: whether it is ours. `counts`: of the
+    subsets it is run on, as `Parent.counts`, where these are fewer.
     """
 
     name: str
@@ -65,7 +65,8 @@ class Plan:
 class Parent:
     """A parent whose subsets are built: `counts`: how many subsets of how many classes, as [classes, count].
 
-    `ways`: names of the plans that are run on it; empty: all.
+    `ways`: names of the plans that are run on it; empty: all. `keeps`: shares of the multiply-adds that take the place
+    of those of the plans' sizes; empty: theirs. With `keeps`, only the first draw of each plan is run.
     """
 
     dataset: str
@@ -75,6 +76,16 @@ class Parent:
     counts: list[list[int]] = field(hash=False)
     seed: int = 0
     ways: list[str] = field(default_factory=list, hash=False)
+    keeps: list[float] = field(default_factory=list, hash=False)
+
+    def runs(self, plan: Plan) -> list[tuple[int, int, dict[str, Any]]]:
+        """Return the draws, numbers of sizes and sizes of a plan on this parent; none where it is not among `ways`."""
+        if self.ways and plan.name not in self.ways:
+            return []
+        if not self.keeps:
+            return [(draw, i, size) for draw in plan.draws for i, size in enumerate(plan.sizes)]
+        sizes = [plan.sizes[0] | {"keep": keep} for keep in self.keeps] if "keep" in plan.sizes[0] else plan.sizes
+        return [(plan.draws[0], i, size) for i, size in enumerate(sizes)]
 
     @property
     def subject(self) -> Subject:
@@ -84,6 +95,10 @@ class Parent:
     def subsets(self, num_classes: int) -> list[tuple[int, ...]]:
         """Return all subsets, drawn with seed 0."""
         return [s for size, count in self.counts for s in subsets(num_classes, size, count)]
+
+    def firsts(self, num_classes: int) -> list[tuple[int, ...]]:
+        """Return the first subset of each number of classes."""
+        return [subsets(num_classes, size, count)[0] for size, count in self.counts]
 
     def subsets_of(self, plan: Plan, num_classes: int) -> list[tuple[int, ...]]:
         """Return the subsets that a plan is run on: the first of each number of classes, as many as it has."""
@@ -98,7 +113,8 @@ class Page:
     """Everything that the page shows.
 
     `rows`: one for each way, size, subset, draw and split; `plan`, its name; `size`, the number of its size; `gap`,
-    points against the restricted parent. `tried`: the same for what was tried. `times`: of the first subset of each
+    points against the restricted parent. `tried`: the same for what was tried, on the first subset of each number of
+    classes below all; `setting` 0 is what was chosen. `times`: of the first subset of each
     size of subsets, by `plan` and `size`. `small`: rows of the page on small networks, of another parent.
     """
 
@@ -121,14 +137,22 @@ class Page:
         return sorted(self.of()["classes"].unique())
 
     def means(self, classes: int) -> pd.DataFrame:
-        """Return the mean over subsets and draws of each plan and size, on test images, with `held_out`, `n`, times."""
+        """Return the mean over subsets of each plan and size, on test images, with `held_out`, `n`, times.
+
+        A subset counts once: with its mean over draws. `draws`: how many there are; `spread`: between them, the
+        standard deviation of one subset's points, root mean square over subsets; NaN for one draw.
+        """
         quantities = ["gap", "parameters", "multiply_adds", "kept_weights", "first_seconds", "further_seconds"]
         quantities += ["labelled_images"]
         by = ["plan", "size"]
-        groups = self.of("test", classes).groupby(by, sort=False)
+        drawn = self.of("test", classes).groupby([*by, "subset"], sort=False)
+        each = drawn[quantities].mean().reset_index()
+        each["variance"], each["draws"] = drawn["gap"].var().to_numpy(), drawn.size().to_numpy()
+        groups = each.groupby(by, sort=False)
         found = groups[quantities].mean()
         found["held_out"] = self.of("held_out", classes).groupby(by, sort=False)["gap"].mean()
-        found["n"] = groups.size()
+        found["n"], found["draws"] = groups.size(), groups["draws"].max()
+        found["spread"] = groups["variance"].mean() ** 0.5
         found["shown"] = groups["gap"].agg(gap)
         mine = self.times[self.times["classes"] == classes] if len(self.times) else self.times
         for batch in (1, 64):
@@ -212,27 +236,26 @@ def _of_parent(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Stor
     asked: list[Asked] = []
     marks: list[dict[str, Any]] = []
     for plan in plans:
-        if parent.ways and plan.name not in parent.ways:
-            continue
-        for draw in plan.draws:
-            for i, size in enumerate(plan.sizes):
-                for subset in parent.subsets_of(plan, data.num_classes):
-                    asked.append(plan.asked(parent.subject, subset, size, draw))
-                    marks.append({"plan": plan.name, "size": i})
+        for draw, i, size in parent.runs(plan):
+            for subset in parent.subsets_of(plan, data.num_classes):
+                asked.append(plan.asked(parent.subject, subset, size, draw))
+                marks.append({"plan": plan.name, "size": i})
     done = measured(asked, data, store)
     return pd.concat([_framed([r]).assign(**m) for r, m in zip(done, marks, strict=True)], ignore_index=True), done
 
 
 def _tried(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Store) -> tuple[pd.DataFrame, list[Record]]:
-    """Return what was tried: the first subset, the first size; the setting that was chosen is the first of each."""
-    subset = parent.subsets(data.num_classes)[0]
+    """Return what was tried, see `Page`; the setting that was chosen is the first of each plan."""
     asked: list[Asked] = []
     marks: list[dict[str, Any]] = []
     for plan in plans:
         for i, change in enumerate([{}, *plan.tried] if plan.tried else []):
-            settings = {**plan.sizes[0], **change}
-            asked.append(plan.asked(parent.subject, subset, settings, plan.draws[0]))
-            marks.append({"plan": plan.name, "setting": i, "change": change})
+            for subset in parent.firsts(data.num_classes):
+                if len(subset) == data.num_classes:
+                    continue
+                settings = {**plan.sizes[0], **change}
+                asked.append(plan.asked(parent.subject, subset, settings, plan.draws[0]))
+                marks.append({"plan": plan.name, "setting": i, "change": change})
     done = measured(asked, data, store)
     parts = [_framed([r]).assign(plan=m["plan"], setting=m["setting"]) for r, m in zip(done, marks, strict=True)]
     for part, mark in zip(parts, marks, strict=True):
@@ -246,11 +269,8 @@ def _times(
     """Return the times of the networks of the first subset of each number of classes."""
     if not repeats:
         return pd.DataFrame(), []
-    first: dict[int, tuple[int, ...]] = {}
-    for subset in parent.subsets(data.num_classes):
-        first.setdefault(len(subset), subset)
     rows, done = [], []
-    for classes, subset in first.items():
+    for subset in parent.firsts(data.num_classes):
         of = {
             f"{plan.name} {i}": plan.asked(parent.subject, subset, size, plan.draws[0])
             for plan in plans
@@ -262,7 +282,7 @@ def _times(
         for row in record.rows:
             name, _, number = row.get("network", "").rpartition(" ")
             if number.isdigit():
-                rows.append(row | {"plan": name, "size": int(number), "classes": classes})
+                rows.append(row | {"plan": name, "size": int(number), "classes": len(subset)})
     return pd.DataFrame(rows), done
 
 
@@ -271,8 +291,9 @@ def _amount(classes: int) -> str:
 
 
 def _said(row: pd.Series) -> str:
-    """Return a way with its points, for a sentence."""
-    return f"**{row['plan']}** {row['shown']}"
+    """Return a way with its points, and what it takes, for a sentence."""
+    labels = f"{row['labelled_images']:,.0f} labels" if row["labelled_images"] else "no labels"
+    return f"**{row['plan']}** {row['shown']} ({labels}, {row['further_seconds']:.0f} s)"
 
 
 def _best(rows: pd.DataFrame) -> pd.Series:
@@ -284,36 +305,30 @@ def _small(rows: pd.DataFrame, most: float) -> pd.DataFrame:
     return rows[rows["multiply_adds"] <= most * 1.001]
 
 
-def answer(page: Page, most: float) -> Markdown:
-    """Return, for each number of classes, the best way within a share of the multiply-adds, and ours beside it."""
-    ours = {plan.name for plan in page.plans if plan.ours}
-    said = []
+def answer(page: Page, budgets: Sequence[float]) -> Markdown:
+    """Return, for each number of classes and share of the multiply-adds, the best way, ours and of others."""
+    lines = []
     for classes in page.sizes_of_subsets:
-        rows = _small(page.means(classes), most)
-        if rows.empty:
-            continue
-        theirs, mine = rows[~rows["plan"].isin(ours)], rows[rows["plan"].isin(ours)]
-        parts = []
-        if len(theirs):
-            best = _best(theirs)
-            labels = f"{best['labelled_images']:,.0f} labels" if best["labelled_images"] else "no labels"
-            parts.append(f"{_said(best)} ({labels}, {best['further_seconds']:.0f} s)")
-        if len(mine):
-            best = _best(mine)
-            parts.append(f"{_said(best)} (no labels, {best['further_seconds']:.0f} s)")
-        n = int(rows["n"].max())
-        order = parts if not len(mine) or not len(theirs) or _best(theirs)["gap"] >= _best(mine)["gap"] else parts[::-1]
-        said.append(f"- **{_amount(classes)}** (n = {n}): {'; then '.join(order)}.")
+        means = page.means(classes)
+        said = [f"{tables.percent(most, 0)}: {_both(page, _small(means, most))}" for most in budgets]
+        lines.append(f"- **{_amount(classes)}** (n = {int(means['n'].max())}). {'. '.join(said)}.")
+    shares = " and ".join(tables.percent(most, 0) for most in budgets)
     head = (
-        f"**Answer**{_first_parent(page)}. The best of ours and the best of others within "
-        f"{tables.percent(most, 0)} of the parent's multiply-adds, in points of test accuracy against the restricted "
-        "parent (± standard error over subsets):\n\n"
+        f"**Answer**{_first_parent(page)}. The best of ours and the best of others within {shares} of the parent's "
+        "multiply-adds, in points of test accuracy against the restricted parent (± standard error over subsets):\n\n"
     )
     tail = (
         "\n\nMasks make networks light, not small or fast. The fewest weights that are not zero, within "
         f"{POINTS:g} point: {_lightest(page)}."
     )
-    return Markdown(head + "\n".join(said) + tail)
+    return Markdown(head + "\n".join(lines) + tail)
+
+
+def _both(page: Page, rows: pd.DataFrame) -> str:
+    """Return the best of ours and the best of others among some rows, the better one first."""
+    mine = rows["plan"].isin([plan.name for plan in page.plans if plan.ours])
+    best = sorted((_best(part) for part in (rows[mine], rows[~mine]) if len(part)), key=lambda row: -row["gap"])
+    return ", then ".join(_said(row) for row in best) or "none"
 
 
 def _first_parent(page: Page) -> str:
@@ -423,6 +438,7 @@ def table(page: Page, classes: int) -> Markdown:
             "weights held": tables.percent(row["kept_weights"], 0),
             "kB": _number(row["kilobytes"], ",.0f"),
             "ms 1 / 64": f"{_number(row['ms_1'], '.2g')} / {_number(row['ms_64'], '.3g')}",
+            "draws": _draws(row),
             "s first / further": f"{row['first_seconds']:.0f} / {row['further_seconds']:.0f}",
             "labels": f"{row['labelled_images']:,.0f}",
             "n": int(row["n"]),
@@ -431,6 +447,11 @@ def table(page: Page, classes: int) -> Markdown:
     ]
     caption = f"{_amount(classes).capitalize()}: points against the restricted parent, size, time, and what it takes."
     return tables.table(pd.DataFrame(shown), caption, f"tab-which-way-{classes}")
+
+
+def _draws(row: pd.Series) -> str:
+    """Return how many draws there are, and what lies between them."""
+    return f"{row['draws']:.0f} (± {row['spread']:.2f})" if row["draws"] > 1 else f"{row['draws']:.0f}"
 
 
 def _number(value: float, how: str) -> str:
@@ -451,16 +472,17 @@ def _fastest(rows: pd.DataFrame, batch: int) -> pd.Series | None:
     return _least(rows[rows[f"faster_{batch}"] >= 1.1], f"ms_{batch}")
 
 
-def decision_table(page: Page, most: float) -> Markdown:
+def decision_table(page: Page, budgets: Sequence[float]) -> Markdown:
     """Return which way to take, by need: chosen by rules from the numbers above."""
-    within, near = tables.percent(most, 0), f"{POINTS:g} point"
-    needs: dict[str, Rule] = {
-        f"one subset, small and fast ({within} of multiply-adds): best accuracy": lambda r: _best_or_none(
-            _small(r, most)
-        ),
-        "the same, without any labels": lambda r: _best_or_none(_small(r[r["labelled_images"] == 0], most)),
-        f"many subsets ({MANY}), small: fewest seconds in all, within {near}": lambda r: _least(
-            _small(r.assign(all=r["first_seconds"] + (MANY - 1) * r["further_seconds"]), most), "all"
+    near = f"{POINTS:g} point"
+    needs: dict[str, Rule] = {}
+    for most in budgets:
+        within = tables.percent(most, 0)
+        needs[f"one subset, small and fast ({within} of multiply-adds): best accuracy"] = partial(_best_of, most=most)
+        needs[f"the same ({within}), without any labels"] = partial(_best_of, most=most, labels=False)
+    needs |= {
+        f"many subsets ({MANY}), {tables.percent(max(budgets), 0)}: fewest seconds in all, within {near}": lambda r: (
+            _least(_small(r.assign(all=r["first_seconds"] + (MANY - 1) * r["further_seconds"]), max(budgets)), "all")
         ),
         f"memory: fewest weights, within {near}": lambda r: _least(r, "kept_weights"),
         f"speed: fewest ms for one image, within {near}, a tenth less than the parent": lambda r: _fastest(r, 1),
@@ -476,8 +498,10 @@ def decision_table(page: Page, most: float) -> Markdown:
     return tables.table(pd.DataFrame(shown), caption, "tab-which-way-decide")
 
 
-def _best_or_none(rows: pd.DataFrame) -> pd.Series | None:
-    return None if rows.empty else _best(rows)
+def _best_of(rows: pd.DataFrame, most: float, labels: bool = True) -> pd.Series | None:
+    """Return the best row within a share of the multiply-adds; without `labels`, of the ways that need none."""
+    some = _small(rows if labels else rows[rows["labelled_images"] == 0], most)
+    return None if some.empty else _best(some)
 
 
 def _choice(row: pd.Series | None) -> str:
@@ -490,26 +514,31 @@ def _choice(row: pd.Series | None) -> str:
 
 
 def tried_table(page: Page) -> Markdown:
-    """Return the settings that were tried of each way, on held-out images of one subset."""
+    """Return the settings that were tried of each way, on held-out images of the first subsets."""
     if page.tried.empty:
         return Markdown("No records of these tries are kept.")
     rows = page.tried[page.tried["split"] == "held_out"]
-    shown = [
-        {
-            "way": plan,
-            "settings": ", ".join(f"{k} {v}" for k, v in row["change"].items()) or "as chosen",
-            "held out": f"{row['gap']:+.2f}",
-            "mult.-adds": tables.percent(row["multiply_adds"], 0),
-            "weights held": tables.percent(row["kept_weights"], 0),
-        }
-        for plan, part in tables.groups(rows, "plan", sort=False)
-        for _, row in part.iterrows()
-    ]
+    shown = []
+    for (plan, setting), part in tables.groups(rows, ["plan", "setting"], sort=False):
+        by_classes = part.set_index("classes")["gap"]
+        shown.append(
+            {
+                "way": plan,
+                "setting": _changes(part["change"].iloc[0], "as chosen" if setting == 0 else ""),
+                **{_amount(int(n)): f"{points:+.2f}" for n, points in by_classes.items()},
+                "mean": f"{by_classes.mean():+.2f}",
+                "weights held": tables.percent(part["kept_weights"].mean(), 0),
+            }
+        )
     return tables.table(
         pd.DataFrame(shown),
-        "What was tried of each way before it was run: points on held-out images of the first pair.",
+        "What was tried of each way: points on held-out images of the first subset of each size, and their mean.",
         "tab-which-way-tried",
     )
+
+
+def _changes(change: Mapping[str, Any], otherwise: str) -> str:
+    return ", ".join(f"{name} {value}" for name, value in change.items()) or otherwise
 
 
 def other_parents(page: Page) -> Markdown:
@@ -534,7 +563,7 @@ def other_parents(page: Page) -> Markdown:
             every, ["dataset", "model", "classes", "plan", "size"], sort=False
         )
     ]
-    return tables.table(pd.DataFrame(shown), "Further parents: the cheap ways.", "tab-which-way-others")
+    return tables.table(pd.DataFrame(shown), "Further parents.", "tab-which-way-others")
 
 
 def every_table(page: Page) -> Markdown:
