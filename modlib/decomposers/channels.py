@@ -91,6 +91,10 @@ class ChannelSaliency:
 class Channels:
     """A frozen parent, what can be cut out of it, and each channel's saliency for each class.
 
+    No `Decomposition`: there is no part for a class, so nothing votes, and nothing was trained that could be saved.
+    What `recompose` returns is a plain network: `torch.save` or `modlib.deploy.export` keep it, and
+    `modlib.deploy.measure` reports on it.
+
     `example`: two inputs, with which the graph is traced. `images`: of each class of `data`, see `saliency`.
     """
 

@@ -43,7 +43,7 @@ class Plan:
     """A way by the name that the page shows: one of `modlib.study.ways.WAYS`, its settings, and one or more sizes.
 
     `sizes`: settings that decide how small the network is. `tried`: what else was tried of the settings, with the first
-    size, on held-out images. `draws`: what is drawn, once for each. `ours`: whether it is ours. `counts`: of the
+    size, on held-out images. `draws`: seeds of what is drawn, see `Parent.runs`. `ours`: whether it is ours. `counts`: of the
     subsets it is run on, as `Parent.counts`, where these are fewer.
     """
 
@@ -79,11 +79,16 @@ class Parent:
     keeps: list[float] = field(default_factory=list, hash=False)
 
     def runs(self, plan: Plan) -> list[tuple[int, int, dict[str, Any]]]:
-        """Return the draws, numbers of sizes and sizes of a plan on this parent; none where it is not among `ways`."""
+        """Return the draws, numbers of sizes and sizes of a plan on this parent; none where it is not among `ways`.
+
+        Further draws are run at the first size: they show what lies between draws, and cost as much as the first.
+        """
         if self.ways and plan.name not in self.ways:
             return []
         if not self.keeps:
-            return [(draw, i, size) for draw in plan.draws for i, size in enumerate(plan.sizes)]
+            first, *further = plan.draws
+            sizes = [(first, i, size) for i, size in enumerate(plan.sizes)]
+            return sizes + [(draw, 0, plan.sizes[0]) for draw in further]
         sizes = [plan.sizes[0] | {"keep": keep} for keep in self.keeps] if "keep" in plan.sizes[0] else plan.sizes
         return [(plan.draws[0], i, size) for i, size in enumerate(sizes)]
 
