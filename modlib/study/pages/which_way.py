@@ -43,8 +43,8 @@ class Plan:
     """A way by the name that the page shows: one of `modlib.study.ways.WAYS`, its settings, and one or more sizes.
 
     `sizes`: settings that decide how small the network is. `tried`: what else was tried of the settings, with the first
-    size, on held-out images. `draws`: seeds of what is drawn, see `Parent.runs`. `ours`: whether it is ours. `counts`: of the
-    subsets it is run on, as `Parent.counts`, where these are fewer.
+    size, on held-out images. `draws`: seeds of what is drawn, see `Parent.runs`. `ours`: whether it is ours. `counts`:
+    of the subsets it is run on, as `Parent.counts`, where these are fewer.
     """
 
     name: str
