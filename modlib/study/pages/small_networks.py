@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from modlib.data import Dataset
+from modlib.deploy.measuring import PARENT
 from modlib.study import figures, records, tables
 from modlib.study.columns import Listing, Load, listing, named, stand_in
 from modlib.study.draws import subsets
@@ -308,7 +309,7 @@ def times_table(page: Page) -> Markdown:
     """Return the milliseconds of one network of each timed plan, beside its parent's."""
     shown = [
         {
-            "network": row["network"],
+            "network": "their parent" if row["network"] == PARENT else row["network"],
             "runtime": {"eager": "torch", "onnxruntime": "ONNX Runtime"}[row["runtime"]],
             "batch": row["batch"],
             "ms (quartiles)": f"{row['ms']:.3g} ({row['ms_25']:.3g} to {row['ms_75']:.3g})",
