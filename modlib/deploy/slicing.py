@@ -109,7 +109,7 @@ def _exact(network: nn.Module, example: Any, units: Sequence[Unit]) -> list[Unit
     """
     draw = generator(0, "exact")
     precise, inputs = _moved(network, draw), each_tensor(example, _double)
-    half = {u.root: u.first(torch.randperm(u.channels, generator=draw), -(-u.channels // 2)) for u in units}
+    half = random_half(units, draw)
 
     @torch.no_grad()
     def equal(some: Sequence[Unit]) -> bool:
@@ -132,6 +132,11 @@ def _exact(network: nn.Module, example: Any, units: Sequence[Unit]) -> list[Unit
 
     add(units)
     return taken
+
+
+def random_half(units: Sequence[Unit], draw: torch.Generator) -> dict[str, Tensor]:
+    """Return half of the channels of every unit, drawn: root -> int64, ascending, as `cut` takes them."""
+    return {u.root: u.first(torch.randperm(u.channels, generator=draw), -(-u.channels // 2)) for u in units}
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ def cut_in_half(model: str, side: int) -> dict[str, Any]:
     anatomy = slicing.anatomy(net, inputs)
     seconds = time.perf_counter() - before
     draw = generator(0, "half")
-    kept = {u.root: u.first(torch.randperm(u.channels, generator=draw), -(-u.channels // 2)) for u in anatomy.units}
+    kept = slicing.random_half(anatomy.units, draw)
     small, whole = slicing.cut(net, inputs, kept), slicing.silenced(net, inputs, kept)
     wanted = whole(inputs)
     costs, left = measuring.cost(net, inputs), measuring.cost(small, inputs)

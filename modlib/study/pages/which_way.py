@@ -403,7 +403,7 @@ def _panel(ax: Axes, page: Page, classes: int, name: str, scale: float) -> None:
 
 def _legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncol=3, frameon=False, fontsize=7)
+    figure.legend(handles, labels, loc="outside lower center", ncol=3, frameon=False, fontsize=7)
 
 
 def draw_weights(page: Page) -> Figure:
