@@ -106,7 +106,8 @@ frontier_one_pass.table(united)
 # %% [markdown]
 # **What it doesn't do.** A union in one pass does not vote: its members read the same features, as with one mask. The
 # hybrid's K passes, with the same weights, are more accurate. It needs more training than modules do: in every step a pass
-# for each module and one for the union. It was tried on fully connected parents only, at one rate.
+# for each module and one for the union. It was tried on fully connected parents only, at one rate, and with fewer epochs
+# than the other masks.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 frontier_one_pass.tried(united)
@@ -131,6 +132,7 @@ frontier_one_pass.tried(united)
 # - All classes fit into a few per cent of a small network, if the output layer may keep more than the others.
 # - Such small modules are a little less accurate than the parent, and not clearly better than one shared mask of that size.
 # - They need a pass for each class, where one mask needs one.
+# - In one pass, no union of masks was better than one shared mask of its size. The vote of K passes is what more masks buy.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
