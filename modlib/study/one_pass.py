@@ -258,7 +258,8 @@ def _record(setup: comparison.Setup, method: str, seed: int, make: Callable[[], 
     parameters |= {"subsets": [list(SIZES), SUBSETS], "one_pass_version": VERSION}
     label = f"{setup.data.name}-{setup.model}-{method}-seed{seed}"
     facts = {"dataset": setup.data.name, "model": setup.model, "method": method, "seed": seed, **more}
-    facts |= comparison.shares(setup.recipe) | {"epochs": setup.recipe.epochs, "lr": setup.recipe.lr}
+    own = setup.recipe
+    facts |= comparison.shares(own) | {"alpha": own.alpha, "vote": own.vote, "epochs": own.epochs, "lr": own.lr}
 
     def measure() -> Rows:
         modules = make()
