@@ -22,7 +22,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from modlib import recipes
-from modlib.study import compared_ways, comparison, methods, panels, single_class, six_parents
+from modlib.study import compared_ways, comparison, methods, one_pass, panels, single_class, six_parents
 from modlib.study.explorer import Shown
 from modlib.study.pages import architectures, cost, deep_networks
 from modlib.study.panels import Panel
@@ -107,6 +107,12 @@ def recommended(store: Store) -> None:
         asked.run(six_parents.load(kind, "digits"), store)
 
 
+def unions_in_one_pass(store: Store) -> None:
+    setup = comparison.Setup(datasets.load("digits"), store, "fc1", 20, RECIPE, ())
+    one_pass.trained(setup, 0.5, 0)
+    one_pass.shared(setup, {"1.weight": 0.2, "3.weight": 0.5}, 0)
+
+
 def ways_compared(store: Store) -> None:
     subject = Subject("fc1", 3, "published")
     settings = {
@@ -139,6 +145,7 @@ RUNS: dict[str, Callable[[Store], None]] = {
     "recommended": recommended,
     "ways": ways_compared,
     "explorer": subsets_explored,
+    "one_pass": unions_in_one_pass,
 }
 """By the folder of their records."""
 

@@ -167,7 +167,7 @@ def _share(recipe: Recipe) -> float:
     return recipe.k
 
 
-def _shares(recipe: Recipe) -> dict[str, Any]:
+def shares(recipe: Recipe) -> dict[str, Any]:
     """Return `k` for the columns of a row: one number, and beside it what differs by layer."""
     if not isinstance(recipe.k, Mapping):
         return {"k": recipe.k}
@@ -251,7 +251,7 @@ def _rows(name: str, setup: Setup, recipe: Recipe, seed: int) -> Rows:
         "method": name,
         "recipe": "ours",
     }
-    common |= _shares(recipe) | {"alpha": recipe.alpha, "lr": recipe.lr, "vote": recipe.vote, "seed": seed}
+    common |= shares(recipe) | {"alpha": recipe.alpha, "lr": recipe.lr, "vote": recipe.vote, "seed": seed}
     try:
         made = {tuple(subset): method.make(setup, recipe, seed, subset) for subset in subsets}
     except FloatingPointError as error:

@@ -18,8 +18,10 @@ from modlib import metrics, recipes
 from modlib.data import Dataset
 from modlib.modules import Modules
 from modlib.study import comparison, figures, records, tables
-from modlib.study.columns import Column, Load, last_layer, listing, named, stand_in
+from modlib.study.columns import Column, Listing, Load, last_layer, listing, named, stand_in
 from modlib.study.experiment import Experiment
+from modlib.study.pages import frontier_one_pass
+from modlib.study.pages.frontier_one_pass import Hybrid
 from modlib.study.records import Record, Store, mean_and_spread
 from modlib.study.trials import SPLITS, Trial, last_epochs, run_variants, trained_parent, trial_modules
 from modlib.zoo import training
@@ -74,6 +76,8 @@ class Plan:
     parent_epochs: int
     vote: float
     init: str
+    hybrids: list[Hybrid]
+    hybrid_union: float
 
     @classmethod
     def of(
@@ -88,11 +92,14 @@ class Plan:
         parent_epochs: int,
         vote: float,
         init: str,
+        hybrids: Sequence[Mapping[str, Any]],
+        hybrid_union: float,
         **_: Any,
     ) -> Plan:
         """Return the plan of the page's parameters."""
         goals, asked = named("columns", columns, Goals), named("settings", settings, Setting)
-        return cls(goals, asked, seeds, finalists, rates, shares, parent_epochs, vote, init)
+        united = named("hybrids", hybrids, Hybrid)
+        return cls(goals, asked, seeds, finalists, rates, shares, parent_epochs, vote, init, united, hybrid_union)
 
     def settings_of(self, column: Column) -> list[Setting]:
         """Return the settings of a network; raise ValueError where there is none."""
@@ -180,9 +187,30 @@ def experiments(*, results: str = "", **parameters: Any) -> list[Experiment]:
         found += others
         if all(one.is_done(asked) for one in others):
             asked.asked.clear()
-            _search(plan, goals, data, asked)
-            found += [one for one in asked.asked if one.kind == "controls"]
+            one = _search(plan, goals, data, asked)
+            controls = [e for e in asked.asked if e.kind == "controls"]
+            found += controls
+            if all(e.is_done(asked) for e in controls):
+                found += _listed_in_one_pass(plan, one, asked)
     return found
+
+
+def in_one_pass(found: Sequence[Search], store: Store, **parameters: Any) -> list[frontier_one_pass.Found]:
+    """Return what one pass can do, of every network for which a hybrid is asked; parameters as the page has them."""
+    asked = (_asked_in_one_pass(Plan.of(**parameters), one, store) for one in found)
+    return [frontier_one_pass.run(one) for one in asked if one.hybrids]
+
+
+def _asked_in_one_pass(plan: Plan, one: Search, store: Store) -> frontier_one_pass.Asked:
+    setup = comparison.Setup(one.data, store, one.chosen.model, plan.parent_epochs, one.trials[0].recipe, ())
+    hybrids = [hybrid for hybrid in plan.hybrids if hybrid.name == one.name]
+    rate = float(one.shared["lr"].iloc[0])
+    return frontier_one_pass.Asked(one.name, setup, hybrids, plan.hybrid_union, rate, plan.seeds)
+
+
+def _listed_in_one_pass(plan: Plan, one: Search, store: Listing) -> list[Experiment]:
+    asked = _asked_in_one_pass(plan, one, store)
+    return frontier_one_pass.listed(asked, store) if asked.hybrids else []
 
 
 def _experiments(trials: Mapping[str, Sequence[Trial]]) -> list[Experiment]:
