@@ -81,7 +81,7 @@ class Parent:
     def runs(self, plan: Plan) -> list[tuple[int, int, dict[str, Any]]]:
         """Return the draws, numbers of sizes and sizes of a plan on this parent; none where it is not among `ways`.
 
-        Further draws are run at the first size: they show what lies between draws, and cost as much as the first.
+        Further draws show what lies between draws: they are run at the first size, see `subsets_of`.
         """
         if self.ways and plan.name not in self.ways:
             return []
@@ -105,12 +105,14 @@ class Parent:
         """Return the first subset of each number of classes."""
         return [subsets(num_classes, size, count)[0] for size, count in self.counts]
 
-    def subsets_of(self, plan: Plan, num_classes: int) -> list[tuple[int, ...]]:
-        """Return the subsets that a plan is run on: the first of each number of classes, as many as it has."""
-        if not plan.counts:
-            return self.subsets(num_classes)
-        most = {n: count for n, count in plan.counts}  # noqa: C416  pairs, as lists
-        return [s for n, count in self.counts for s in subsets(num_classes, n, count)[: most.get(n, 0)]]
+    def subsets_of(self, plan: Plan, num_classes: int, draw: int) -> list[tuple[int, ...]]:
+        """Return the subsets that a plan is run on: the first of each number of classes, as many as it has.
+
+        For further draws those of the first number of classes alone.
+        """
+        counts = self.counts if draw == plan.draws[0] else self.counts[:1]
+        most = {n: count for n, count in plan.counts or counts}  # noqa: C416  pairs, as lists
+        return [s for n, count in counts for s in subsets(num_classes, n, count)[: most.get(n, 0)]]
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def _of_parent(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Stor
     marks: list[dict[str, Any]] = []
     for plan in plans:
         for draw, i, size in parent.runs(plan):
-            for subset in parent.subsets_of(plan, data.num_classes):
+            for subset in parent.subsets_of(plan, data.num_classes, draw):
                 asked.append(plan.asked(parent.subject, subset, size, draw))
                 marks.append({"plan": plan.name, "size": i})
     done = measured(asked, data, store)
@@ -279,7 +281,8 @@ def _times(
         of = {
             f"{plan.name} {i}": plan.asked(parent.subject, subset, size, plan.draws[0])
             for plan in plans
-            if subset in parent.subsets_of(plan, data.num_classes) and (not parent.ways or plan.name in parent.ways)
+            if subset in parent.subsets_of(plan, data.num_classes, plan.draws[0])
+            and (not parent.ways or plan.name in parent.ways)
             for i, size in enumerate(plan.sizes)
         }
         record = Timing(of, repeats).run(data, store)
