@@ -19,9 +19,13 @@ ways: list[dict] = [
      "settings": {"ranking": "l1", "repair": "statistics", "images": 200}},
     {"name": "channels, class-blind", "way": "channels", "settings": {"class_blind": True, "images": 200}, "sizes": [{"keep": 0.5}]},
     {"name": "our channels", "way": "channels", "settings": {"images": 200}, "sizes": [{"keep": 0.5}], "ours": True},
+    {"name": "our channels, tuned", "way": "channels", "settings": {"images": 200, "tuned": 20}, "sizes": [{"keep": 0.5}], "ours": True},
+    {"name": "channels by trained masks", "way": "trained channels", "settings": {"steps": 2, "rate": 0.03, "images": 200},
+     "sizes": [{"keep": 0.5}], "ours": True},
     {"name": "Torch-Pruning, tuned", "way": "torch-pruning", "settings": {"steps": 30, "rate": 0.001}, "sizes": [{"keep": 0.5}],
      "tried": [{"rate": 0.003}]},
-    {"name": "small network, trained", "way": "small network", "settings": {"steps": 60, "rate": 0.003}, "sizes": [{"keep": 0.5}]},
+    {"name": "small network, trained", "way": "small network", "settings": {"steps": 60, "rate": 0.003}, "sizes": [{"keep": 0.5}],
+     "draws": [0, 1]},
     {"name": "small network, distilled", "way": "small network", "sizes": [{"keep": 0.5}],
      "settings": {"steps": 60, "rate": 0.003, "distilled": True}},
     {"name": "after SeaM", "way": "seam", "settings": {"steps": 30, "rate": 0.05}, "sizes": [{"alpha": 1.0}]},
@@ -78,8 +82,8 @@ which_way.decision_table(page, budgets)
 # - *ms 1 / 64*: milliseconds in torch for one image and for 64, of the first subset's network. All ways and the parent take
 #   turns. Other work on the machine moves these times, those of one image most.
 # - *s first / further*: seconds of one core until the first subset's network is there, and each further one. Modules were
-#   timed when they were trained. *draws*: how many times what is drawn was drawn anew, and what lies between draws (±, one
-#   standard deviation); points are means over them.
+#   timed when they were trained. *draws*: how often, for pairs, what is drawn was drawn anew, and what lies between draws (±, one
+#   standard deviation). Points are means over them.
 # - *labels*: how many labelled training images were used.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
@@ -105,7 +109,10 @@ which_way.moda_sentence()
 # - **channels by norm, no repair**: channels are ranked by the sum of a filter's weights; only the statistics of batch
 #   normalisation are measured again. **channels by scale, repaired**: ranked by the scale of that normalisation.
 # - **our channels**: as on [Small networks](small_networks), without labels. **class-blind**: the same on images of all
-#   classes. **distilled**: some hundred steps of training on what the parent says, without labels.
+#   classes. **distilled**: some hundred steps of training on what the parent says, without labels. **tuned**: as many on the
+#   labels of the subset.
+# - **channels by trained masks**: the paper's method with channels for edges. Every class trains a mask of channels on labels.
+#   A subset keeps those with the best mean score, at the widths of *our channels*, and they are repaired in the same way.
 # - **Torch-Pruning, tuned**: the library's pruner with Taylor importance, then training on the subset's labels with AdamW.
 # - **small network**: the parent's architecture, narrower, trained from scratch on labels or on what the restricted parent says.
 # - **after SeaM** (Qi et al. 2023): a mask of weights, found by gradient, with a new head.
@@ -136,6 +143,9 @@ which_way.tried_table(page)
 
 # %% [markdown]
 # ## Further parents
+#
+# The same parent at full width, with the settings that were chosen for the small one, and our networks of
+# [Small networks](small_networks).
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 which_way.other_parents(page)

@@ -281,8 +281,7 @@ def _times(
         of = {
             f"{plan.name} {i}": plan.asked(parent.subject, subset, size, plan.draws[0])
             for plan in plans
-            if subset in parent.subsets_of(plan, data.num_classes, plan.draws[0])
-            and (not parent.ways or plan.name in parent.ways)
+            if parent.runs(plan) and subset in parent.subsets_of(plan, data.num_classes, plan.draws[0])
             for i, size in enumerate(plan.sizes)
         }
         record = Timing(of, repeats).run(data, store)
