@@ -85,12 +85,12 @@ class Parent:
         """
         if self.ways and plan.name not in self.ways:
             return []
-        if not self.keeps:
-            first, *further = plan.draws
-            sizes = [(first, i, size) for i, size in enumerate(plan.sizes)]
-            return sizes + [(draw, 0, plan.sizes[0]) for draw in further]
-        sizes = [plan.sizes[0] | {"keep": keep} for keep in self.keeps] if "keep" in plan.sizes[0] else plan.sizes
-        return [(plan.draws[0], i, size) for i, size in enumerate(sizes)]
+        first, *further = plan.draws
+        sizes = plan.sizes
+        if self.keeps and "keep" in sizes[0]:
+            sizes = [sizes[0] | {"keep": keep} for keep in self.keeps]
+        of_first = [(first, i, size) for i, size in enumerate(sizes)]
+        return of_first if self.keeps else of_first + [(draw, 0, sizes[0]) for draw in further]
 
     @property
     def subject(self) -> Subject:
@@ -527,13 +527,12 @@ def tried_table(page: Page) -> Markdown:
     rows = page.tried[page.tried["split"] == "held_out"]
     shown = []
     for (plan, setting), part in tables.groups(rows, ["plan", "setting"], sort=False):
-        by_classes = part.set_index("classes")["gap"]
         shown.append(
             {
                 "way": plan,
                 "setting": _changes(part["change"].iloc[0], "as chosen" if setting == 0 else ""),
-                **{_amount(int(n)): f"{points:+.2f}" for n, points in by_classes.items()},
-                "mean": f"{by_classes.mean():+.2f}",
+                **{_amount(n): f"{points:+.2f}" for n, points in zip(part["classes"], part["gap"], strict=True)},
+                "mean": f"{part['gap'].mean():+.2f}",
                 "weights held": tables.percent(part["kept_weights"].mean(), 0),
             }
         )

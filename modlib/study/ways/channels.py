@@ -67,5 +67,13 @@ class KeptChannels:
         if not self.tuned:
             return Made(small)
         ours = Labelled.of(data, subset)
-        of = {"seed": seed, "purpose": "tuned channels", "precision": self.precision}
-        return Made(fit_labels(small, ours, steps=self.tuned, rate=self.rate, **of), len(ours.rows))
+        fit_labels(
+            small,
+            ours,
+            steps=self.tuned,
+            rate=self.rate,
+            seed=seed,
+            purpose="tuned channels",
+            precision=self.precision,
+        )
+        return Made(small, len(ours.rows))
