@@ -217,18 +217,18 @@ def test_a_subset_counts_once_however_many_draws_it_has():
     assert "| 2 (± 2.12) " in which_way.table(drawn, 2).data
 
 
-def test_shares_of_a_parent_take_the_place_of_a_way_s_own_and_drop_further_draws():
+def test_sizes_of_a_parent_take_the_place_of_a_way_s_own_and_drop_further_draws():
     plan = which_way.Plan("a", "channels", {}, [{"keep": 0.25}, {"keep": 0.5}], draws=[0, 1])
     parent = which_way.Parent("digits", "fc1", 3, "published", [[2, 1], [10, 1]])
     assert [len(s) for s in parent.subsets_of(plan, 10, 0)] == [2, 10]
     assert [len(s) for s in parent.subsets_of(plan, 10, 1)] == [2]
     assert parent.runs(plan) == [(0, 0, {"keep": 0.25}), (0, 1, {"keep": 0.5}), (1, 0, {"keep": 0.25})]
-    assert replace(parent, keeps=[0.12]).runs(plan) == [(0, 0, {"keep": 0.12})]
-    assert replace(parent, ways=["b"]).runs(plan) == []
+    assert replace(parent, sizes={"a": [{"keep": 0.12}]}).runs(plan) == [(0, 0, {"keep": 0.12})]
+    assert replace(parent, sizes={"b": [{"keep": 0.12}]}).runs(plan) == []
 
 
 def test_parents_name_ways_that_there_are():
     way = {"name": "whole", "way": "restricted parent", "settings": {}, "sizes": [{}]}
     parent = {"dataset": "digits", "model": "fc1", "parent_epochs": 3, "parent_recipe": "published", "counts": [[2, 1]]}
     with pytest.raises(ValueError, match=r"parents: \['half'\] are none of the ways \['whole'\]"):
-        which_way.experiments(ways=[way], parents=[parent | {"ways": ["half"]}], small=[], repeats=0, results="")
+        which_way.experiments(ways=[way], parents=[parent | {"sizes": {"half": [{}]}}], small=[], repeats=0, results="")

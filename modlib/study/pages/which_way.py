@@ -65,8 +65,8 @@ class Plan:
 class Parent:
     """A parent whose subsets are built: `counts`: how many subsets of how many classes, as [classes, count].
 
-    `ways`: names of the plans that are run on it; empty: all. `keeps`: shares of the multiply-adds that take the place
-    of those of the plans' sizes; empty: theirs. With `keeps`, only the first draw of each plan is run.
+    `sizes`: names of the plans that are run on it, with sizes in place of their own, for the first draw alone; empty:
+    all plans, with theirs.
     """
 
     dataset: str
@@ -75,22 +75,17 @@ class Parent:
     parent_recipe: str
     counts: list[list[int]] = field(hash=False)
     seed: int = 0
-    ways: list[str] = field(default_factory=list, hash=False)
-    keeps: list[float] = field(default_factory=list, hash=False)
+    sizes: dict[str, list[dict]] = field(default_factory=dict, hash=False)
 
     def runs(self, plan: Plan) -> list[tuple[int, int, dict[str, Any]]]:
-        """Return the draws, numbers of sizes and sizes of a plan on this parent; none where it is not among `ways`.
+        """Return the draws, numbers of sizes and sizes of a plan on this parent; none where it is not run.
 
         Further draws show what lies between draws: they are run at the first size, see `subsets_of`.
         """
-        if self.ways and plan.name not in self.ways:
-            return []
         first, *further = plan.draws
-        sizes = plan.sizes
-        if self.keeps and "keep" in sizes[0]:
-            sizes = [sizes[0] | {"keep": keep} for keep in self.keeps]
-        of_first = [(first, i, size) for i, size in enumerate(sizes)]
-        return of_first if self.keeps else of_first + [(draw, 0, sizes[0]) for draw in further]
+        own = self.sizes.get(plan.name, []) if self.sizes else plan.sizes
+        of_first = [(first, i, size) for i, size in enumerate(own)]
+        return of_first if self.sizes else of_first + [(draw, 0, own[0]) for draw in further]
 
     @property
     def subject(self) -> Subject:
@@ -212,7 +207,7 @@ def _run(
     )
     known = {plan.name for plan in plans}
     for parent in whose:
-        if unknown := set(parent.ways) - known:
+        if unknown := set(parent.sizes) - known:
             raise ValueError(f"parents: {sorted(unknown)} are none of the ways {sorted(known)}")
     found = [_of_parent(plans, parent, load(parent.dataset), store) for parent in whose]
     rows = pd.concat([rows.assign(first=i == 0) for i, (rows, _) in enumerate(found)], ignore_index=True)
@@ -223,7 +218,10 @@ def _run(
         for plan in smalls
     ]
     small_rows = (
-        pd.concat([_framed(done).assign(plan=plan.name) for plan, done in others], ignore_index=True)
+        pd.concat(
+            [_framed(done).assign(plan=plan.name, setting=_changes(plan.settings, "")) for plan, done in others],
+            ignore_index=True,
+        )
         if others
         else pd.DataFrame()
     )
@@ -246,7 +244,7 @@ def _of_parent(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Stor
         for draw, i, size in parent.runs(plan):
             for subset in parent.subsets_of(plan, data.num_classes, draw):
                 asked.append(plan.asked(parent.subject, subset, size, draw))
-                marks.append({"plan": plan.name, "size": i})
+                marks.append({"plan": plan.name, "size": i, "setting": _changes(size, "")})
     done = measured(asked, data, store)
     return pd.concat([_framed([r]).assign(**m) for r, m in zip(done, marks, strict=True)], ignore_index=True), done
 
@@ -554,12 +552,13 @@ def other_parents(page: Page) -> Markdown:
     every = pd.concat(parts, ignore_index=True)
     if every.empty:
         return Markdown("No further parent.")
-    every = every.fillna({"size": 0})
+    every = every.fillna({"size": 0, "setting": ""})
     shown = [
         {
             "parent": of_network(dataset, model),
             "classes": int(classes),
             "way": plan,
+            "setting": part["setting"].iloc[0],
             "test": gap(part["gap"]),
             "mult.-adds": tables.percent(part["multiply_adds"].mean(), 1),
             "param.": tables.percent(part["parameters"].mean(), 1),
