@@ -296,9 +296,8 @@ def _amount(classes: int) -> str:
 
 
 def _said(row: pd.Series) -> str:
-    """Return a way with its points, and what it takes, for a sentence."""
-    labels = f"{row['labelled_images']:,.0f} labels" if row["labelled_images"] else "no labels"
-    return f"**{row['plan']}** {row['shown']} ({labels}, {row['further_seconds']:.0f} s)"
+    """Return a way with its points, and whether it takes labels, for a sentence."""
+    return f"**{row['plan']}** {row['shown']} ({'labels' if row['labelled_images'] else 'no labels'})"
 
 
 def _best(rows: pd.DataFrame) -> pd.Series:
