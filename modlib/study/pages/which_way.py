@@ -432,6 +432,8 @@ def moda_sentence() -> Markdown:
 
 def table(page: Page, classes: int) -> Markdown:
     """Return all ways and sizes for one number of classes."""
+    means = page.means(classes)
+    several = bool((means["draws"] > 1).any())  # else the column would say nothing
     shown = [
         {
             "way": row["plan"],
@@ -442,12 +444,12 @@ def table(page: Page, classes: int) -> Markdown:
             "weights held": tables.percent(row["kept_weights"], 0),
             "kB": _number(row["kilobytes"], ",.0f"),
             "ms 1 / 64": f"{_number(row['ms_1'], '.2g')} / {_number(row['ms_64'], '.3g')}",
-            "draws": _draws(row),
+            **({"draws": _draws(row)} if several else {}),
             "s first / further": f"{row['first_seconds']:.0f} / {row['further_seconds']:.0f}",
             "labels": f"{row['labelled_images']:,.0f}",
             "n": int(row["n"]),
         }
-        for _, row in page.means(classes).iterrows()
+        for _, row in means.iterrows()
     ]
     caption = f"{_amount(classes).capitalize()}: points against the restricted parent, size, time, and what it takes."
     return tables.table(pd.DataFrame(shown), caption, f"tab-which-way-{classes}")
