@@ -82,8 +82,8 @@ which_way.decision_table(page, budgets)
 # - *ms 1 / 64*: milliseconds in torch for one image and for 64, of the first subset's network. All ways and the parent take
 #   turns. Other work on the machine moves these times, those of one image most.
 # - *s first / further*: seconds of one core until the first subset's network is there, and each further one. Modules were
-#   timed when they were trained. *draws*, where there are several: how often, for pairs, what is drawn was drawn anew, and what lies between draws (±, one
-#   standard deviation). Points are means over them.
+#   timed when they were trained. *draws*, where there are several: how often, for pairs, what is drawn was drawn anew, and
+#   what lies between draws (±, one standard deviation). Points are means over them.
 # - *labels*: how many labelled training images were used.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}

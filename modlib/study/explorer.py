@@ -23,10 +23,10 @@ from modlib.modules import Modules, load
 from modlib.study import figures, records
 from modlib.study.columns import named, stand_in
 from modlib.study.experiment import Experiment
-from modlib.study.pages.small_networks import Plan
+from modlib.study.pages.small_networks import Plan, by_parent, timing
 from modlib.study.records import Record, Rows, Store, write
 from modlib.study.reproduce import Layout
-from modlib.study.small_networks import SmallNetwork, Timing
+from modlib.study.small_networks import SmallNetwork
 from modlib.study.trials import Trial, last_epochs, split_log_odds
 from modlib.zoo import datasets, parent_files, parents, training
 
@@ -272,9 +272,8 @@ def _on_test(plan: Plan, network: SmallNetwork, store: Store) -> dict[str, Any]:
 def _times(plans: dict[str, Plan], given: dict[str, Any], store: Store) -> Rows:
     """Return the rows of the record of the networks that are timed beside VGG16's parent."""
     shown = plans[VGG16_PLANS[0]]
-    mine = [n for n in given["timed"] if (plans[n].dataset, plans[n].subject) == (shown.dataset, shown.subject)]
-    first = {name: plans[name].networks(10)[0] for name in mine}
-    return _read(Timing(first, given["repeats"]).experiment(stand_in(shown.dataset)), store).rows
+    mine = next(group for group in by_parent([plans[name] for name in given["timed"]]) if shown in group)
+    return _read(timing(mine, 10, given["repeats"]).experiment(stand_in(shown.dataset)), store).rows
 
 
 def _vgg16(plan: Plan, times: Rows, store: Store) -> dict[str, Any]:

@@ -163,14 +163,24 @@ def _run(plans: Sequence[Mapping[str, Any]], timed: Sequence[str], repeats: int,
     if unknown := set(timed) - by_name.keys():
         raise ValueError(f"timed: {sorted(unknown)} are none of the plans {sorted(by_name)}")
     found = {plan.name: _found(plan, load(plan.dataset), store) for plan in asked}
-    parents = {(by_name[name].dataset, by_name[name].subject): None for name in timed}
     times = []
-    for dataset, subject in parents:
-        mine = [by_name[n] for n in timed if (by_name[n].dataset, by_name[n].subject) == (dataset, subject)]
-        data = load(dataset)
-        first = {plan.name: plan.networks(data.num_classes)[0] for plan in mine}
-        times.append(Timing(first, repeats).run(data, store))
+    for mine in by_parent([by_name[name] for name in timed]):
+        data = load(mine[0].dataset)
+        times.append(timing(mine, data.num_classes, repeats).run(data, store))
     return Page(found, times)
+
+
+def by_parent(plans: Sequence[Plan]) -> list[list[Plan]]:
+    """Return plans in groups of one parent each, in their order."""
+    groups: dict[tuple[str, Subject], list[Plan]] = {}
+    for plan in plans:
+        groups.setdefault((plan.dataset, plan.subject), []).append(plan)
+    return list(groups.values())
+
+
+def timing(plans: Sequence[Plan], num_classes: int, repeats: int) -> Timing:
+    """Return what is timed of the plans of one parent: the first subset's network of each."""
+    return Timing({plan.name: plan.networks(num_classes)[0] for plan in plans}, repeats)
 
 
 def _found(plan: Plan, data: Dataset, store: Store) -> Found:
