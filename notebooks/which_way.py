@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Which way for a subset: cut channels for speed, modules for memory
+# # Which way for a subset: cut channels for speed, keep masks for memory
 #
 # **Question.** Someone needs two, five or ten of a classifier's classes, in a network that is small, fast or light. Taking the
 # classifier apart is one way. What else is there, and is it better?
