@@ -9,8 +9,7 @@
 # %% [markdown]
 # # A few classes fit into a few per cent of the network, and run several times faster
 #
-# **Question.** Someone needs two, five or ten of a classifier's classes. How small and how fast can their network be, and
-# what does it cost in accuracy?
+# **Question.** How small and how fast can a network for a few of the classes be?
 
 # %% tags=["parameters", "remove-input"]
 plans: list[dict] = [
@@ -42,8 +41,7 @@ page = small_networks.run(plans, timed, repeats, store)
 small_networks.answer(page)
 
 # %% [markdown]
-# **Caveat.** This is ours, not the paper's: *these weights are not the parent's*. Channels are cut out, and the weights that
-# are left are solved anew, without labels. The paper's modules keep every weight as it was, and are bigger and slower.
+# **Caveat.** This is ours: *these weights are not the parent's*. The paper's modules keep every weight, and are bigger and slower.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Every subset's network: points of test accuracy against the parent restricted to the same classes (+ is better), over the share of the parent's multiply-adds.", "name": "fig-small-networks"}, "image": {"alt": "Points of a few groups, each at its own share of the multiply-adds; most lie a little below zero."}}
 small_networks.draw(page.of_first_parent)

@@ -9,8 +9,7 @@
 # %% [markdown]
 # # Which way for a subset: cut channels for speed, keep masks for memory
 #
-# **Question.** Someone needs two, five or ten of a classifier's classes, in a network that is small, fast or light. Taking the
-# classifier apart is one way. What else is there, and is it better?
+# **Question.** Which way to a small, fast or light network for some classes is best?
 
 # %% tags=["parameters", "remove-input"]
 ways: list[dict] = [
@@ -58,12 +57,15 @@ page = which_way.run(ways, parents, small, repeats, store)
 which_way.answer(page, budgets)
 
 # %% [markdown]
-# **Caveat.** The parent is small and has little to spare, and every way gets about half a minute of one core for a network:
-# none is at its best, those that train least of all. The ways "after" a paper are our own simplified versions of it.
+# **Caveat.** The parent is small. Every way gets half a minute of one core for a network, too little for those that train to be
+# at their best.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the multiply-adds as a share of the parent's and over the milliseconds for 64 images in torch. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a point for each way: cut and small networks on the left, below zero; masks and the parent on the right, near zero."}}
-which_way.draw(page)
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the multiply-adds as a share of the parent's. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a point for each way: cut and small networks on the left, below zero; masks and the parent on the right, near zero."}}
+which_way.draw(page, "multiply_adds")
 plt.show()
+
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
+which_way.best_table(page, budgets)
 
 # %% [markdown]
 # ## What to take
@@ -95,8 +97,13 @@ which_way.every_table(page)
 # A mask leaves every layer as wide as it was: there are fewer weights to store, and as many multiply-adds. Cutting channels
 # saves both.
 
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "The same points over the milliseconds for 64 images in torch.", "name": "fig-which-way-times"}, "image": {"alt": "For pairs, fives and all ten classes, points over milliseconds: cut and small networks on the left, the parent and one mask further right, modules furthest."}}
+if repeats:
+    which_way.draw(page, "ms_64")
+    plt.show()
+
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "The same points over the share of weights that are not 0. Dotted: the share that MODA's authors print for two and ten classes of another parent.", "name": "fig-which-way-weights"}, "image": {"alt": "For pairs, fives and all ten classes, points over the weights held: masks reach zero points with about a tenth of the weights."}}
-which_way.draw_weights(page)
+which_way.draw(page, "kept_weights")
 plt.show()
 
 # %% tags=["remove-input"]
@@ -104,6 +111,8 @@ which_way.moda_sentence()
 
 # %% [markdown]
 # ## How each way is done
+#
+# The ways "after" a paper are our own simplified versions.
 #
 # - **restricted parent**: the parent, of whose logits only the subset's are read.
 # - **channels by norm, no repair**: channels are ranked by the sum of a filter's weights; only the statistics of batch

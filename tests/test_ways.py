@@ -187,14 +187,24 @@ def made_page(gaps):
     return which_way.Page(plans, pd.DataFrame(rows), empty, empty, empty, [], [])
 
 
-@pytest.mark.parametrize(("theirs", "first"), [(-0.2, "theirs"), (-0.9, "ours")])
-def test_an_answer_says_the_better_way_first(theirs, first):
+def test_an_answer_names_the_best_way_and_the_lightest():
+    page = made_page({"theirs": (-0.2, -0.3), "ours": (-0.4, -0.6)})
+    said = which_way.answer(page, [0.22, 0.25]).data
+    assert "within 22% and 25%" in said
+    assert "pairs (n = 2): **theirs**, -0.25 ± 0.05 and -0.25 ± 0.05" in said
+    assert "Within 1 point: **theirs**, 20.0% of weights, 0.2 times" in said
+    assert "pairs (n = 2): none, -" in which_way.answer(page, [0.1]).data
+
+
+@pytest.mark.parametrize(("theirs", "better"), [(-0.2, "theirs"), (-0.9, "ours")])
+def test_a_table_shows_the_better_of_ours_and_of_others_in_bold(theirs, better):
     page = made_page({"theirs": (theirs, theirs - 0.1), "ours": (-0.4, -0.6)})
-    said = which_way.answer(page, [0.25]).data
-    assert "**pairs** (n = 2). 25%: " in said
-    assert said.index(f"**{first}**") < said.index("**ours**" if first == "theirs" else "**theirs**")
-    assert "**ours** -0.50 ± 0.10 (no labels)" in said
-    assert "within 1 point: **theirs**, 20.0% or less, at 0.2 times" in said
+    lines = [line for line in which_way.best_table(page, [0.1, 0.25]).data.splitlines() if line.startswith("| pairs")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][1:] == ["10%", "none", "none"]
+    assert cells[1][2].strip("*") == "ours -0.50 ± 0.10 (no labels)"
+    assert cells[1][3].strip("*").endswith("(labels)")
+    assert [cell.startswith("**") for cell in cells[1][2:]] == [better == "ours", better == "theirs"]
 
 
 def test_a_decision_follows_its_rules():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from modlib import checks
@@ -57,10 +57,6 @@ class Table1Settings:
     def of(cls, parameters: Mapping[str, Any]) -> Table1Settings:
         """Return the settings among the parameters of a page; ValueError names those that are missing."""
         return cls(**table1_settings(parameters))
-
-    def most_stemmed(self) -> Table1Settings:
-        """Return the same with the largest stemming of recipe published alone."""
-        return replace(self, published_alphas=[max(self.published_alphas)])
 
     def trials(self, dataset: str, model: str, seeds: Sequence[int]) -> list[Trial]:
         """Return the trials of a column: recipe published for each alpha, and ours with vote loss."""

@@ -125,6 +125,11 @@ class Page:
         kind = (first.dataset, first.model)
         return [f for f in self.mains if (f.plan.dataset, f.plan.model) == kind and f.plan.subject != first.subject]
 
+    def like(self, found: Found) -> list[Found]:
+        """Return those of the parent trained for longer that have the settings of a plan of the first parent."""
+        same = found.plan.classes, found.plan.settings
+        return [f for f in self.of_longer_training if (f.plan.classes, f.plan.settings) == same]
+
     def faster(self, name: str, runtime: str, batch: int) -> float | None:
         """Return how many times faster than the parent a plan's network is, or None where it was not timed."""
         rows = [row for record in self.timed for row in record.rows]
@@ -199,53 +204,43 @@ def gap(values: pd.Series) -> str:
 
 
 def answer(page: Page) -> Markdown:
-    """Return the answer: a sentence for each plan of the first parent, and how many of all plans met their goals."""
+    """Return the answer: what each plan of the first parent gave, and how many of all plans met their goals."""
     said = []
     for f in page.of_first_parent:
-        of, plan = f.split(), f.plan
-        fast = page.faster(plan.name, "eager", 1)
+        of, fast = f.split(), page.faster(f.plan.name, "eager", 1)
         faster = "" if fast is None else f", {fast:.0f} times faster"
-        verdict = {None: "", True: "; goal **met**", False: "; goal **missed**"}[f.goal_met]
-        said.append(
-            f"- **{plan.name}** (n = {len(of)}): {gap(of['gap'])} points, "
-            f"{tables.percent(of['parameters'].mean(), 1)} of the parameters{faster}{verdict}{_speed(page, plan)}."
-        )
+        size = tables.percent(of["parameters"].mean(), 1)
+        said.append(f"- **{f.plan.name}** (n = {len(of)}): {gap(of['gap'])}, {size} of parameters{faster}")
     asked = [f.goal_met for f in page.mains if f.goal_met is not None]
+    speeds = [met for met in (_fast_enough(page, f.plan) for f in page.of_first_parent) if met is not None]
+    of_speed = f", {sum(speeds)} of {len(speeds)} for speed" if speeds else ""
     head = (
-        f"**Answer** ({page.mains[0].plan.parent}; points of test accuracy against the parent restricted to the "
-        "subset, ± standard error over n subsets; one image at a time).\n\n"
+        f"**Answer** ({page.mains[0].plan.parent}). Points of test accuracy against the parent restricted to the "
+        "subset (± standard error), size, and time for one image:\n\n"
     )
-    tail = f"{_longer_training(page)}Of all {len(asked)} goals for accuracy and size here, {sum(asked)} are met."
+    tail = f"{_longer_training(page)}{sum(asked)} of {len(asked)} goals for accuracy and size are met{of_speed}."
     return Markdown(head + "\n".join(said) + f"\n\n{tail}")
 
 
 def _longer_training(page: Page) -> str:
-    """Return what a parent that was trained for longer loses, and whether that is more with the same settings."""
-    if not page.of_longer_training:
+    """Say whether a parent that was trained for longer loses more with the same settings, by the first plan."""
+    both = [(f, g) for g in page.of_first_parent for f in page.like(g)]
+    if not both:
         return ""
-    longer, first = page.of_longer_training[0].plan, page.mains[0].plan
-    each = ", ".join(
-        f"{f.plan.name.split(',')[0]} {gap(f.split()['gap'])} (n = {len(f.split())})" for f in page.of_longer_training
-    )
-    lost = [
-        f.split()["gap"].mean() < g.split()["gap"].mean()
-        for f in page.of_longer_training
-        for g in page.of_first_parent
-        if (f.plan.classes, f.plan.settings) == (g.plan.classes, g.plan.settings)
-    ]
-    epochs = f"{longer.parent_epochs} epochs instead of {first.parent_epochs}"
-    if lost and all(lost):
-        return f"A weak parent is easier to cut. One trained for {epochs} loses more: {each}. "
-    return f"With a parent of {epochs}: {each}. "
+    longer, first = both[0]
+    of_first = f"{first.plan.name} {gap(longer.split()['gap'])}"
+    epochs = f"trained for {longer.plan.parent_epochs} epochs instead of {first.plan.parent_epochs}"
+    if all(f.split()["gap"].mean() < g.split()["gap"].mean() for f, g in both):
+        return f"A weak parent is easier to cut: {epochs}, it loses more ({of_first}). "
+    return f"With a parent {epochs}: {of_first}. "
 
 
-def _speed(page: Page, plan: Plan) -> str:
-    """Return whether a plan's network is as fast as was asked, in ONNX Runtime; nothing where nothing was."""
+def _fast_enough(page: Page, plan: Plan) -> bool | None:
+    """Return whether a plan's network is as fast as was asked, in ONNX Runtime; None where that is not known."""
     found = [page.faster(plan.name, "onnxruntime", batch) for batch in (1, 64)]
     if not plan.faster_1 or found[0] is None or found[1] is None:
-        return ""
-    met = found[0] >= plan.faster_1 and found[1] >= plan.faster_64
-    return f", speed **{'met' if met else 'missed'}**"
+        return None
+    return found[0] >= plan.faster_1 and found[1] >= plan.faster_64
 
 
 def draw(found: Sequence[Found]) -> Figure:
@@ -253,7 +248,7 @@ def draw(found: Sequence[Found]) -> Figure:
     frames = [f.split().assign(plan=f.plan.name) for f in found]
     rows = pd.concat(frames).assign(share=lambda t: 100 * t["multiply_adds"])
     names = [f.plan.name for f in found]
-    figure, ax = plt.subplots(figsize=(figures.WIDTH, 3.0))
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 2.4))
     sns.scatterplot(rows, x="share", y="gap", hue="plan", style="plan", palette=figures.palette(names), ax=ax, s=28)
     ax.axhline(0, color="0.4", linewidth=1)
     ax.set(xlabel="multiply-adds, % of the parent's", ylabel="points against\nthe restricted parent")

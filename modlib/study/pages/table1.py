@@ -36,15 +36,11 @@ class Plan:
     seeds: Sequence[int]
     settings: Table1Settings
     tried: Sequence[Mapping[str, Any]] = ()
-    every_alpha: bool = True
 
     def trials(self) -> dict[tuple[str, str], list[Trial]]:
         """Return the trials of every column, by data set and parent."""
-        first, *others = [(dataset, model) for dataset in self.datasets for model in self.models]
-        settings = self.settings if self.every_alpha else self.settings.most_stemmed()
-        return {first: self.settings.trials(*first, self.seeds)} | {
-            column: settings.trials(*column, self.seeds) for column in others
-        }
+        columns = [(dataset, model) for dataset in self.datasets for model in self.models]
+        return {column: self.settings.trials(*column, self.seeds) for column in columns}
 
     def attempts(self) -> list[Trial]:
         """Return the trials of other values of our alpha, with the first seed."""
@@ -63,7 +59,7 @@ class Plan:
     def parameters(self) -> dict[str, Any]:
         """What decides the trials, for the page's provenance."""
         main = {"datasets": self.datasets, "models": self.models, "seeds": self.seeds, **vars(self.settings)}
-        return main | {"every_alpha": self.every_alpha} | ({"tried": self.tried} if self.tried else {})
+        return main | ({"tried": self.tried} if self.tried else {})
 
     @property
     def shown_parameters(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -36,6 +37,12 @@ MODA = "MODA, as printed"
 MARKERS = "osD^vP*Xhd<>8p"
 X_TICKS = (0.01, 0.1, 1, 5, 10, 25, 50, 100, 200, 500, 1000)
 Y_TICKS = (1, 0, -1, -3, -10, -30)
+AXES = {
+    "multiply_adds": (100.0, "multiply-adds, %"),
+    "ms_64": (1.0, "ms for 64 images"),
+    "kept_weights": (100.0, "weights held, %"),
+}
+"""What accuracy is drawn against: scale and label."""
 
 
 @dataclass(frozen=True)
@@ -295,11 +302,6 @@ def _amount(classes: int) -> str:
     return {2: "pairs", 5: "fives", 10: "all ten"}.get(classes, f"{classes} classes")
 
 
-def _said(row: pd.Series) -> str:
-    """Return a way with its points, and whether it takes labels, for a sentence."""
-    return f"**{row['plan']}** {row['shown']} ({'labels' if row['labelled_images'] else 'no labels'})"
-
-
 def _best(rows: pd.DataFrame) -> pd.Series:
     """Return the row with the best accuracy."""
     return rows.sort_values("gap").iloc[-1]
@@ -310,29 +312,48 @@ def _small(rows: pd.DataFrame, most: float) -> pd.DataFrame:
 
 
 def answer(page: Page, budgets: Sequence[float]) -> Markdown:
-    """Return, for each number of classes and share of the multiply-adds, the best way, ours and of others."""
-    lines = []
+    """Return, for each number of classes and share of the multiply-adds, the best way, and the lightest ways."""
+    said = []
     for classes in page.sizes_of_subsets:
         means = page.means(classes)
-        said = [f"{tables.percent(most, 0)}: {_both(page, _small(means, most))}" for most in budgets]
-        lines.append(f"- **{_amount(classes)}** (n = {int(means['n'].max())}). {'. '.join(said)}.")
+        best = [_best(rows) for rows in (_small(means, most) for most in budgets) if len(rows)]
+        ways = " and ".join(f"**{name}**" for name in dict.fromkeys(row["plan"] for row in best))
+        points = " and ".join(row["shown"] for row in best)
+        said.append(f"- {_amount(classes)} (n = {int(means['n'].max())}): {ways or 'none'}, {points or '-'}")
     shares = " and ".join(tables.percent(most, 0) for most in budgets)
     head = (
-        f"**Answer**{_first_parent(page)}. The best of ours and the best of others within {shares} of the parent's "
-        "multiply-adds, in points of test accuracy against the restricted parent (± standard error over subsets):\n\n"
+        f"**Answer**{_first_parent(page)}. The best within {shares} of the parent's multiply-adds, in points of test "
+        "accuracy against the restricted parent (± standard error):\n\n"
     )
-    tail = (
-        "\n\nMasks make networks light, not small or fast. The fewest weights that are not zero, within "
-        f"{POINTS:g} point: {_lightest(page)}."
-    )
-    return Markdown(head + "\n".join(lines) + tail)
+    tail = f"\n\nMasks make networks light, not small or fast. Within {POINTS:g} point: {_lightest(page)}."
+    return Markdown(head + "\n".join(said) + tail)
 
 
-def _both(page: Page, rows: pd.DataFrame) -> str:
-    """Return the best of ours and the best of others among some rows, the better one first."""
-    mine = rows["plan"].isin([plan.name for plan in page.plans if plan.ours])
-    best = sorted((_best(part) for part in (rows[mine], rows[~mine]) if len(part)), key=lambda row: -row["gap"])
-    return ", then ".join(_said(row) for row in best) or "none"
+def best_table(page: Page, budgets: Sequence[float]) -> Markdown:
+    """Tabulate, for each number of classes and share of the multiply-adds, the best of ours and the best of others."""
+    ours = [plan.name for plan in page.plans if plan.ours]
+    lines = []
+    for classes, most in product(page.sizes_of_subsets, budgets):
+        rows = _small(page.means(classes), most)
+        mine = rows["plan"].isin(ours)
+        best = {"ours": rows[mine], "others": rows[~mine]}
+        found = pd.DataFrame({name: _best(some) for name, some in best.items() if len(some)}).T
+        line = {"classes": _amount(classes), "within": tables.percent(most, 0)}
+        lines.append(line | {f"best of {name}": _said(found, name) for name in best})
+    caption = (
+        "Points of test accuracy against the restricted parent, ± standard error over subsets, of the best networks "
+        "within a share of its multiply-adds."
+    )
+    return tables.table(pd.DataFrame(lines), caption, "tab-which-way-best")
+
+
+def _said(found: pd.DataFrame, name: str) -> str:
+    """Return one of the best ways with its points, in bold where no other is better; `found`: the best ways by name."""
+    if name not in found.index:
+        return "none"
+    row = found.loc[name]
+    said = f"{row['plan']} {row['shown']} ({'labels' if row['labelled_images'] else 'no labels'})"
+    return f"**{said}**" if row["gap"] >= found["gap"].max() else said
 
 
 def _first_parent(page: Page) -> str:
@@ -351,9 +372,10 @@ def _lightest(page: Page) -> str:
             found.setdefault(least["plan"], []).append(least)
     said = []
     for plan, rows in found.items():
-        kept, work = ([row[name] for row in rows] for name in ("kept_weights", "multiply_adds"))
-        most, times = tables.percent(max(kept), 1), _span(min(work), max(work))
-        said.append(f"**{plan}**, {most} or less, at {times} times the multiply-adds")
+        most = tables.percent(max(row["kept_weights"] for row in rows), 1)
+        times = _span(min(row["multiply_adds"] for row in rows), max(row["multiply_adds"] for row in rows))
+        work = "the parent's" if times == "1" else f"{times} times the"
+        said.append(f"**{plan}**, {most} of weights, {work} multiply-adds")
     return "; ".join(said) or "none"
 
 
@@ -366,21 +388,25 @@ def _colours(page: Page) -> dict[str, Any]:
     return figures.palette([plan.name for plan in page.plans])
 
 
-def draw(page: Page) -> Figure:
-    """Draw accuracy against size and against time, a column for each number of classes."""
+def draw(page: Page, quantity: str) -> Figure:
+    """Draw accuracy against a quantity of `AXES`, a panel for each number of classes."""
+    scale, label = AXES[quantity]
     columns = page.sizes_of_subsets
-    axis = [("multiply_adds", 100.0, "multiply-adds, %"), ("ms_64", 1.0, "ms for 64 images")]
-    axis = [a for a in axis if page.means(columns[0])[a[0]].notna().any()]
-    figure, axes = plt.subplots(
-        len(axis), len(columns), figsize=(figures.WIDTH, 1.6 + 2.1 * len(axis)), squeeze=False, sharey="col"
-    )
-    for j, classes in enumerate(columns):
-        for i, (name, scale, label) in enumerate(axis):
-            _panel(axes[i, j], page, classes, name, scale)
-            axes[i, j].set(xlabel=label, ylabel="points" if j == 0 else "")
-        axes[0, j].set_title(_amount(classes))
+    figure, axes = plt.subplots(1, len(columns), figsize=(figures.WIDTH, 3.4), squeeze=False)
+    for ax, classes in zip(axes[0], columns, strict=True):
+        _panel(ax, page, classes, quantity, scale)
+        if quantity == "kept_weights":
+            _mark_moda(ax, classes)
+        ax.set(title=_amount(classes), xlabel=label, ylabel="points" if ax is axes[0, 0] else "")
     _legend(figure, axes[0, 0])
     return figure
+
+
+def _mark_moda(ax: Axes, classes: int) -> None:
+    """Mark the share of weights that MODA's authors print, where they do for this number of classes."""
+    theirs = printed.numbers("moda").set_index("classes")["weights_percent"].dropna()
+    if str(classes) in theirs.index:
+        ax.axvline(theirs[str(classes)], color=figures.COLOURS["paper"], ls=":", label=MODA)
 
 
 def _panel(ax: Axes, page: Page, classes: int, name: str, scale: float) -> None:
@@ -403,20 +429,6 @@ def _panel(ax: Axes, page: Page, classes: int, name: str, scale: float) -> None:
 def _legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncol=3, frameon=False, fontsize=7)
-
-
-def draw_weights(page: Page) -> Figure:
-    """Draw accuracy against the weights held, with what MODA's authors print of theirs."""
-    columns = page.sizes_of_subsets
-    theirs = printed.numbers("moda").set_index("classes")["weights_percent"].dropna()
-    figure, axes = plt.subplots(1, len(columns), figsize=(figures.WIDTH, 3.6), squeeze=False)
-    for j, classes in enumerate(columns):
-        _panel(axes[0, j], page, classes, "kept_weights", 100.0)
-        if str(classes) in theirs.index:
-            axes[0, j].axvline(theirs[str(classes)], color=figures.COLOURS["paper"], ls=":", label=MODA)
-        axes[0, j].set(title=_amount(classes), xlabel="weights held, %", ylabel="points" if j == 0 else "")
-    _legend(figure, axes[0, 0])
-    return figure
 
 
 def moda_sentence() -> Markdown:
