@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,15 +219,13 @@ def _asked(network: nn.Module, data: Data, split: str) -> tuple[Tensor, Tensor, 
         others = [d for d in range(given[0].ndim) if d != 1]
         seen.append((given[0].mean(others), given[0].square().mean(others)))
 
-    hook = None if norm is None or norm.running_mean is None else norm.register_forward_pre_hook(listen)
     found, largest = [], 0.0
-    for rows in drawn.split(BATCH):
-        inputs = brought(source.batch(rows).inputs, some)
-        images = [v for v in flat(inputs) if v.is_floating_point() and v.ndim > 2]
-        largest = max([largest, *(float(v.abs().max()) for v in images)])
-        found.append(taken(network, inputs).float().cpu())
-    if hook is not None:
-        hook.remove()
+    with nullcontext() if norm is None or norm.running_mean is None else norm.register_forward_pre_hook(listen):
+        for rows in drawn.split(BATCH):
+            inputs = brought(source.batch(rows).inputs, some)
+            images = [v for v in flat(inputs) if v.is_floating_point() and v.ndim > 2]
+            largest = max([largest, *(float(v.abs().max()) for v in images)])
+            found.append(taken(network, inputs).float().cpu())
     unusual = _about_inputs(norm, seen) if norm is not None and seen else []
     if largest > LARGE and not unusual:
         unusual = [f"inputs: reach {largest:.0f}, as pixels that nobody scaled; is this the parent's preprocessing?"]

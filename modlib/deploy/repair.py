@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -163,15 +163,13 @@ def _is_normalisation(layer: nn.Module) -> bool:
     return isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None
 
 
-@contextmanager
-def _hooked(network: nn.Module, hook: Any, kind: str, where: Any) -> Iterator[None]:
-    """Within it, `hook(name)` is called at every part of a network that `where` accepts."""
-    handles = [getattr(part, kind)(hook(name)) for name, part in network.named_modules() if where(part)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _hooked(network: nn.Module, hook: Any, kind: str, where: Any) -> ExitStack:
+    """Return a context in which `hook(name)` is called at every part of a network that `where` accepts."""
+    hooks = ExitStack()
+    for name, part in network.named_modules():
+        if where(part):
+            hooks.enter_context(getattr(part, kind)(hook(name)))
+    return hooks
 
 
 def _places(name: str, seed: int, first: int, count: int, area: int) -> Tensor:

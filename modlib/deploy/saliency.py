@@ -17,6 +17,7 @@ are independent. J is chosen greedily, one channel after another (column subset 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -149,9 +150,10 @@ def _summed(
         return output.clone()  # what follows may work in place
 
     places = {name for unit in anatomy.units for name in unit.read_at}
-    hooks = [network.get_submodule(name).register_forward_hook(partial(listen, name)) for name in places]
     found: dict[str, M] = {}
-    try:
+    with ExitStack() as hooks:
+        for name in places:
+            hooks.enter_context(network.get_submodule(name).register_forward_hook(partial(listen, name)))
         for batch in batches:
             read.clear()
             with torch.enable_grad():
@@ -160,9 +162,6 @@ def _summed(
                 first, *others = (of(read[name], unit) for name in unit.read_at)
                 here = reduce(add, others, first)
                 found[unit.root] = found[unit.root] + here if unit.root in found else here
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pandas as pd
@@ -78,13 +78,12 @@ def forward(
 def _listening(network: nn.Module) -> Iterator[list[Tensor]]:
     """Collect what enters every ReLU of a forward pass; copies, because a ReLU may work in place."""
     heard: list[Tensor] = []
-    relus = [part for part in network.modules() if isinstance(part, nn.ReLU)]
-    hooks = [r.register_forward_pre_hook(lambda _, given: heard.append(given[0].detach().clone())) for r in relus]
-    try:
+    with ExitStack() as hooks:
+        for part in network.modules():
+            if isinstance(part, nn.ReLU):
+                hook = part.register_forward_pre_hook(lambda _, given: heard.append(given[0].detach().clone()))
+                hooks.enter_context(hook)
         yield heard
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from modlib.study.records import Store
 from modlib.study.ways.fitting import Labelled, example_of, fit, logits_at
 from modlib.study.ways.heads import Headed, SideBySide, head_of
 from modlib.study.ways.interface import Made
+from modlib.study.ways.units import masked, passing
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,15 @@ class SplitFilters:
             share = torch.stack([_mask(values).sum() for values in numbers.values()]).sum() / filters
             return nn.functional.cross_entropy(answers(logits), targets) + self.alpha * share
 
+        def of_classes(root: str, output: Tensor) -> Tensor:  # rows go through the classes, image after image
+            mask = _mask(numbers[root])
+            return masked(output, mask.repeat(len(output) // len(mask), 1))
+
         own = list(head.parameters())
         fit(of_whole, own, images, steps=self.head_steps, rate=self.rate, seed=seed, purpose="heads")
-        hooks = [
-            network.get_submodule(name).register_forward_hook(partial(_masked, numbers[unit.root]))
-            for unit in anatomy.units
-            for name in unit.read_at
-        ]
-        fit(of_masked, [*own, *numbers.values()], images, steps=self.steps, rate=self.rate, seed=seed, purpose="split")
-        for hook in hooks:
-            hook.remove()
+        both = [*own, *numbers.values()]
+        with passing(network, anatomy, of_classes):
+            fit(of_masked, both, images, steps=self.steps, rate=self.rate, seed=seed, purpose="split")
         return Split({root: values.detach() > 0 for root, values in numbers.items()}, head, len(images.rows))
 
     def make(self, parent: nn.Module, data: Data, subset: Sequence[int], seed: int, prepared: Split) -> Made:
@@ -113,11 +112,3 @@ class SplitFilters:
 
 def _mask(numbers: Tensor) -> Tensor:
     return masking.straight_through(numbers > 0, numbers)
-
-
-def _masked(numbers: Tensor, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-    """Return a layer's output with each class's own filters alone: rows go through the classes, image after image."""
-    mask = _mask(numbers).repeat(len(output) // len(numbers), 1)
-    if output.ndim == 4:
-        return output * mask[:, :, None, None]
-    return output * mask.view(len(mask), *[1] * (output.ndim - 2), -1)

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from modlib.study.records import Store
 from modlib.study.ways.fitting import BATCH, Labelled, example_of, fit, logits_at
 from modlib.study.ways.interface import Made
 from modlib.study.ways.torch_pruning import restricted_copy
+from modlib.study.ways.units import passing
 
 TIES = 1e-3
 """What strength counts beside being active."""
@@ -138,19 +138,12 @@ def _activations(network: nn.Module, anatomy: slicing.Anatomy) -> Iterator[dict[
     """Within it, what a network is called with leaves each unit's activations behind: [B, channels, ...] after ReLU."""
     read: dict[str, Tensor] = {}
 
-    def listen(root: str, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
+    def listen(root: str, output: Tensor) -> Tensor:
         read[root] = output.relu()
         return output.clone()  # what follows may work in place
 
-    hooks = [
-        network.get_submodule(unit.read_at[0]).register_forward_hook(partial(listen, unit.root))
-        for unit in anatomy.units
-    ]
-    try:
+    with passing(network, anatomy, listen, every=False):
         yield read
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _by_image(values: Tensor) -> Tensor:

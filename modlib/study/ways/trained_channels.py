@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from modlib.precision import undisturbed
 from modlib.study.records import Store
 from modlib.study.ways.fitting import Labelled, logits_at
 from modlib.study.ways.interface import Made
+from modlib.study.ways.units import masked, passing
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,10 @@ class TrainedChannels:
         batches = [self._batches(data, c, seed, next(network.parameters())) for c in classes]
         row = 0
 
-        def masked(root: str, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-            return _silenced(output, self._mask(scores[root][row]))
+        def of_class(root: str, output: Tensor) -> Tensor:
+            return masked(output, self._mask(scores[root][row]))
 
-        hooks = [
-            network.get_submodule(name).register_forward_hook(partial(masked, unit.root))
-            for unit in channels.anatomy.units
-            for name in unit.read_at
-        ]
-        try:
+        with passing(network, channels.anatomy, of_class):
             for _ in range(self.steps):
                 for row, drawn in enumerate(batches):
                     inputs, mine = next(drawn)
@@ -88,9 +83,6 @@ class TrainedChannels:
                     (loss + self.alpha * apart).backward()
                     optimiser.step()
                     schedule.step()
-        finally:
-            for hook in hooks:
-                hook.remove()
         return Scored(channels, {root: s.detach() for root, s in scores.items()}, len(data.train_labels))
 
     def _mask(self, scores: Tensor) -> Tensor:
@@ -120,8 +112,3 @@ class TrainedChannels:
 def _ranks(values: Tensor) -> Tensor:
     """Return the rank of every channel among those of its unit, per class, from 0 (the least) to 1: [C, channels]."""
     return values.argsort(1).argsort(1).float() / max(1, values.shape[1] - 1)
-
-
-def _silenced(output: Tensor, mask: Tensor) -> Tensor:
-    """Return a layer's output, [B, C, H, W] or [B, ..., C], times a mask of its channels."""
-    return output * (mask[:, None, None] if output.ndim == 4 else mask)
