@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from torch import nn
 from modlib import checks
 from modlib.data import Dataset
 from modlib.decomposers.channels import restricted_accuracy
-from modlib.deploy import cost, measure
+from modlib.deploy import measure
 from modlib.study import small_networks
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Rows, Store
-from modlib.study.small_networks import Subject, listed
-from modlib.study.trials import SPLITS, trained_parent
+from modlib.study.small_networks import Subject, beside_parent, listed
+from modlib.study.trials import trained_parent
 from modlib.study.ways import WAYS, Built, Prepared, Way, build, prepare
 from modlib.study.ways.fitting import example_of
 from modlib.zoo.datasets import identity
@@ -113,33 +113,20 @@ def measured(networks: Sequence[Asked], data: Dataset, store: Store) -> list[Rec
 
 
 def _rows(asked: Asked, bench: Bench) -> Rows:
-    """Return a row for the held-out and for the test images; sizes are shares of the parent's."""
-    data, built, parent = bench.data, bench.built(asked), bench.parent(asked.subject)
-    example = example_of(data, parent)
-    whole, left = cost(parent, example), cost(built.network, example)
-    common = {
-        "dataset": data.name,
-        "model": asked.subject.model,
-        "seed": asked.subject.seed,
+    """Return the rows of a network, with what it took to build it."""
+    built, parent = bench.built(asked), bench.parent(asked.subject)
+    about = asked.subject.columns(bench.data) | {
         "way": asked.way,
         "draw": asked.draw,
-        "classes": len(asked.subset),
-        "subset": list(asked.subset),
-        **{name: left[name] / whole[name] for name in whole},
         "kept_weights": built.kept_weights,
         "first_seconds": built.first_seconds,
         "further_seconds": built.further_seconds,
         "labelled_images": built.labelled_images,
     }
-    return [
-        common
-        | {
-            "split": split,
-            "accuracy": restricted_accuracy(built.network, data, asked.subset, split),
-            "parent_accuracy": bench.accuracy_of_parent(asked.subject, asked.subset, split),
-        }
-        for split in SPLITS
-    ]
+    of_parent = partial(bench.accuracy_of_parent, asked.subject, asked.subset)
+    example = example_of(bench.data, parent)
+    rows = beside_parent(built.network, parent, example, bench.data, asked.subset, of_parent)
+    return [about | row for row in rows]
 
 
 class Timing(small_networks.Timing):

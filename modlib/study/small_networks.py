@@ -15,7 +15,7 @@ from modlib.decomposers.channels import Channels, ChannelSaliency, restricted_ac
 from modlib.deploy import cost, measure
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Rows, Store
-from modlib.study.trials import trained_parent
+from modlib.study.trials import SPLITS, trained_parent
 from modlib.zoo.datasets import identity
 
 VERSION = 2
@@ -36,6 +36,10 @@ class Subject:
     def label(self, data: Dataset) -> str:
         """Return what the files of a parent's records begin with."""
         return f"{data.name}-{self.model}-seed{self.seed}"
+
+    def columns(self, data: Dataset) -> dict[str, Any]:
+        """Return what the rows of its networks say of it."""
+        return {"dataset": data.name, "model": self.model, "seed": self.seed}
 
 
 def listed(subset: Sequence[int]) -> str:
@@ -117,26 +121,34 @@ def _channels(data: Dataset, store: Store) -> Callable[[Subject], tuple[nn.Modul
 
 
 def _rows(network: SmallNetwork, parent: nn.Module, channels: Channels, data: Dataset) -> Rows:
-    """Return a row for the held-out and for the test images; `seconds`: until the network is there."""
-    subset, before = list(network.subset), time.perf_counter()
-    small = channels.recompose(subset, data=data, **network.settings)
-    seconds = time.perf_counter() - before
-    whole, left = cost(parent, channels.example), cost(small, channels.example)
-    common = {
-        "dataset": data.name,
-        "model": network.subject.model,
-        "seed": network.subject.seed,
-        "classes": len(subset),
-        "subset": subset,
-        **{name: left[name] / whole[name] for name in whole},
-        "seconds": seconds,
-    }
+    """Return the rows of a network; `seconds`: until it is there."""
+    subset, before = network.subset, time.perf_counter()
+    small = channels.recompose(list(subset), data=data, **network.settings)
+    about = network.subject.columns(data) | {"seconds": time.perf_counter() - before}
+
+    def of_parent(split: str) -> float:
+        return restricted_accuracy(parent, data, subset, split, subset)
+
+    return [about | row for row in beside_parent(small, parent, channels.example, data, subset, of_parent)]
+
+
+def beside_parent(
+    network: nn.Module,
+    parent: nn.Module,
+    example: Any,
+    data: Dataset,
+    subset: Sequence[int],
+    of_parent: Callable[[str], float],
+) -> Rows:
+    """Return a row for the held-out and for the test images: accuracy, and sizes as shares of the parent's.
+
+    `example`: inputs of both; `of_parent`: the accuracy of the restricted parent by split.
+    """
+    whole, left = cost(parent, example), cost(network, example)
+    sizes = {name: left[name] / whole[name] for name in whole}
     return [
-        common
-        | {
-            "split": split,
-            "accuracy": restricted_accuracy(small, data, subset, split),
-            "parent_accuracy": restricted_accuracy(parent, data, subset, split, subset),
-        }
-        for split in ("held_out", "test")
+        {"classes": len(subset), "subset": list(subset), "split": split}
+        | sizes
+        | {"accuracy": restricted_accuracy(network, data, subset, split), "parent_accuracy": of_parent(split)}
+        for split in SPLITS
     ]
