@@ -206,7 +206,7 @@ def one_at_a_time(found: Sequence[Levers], epochs: int) -> Markdown:
 def draw_changes(found: Sequence[Levers]) -> Figure:
     """Draw the change of accuracy and of the Jaccard index, a row for each change, one point a trial."""
     changes = found[0].names[1:]
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 0.32 * (len(changes) + 1) + 0.9), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 0.25 * (len(changes) + 1) + 0.8), sharey=True)
     shown = (("accuracy", 100, "accuracy, change (points)"), ("jaccard_index", 1, "Jaccard index, change"))
     for ax, (quantity, scale, label) in zip(axes, shown, strict=True):
         for i, one in enumerate(found):
@@ -297,8 +297,8 @@ def answer(found: Sequence[Levers]) -> Markdown:
     lost = 100 * pd.concat([one.single[WITHOUT]["all"] - one.single[BASE]["all"] for one in found])
     gains = 100 * pd.concat([rows["gain"] for one in found for rows in one.votes.values()])
     return Markdown(
-        "**Answer.** Changing one thing changes the accuracy of the vote by so many points (test images, means; "
-        f"clear ones only: the 95% interval of paired trials leaves out zero).\n\n{said}\n\nThe vote loss costs a "
+        "**Answer.** Changing one thing changes the accuracy of the vote by so many points on test images (means; only "
+        f"where the 95% interval of paired trials leaves out zero):\n\n{said}\n\nThe vote loss costs a "
         f"module alone {mean_and_spread(lost, 1)} points (n = {len(lost)}). Calibrating the vote changes its accuracy "
         f"by {gains.mean():+.2f} points."
     )
@@ -310,9 +310,5 @@ def _said(one: Levers) -> str:
     intervals = {name: interval(change[name].dropna()) for name in change}
     clear = mean[[low > 0 or high < 0 for low, high in intervals.values()]].sort_values()
     listed = ", ".join(f"{name} **{value:+.2f}**" for name, value in clear.items()) or "none is clear"
-    base = one.of(BASE)
-    gap = 100 * (base["accuracy"] - base["parent_accuracy"])
-    return (
-        f"- **{one.name}** (n = {len(change)}; unchanged {mean_and_spread(base['accuracy'])}%, {gap.mean():+.2f} "
-        f"against its parents): {listed}. The other {len(mean) - len(clear)} changes are not clear."
-    )
+    unchanged = mean_and_spread(one.of(BASE)["accuracy"])
+    return f"- **{one.name}** (n = {len(change)}; unchanged {unchanged}%): {listed}; {len(mean) - len(clear)} unclear."

@@ -82,15 +82,16 @@ def answer(done: Sequence[Record]) -> Markdown:
     said = []
     for (dataset, model), part in tables.groups(rows, ["dataset", "model"], sort=False):
         means = part.groupby(["classes", "score"])["auroc"].mean().unstack()
+        sizes = " and ".join(str(k) for k in means.index)
         cells = [
-            f"{k} classes: " + ", ".join(f"{name} {row[score]:.3f}" for score, name in zip(SCORES, SAID, strict=True))
-            for k, row in means.iterrows()
+            f"{name} {' and '.join(f'{value:.3f}' for value in means[score])}"
+            for score, name in zip(SCORES, SAID, strict=True)
         ]
         n = f"n = {part['subsets'].max()} subsets of each size, {part['seed'].nunique()} trials"
-        said.append(f"- **{of_network(dataset, model)}** ({n}). {'. '.join(cells)}.")
+        said.append(f"- **{of_network(dataset, model)}**, {sizes} classes ({n}): {', '.join(cells)}.")
     return Markdown(
-        "**Answer.** How well images of the asked classes are told apart from the parent's other classes, as AUROC "
-        "(1: always, 0.5: by chance; test images, means over subsets and trials):\n\n" + "\n".join(said)
+        "**Answer.** How well the asked classes are told from the parent's other classes, as AUROC (1: always, 0.5: by "
+        "chance; test images, means over subsets and trials):\n\n" + "\n".join(said)
     )
 
 
@@ -103,7 +104,7 @@ def draw(done: Sequence[Record]) -> Figure:
     networks, columns = rows["network"].unique(), rows["kind"].unique()
     shape = (len(networks), len(columns))
     figure, axes = plt.subplots(
-        *shape, figsize=(figures.WIDTH, 1.0 + 2.1 * len(networks)), sharex=True, sharey=True, squeeze=False
+        *shape, figsize=(figures.WIDTH, 0.8 + 1.5 * len(networks)), sharex=True, sharey=True, squeeze=False
     )
     for (i, network), (j, kind) in product(enumerate(networks), enumerate(columns)):
         part = rows[(rows["network"] == network) & (rows["kind"] == kind)]
