@@ -6,6 +6,7 @@ import copy
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +133,18 @@ def frozen(network: nn.Module) -> nn.Module:
     network.eval()  # a user's own train() may return nothing: no chain of calls
     network.requires_grad_(False)
     return network
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Within it a network is in eval mode; afterwards each part is in the mode that it was in."""
+    before = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
 
 
 class Reweighted:

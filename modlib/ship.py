@@ -35,6 +35,7 @@ channels that these classes need are cut out and repaired in closed form. The we
 The file is run at once and compared; parent and network are measured side by side.
 """
 EXAMPLE = "example: modlib ship zoo:net --data pets.npz --classes cat,dog --within 0.5 --out pair.onnx"
+CHANGED = "the weights are not the parent's: channels were cut out, and the rest solved anew"
 HELD_OUT = 0.2
 """Share of the rows of a `.npz` that choosing and the accuracy are on, drawn by the seed."""
 
@@ -117,7 +118,8 @@ def ordered(asked: argparse.Namespace) -> Order:
     if "within" in settings and not len(data.held_out_labels):
         raise ValueError(f"--within: chooses on held-out images, and data set {data.name!r} has none")
     subset = _classes(asked.classes, data.num_classes, names)
-    data.only(subset)  # raises where there are no images of them
+    if missing := sorted(set(subset) - set(data.present)):
+        raise ValueError(f"--classes: data set {data.name!r} has no training images of {missing}")
     return Order(parent, data, names, subset, settings, asked.seed, out)
 
 
@@ -129,9 +131,9 @@ def ship(order: Order) -> None:
     example = data.part("train").batch(torch.arange(min(8, len(data.train_labels)))).inputs
     names = None if order.names is None else [order.names[c] for c in subset]
     written = export(
-        small, order.out, example, classes=subset, names=names, note=prepared(data), parent=order.parent
+        small, order.out, example, classes=subset, names=names, note=f"{prepared(data)}; {CHANGED}", parent=order.parent
     )  # fmt: skip
-    print(accuracies(order.parent, small, data, subset))
+    print(accuracies(order.parent, small, data, subset, chosen="within" in order.settings))
     print(f"\n{measure({'small': small}, order.parent, example)}\n")
     print(
         f"{written.path}: {written.bytes / 1000:,.1f} kB; run, and at most {written.difference:.1g} of the output's "
@@ -139,16 +141,20 @@ def ship(order: Order) -> None:
     )
 
 
-def accuracies(parent: nn.Module, small: nn.Module, data: Data, subset: Sequence[int]) -> str:
-    """Return in a line the accuracy of both on the subset's images: held-out ones, else test, else training ones."""
+def accuracies(parent: nn.Module, small: nn.Module, data: Data, subset: Sequence[int], chosen: bool = False) -> str:
+    """Return in a line the accuracy of both on the subset's images: test ones, else held-out, else training ones.
+
+    `chosen`: whether the held-out images have chosen the network's size, which flatters it there.
+    """
     wanted = torch.tensor(subset)
-    for split in ("held_out", "test", "train"):
+    for split in ("test", "held_out", "train"):
         rows = torch.isin(getattr(data, f"{split}_labels"), wanted).nonzero()[:, 0]
         if len(rows):
             break
     first = 100 * restricted_accuracy(parent, data, subset, split, subset)
     second = 100 * restricted_accuracy(small, data, subset, split)
-    which = {"held_out": "held-out", "test": "test", "train": "training (there are no others)"}[split]
+    held_out = "held-out (they chose its size)" if chosen else "held-out"
+    which = {"held_out": held_out, "test": "test", "train": "training (there are no others)"}[split]
     of_one = "; one class alone: always right, this says nothing" if len(subset) == 1 else ""
     return (
         f"accuracy on {len(rows):,} {which} images of the classes: parent restricted to them {first:.2f}%, "
@@ -163,7 +169,7 @@ def prepared(data: Data) -> str:
         mean, std = list(how.mean), list(how.std)
         return f"float32 [B, C, H, W]: pixel / 255, then (x - mean) / std by channel; mean {mean}, std {std}"
     if how is None:
-        return f"float32, as in the data {data.name!r}"
+        return f"as in the data {data.name!r}"
     return f"as {getattr(how, '__qualname__', None) or repr(how)} makes them"
 
 

@@ -68,17 +68,20 @@ def flattens(layer: nn.Module) -> bool:
 def masked_chain(layers: Sequence[nn.Linear], masks: Mapping[int, Tensor], weight: Tensor, bias: Tensor) -> Chain:
     """Return the chain of the modules that share a mask, without dead units; its outputs [B, m] are their log-odds.
 
-    `masks`: by the id of a weight. `weight` [m, 2, N] and `bias` [m, 2]: the grafting layers of these modules.
+    `masks`: by the id of a weight or a bias. `weight` [m, 2, N] and `bias` [m, 2]: the grafting layers of the modules.
     """
     chain = []
     for layer in layers:
-        edges = layer.weight.detach()
-        edges = edges * masks[id(layer.weight)] if id(layer.weight) in masks else edges
-        chain.append((edges, edges.new_zeros(len(edges)) if layer.bias is None else layer.bias.detach()))
+        edges = _masked(layer.weight, masks)
+        chain.append((edges, edges.new_zeros(len(edges)) if layer.bias is None else _masked(layer.bias, masks)))
     last, shift = chain[-1]
     difference = weight[:, 1] - weight[:, 0]
     chain[-1] = (difference @ last, difference @ shift + bias[:, 1] - bias[:, 0])
     return without_dead_units(chain)
+
+
+def _masked(values: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
+    return values.detach() * masks[id(values)] if id(values) in masks else values.detach()
 
 
 def without_dead_units(chain: Chain) -> Chain:
@@ -178,6 +181,10 @@ class SparseLinear(nn.Module):
             self.register_buffer(name, places.int())  # the product is up to twice as fast as with int64
         self.register_buffer("values", values)
         self.register_buffer("bias", bias)
+
+    def places(self) -> int:
+        """Return how many numbers of four bytes say where the weights are."""
+        return len(self.starts) + len(self.rows) + len(self.columns)
 
     def to_dense(self) -> Tensor:
         """Return the weight [out, in] as a dense matrix."""

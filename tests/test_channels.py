@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,14 @@ def test_within_gives_the_smallest_that_loses_no_more_on_held_out_images(channel
     assert cut <= 0.5 * whole
 
 
+def test_within_chooses_among_networks_that_are_already_distilled(channels, data, monkeypatch):
+    steps = []
+    monkeypatch.setattr("modlib.decomposers.channels.distil", lambda small, *_, **settings: steps.append(settings))
+    monkeypatch.setattr("modlib.decomposers.channels.KEEPS", (1.0, 0.6))
+    channels.recompose([0, 2], data=data, within=100.0, images=60, distilled=3)
+    assert [one["steps"] for one in steps] == [3]  # of two budgets the smaller one does
+
+
 def test_distillation_brings_a_cut_network_nearer_to_its_parent(channels, parent, data):
     inputs = data.inputs(data.test_images)
     wanted = parent(inputs).detach()[:, [0, 2]].log_softmax(1)
@@ -160,6 +169,65 @@ def test_what_cannot_be_is_said(channels, data):
         channels.recompose([0], data=data, keep=0.5, near=0.0)
     with pytest.raises(ValueError, match="of must be one of"):
         channels.recompose([0], data=data, keep=0.5, of="seconds")
+
+
+@pytest.mark.parametrize("settings", [{"within": 1.0}, {"keep": 0.5, "distilled": 5}], ids=str)
+def test_one_class_alone_has_nothing_to_be_chosen_or_distilled_by(settings, channels, data):
+    with pytest.raises(ValueError, match="subset: one class alone"):
+        channels.recompose([1], data=data, **settings)
+
+
+def test_a_class_without_training_images_is_said(parent, data):
+    some = replace(data, train_labels=data.train_labels.clamp(max=1))
+    assert ChannelSaliency().decompose(parent, some, seed=0, device="cpu").classes == (0, 1)
+    with pytest.raises(ValueError, match=r"no training images of \[2\]"):
+        ChannelSaliency().decompose(parent, some, seed=0, classes=[0, 2], device="cpu")
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [nn.BatchNorm1d(3), nn.Softmax(1), nn.Unflatten(1, (3, 1)), nn.Bilinear],
+    ids=["own weights", "in relation", "another shape", "another layer"],
+)
+def test_what_ends_in_something_else_than_logits_is_refused(behind, parent, data):
+    class Ends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.end = copy.deepcopy(parent), nn.Bilinear(3, 3, 3) if behind is nn.Bilinear else behind
+
+        def forward(self, x):
+            logits = self.net(x)
+            return self.end(logits, logits) if behind is nn.Bilinear else self.end(logits)
+
+    with pytest.raises(ValueError, match=r"(not the logits one for one|logits)"):
+        ChannelSaliency().decompose(Ends().eval(), data, seed=0, device="cpu")
+
+
+class ByPlace(nn.Module):
+    """A block as ConvNeXt has them: linear layers over the channels of each place, [B, H, W, C]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.wide, self.back = nn.Conv2d(1, 8, 1), nn.Linear(8, 24), nn.Linear(24, 8)
+        self.last = nn.Linear(8 * 16, 3)
+
+    def forward(self, x):
+        places = self.first(x).permute(0, 2, 3, 1)
+        return self.last((places + self.back(self.wide(places).relu())).flatten(1))
+
+
+@pytest.mark.parametrize("ranking", ["variance", "taylor"])
+def test_linear_layers_have_their_channels_last(ranking, data):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        net = ByPlace().eval()
+    channels = ChannelSaliency(images=20).decompose(net, data, seed=0, device="cpu")
+    assert [unit.root for unit in channels.anatomy.units if unit.channels == 24] == ["wide"]
+    inputs = data.inputs(data.test_images)
+    small = channels.recompose([2, 0], data=data, keep=0.95, images=60, ranking=ranking)
+    assert small.wide.out_features < 24
+    wanted, found = net(inputs).detach()[:, [2, 0]], small(inputs)
+    assert float((found - wanted).square().mean()) < 0.02 * float(wanted.var(0).mean())
 
 
 def test_the_network_is_read_without_this_package(channels, data, tmp_path):

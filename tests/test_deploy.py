@@ -14,11 +14,12 @@ from torch import nn
 
 import modlib
 from modlib import deploy, extras
-from modlib.deploy import measuring, slicing
+from modlib.deploy import cost, measure, measuring, slicing
 from modlib.deploy import programs as reading
 from modlib.deploy.measuring import Measured
 from modlib.deploy.quantising import quantised
 from modlib.parent import parent_hash
+from modlib.stacking import SparseLinear
 
 ENDINGS = ("onnx", "pt2")
 
@@ -418,3 +419,15 @@ def test_numbers_that_are_none_are_told(tmp_path):
     nn.init.constant_(net.weight, math.nan)
     with pytest.raises(ValueError, match="by nan of the output's scale"):
         deploy.export(net, tmp_path / "net.pt2", torch.rand(2, 4))
+
+
+def test_cost_of_sparse_layers_by_hand_and_the_mode_that_a_network_was_in():
+    weight = torch.tensor([[1.0, 0, 2], [0, 0, 3]])
+    rows, columns = weight.nonzero(as_tuple=True)
+    sparse = SparseLinear(rows, columns, weight[rows, columns], torch.zeros(2), 3)
+    net = nn.Sequential(nn.Linear(4, 3), nn.Dropout(), sparse).train()
+    net[1].eval()
+    assert cost(net, torch.zeros(2, 4)) == {"parameters": 15 + 3 + 2, "multiply_adds": 12 + 3}
+    assert [part.training for part in net] == [True, False, True]
+    (row, _) = measure(net, nn.Linear(4, 2), torch.zeros(1, 4), batches=[1], runtimes=["eager"], repeats=2).rows
+    assert row["bytes_float32"] == 4 * (20 + 3 + 3 + 3)  # and 3 starts, 3 rows and 3 columns

@@ -42,6 +42,19 @@ def test_equals_the_modules_one_by_one(kind, norm, subset, request, decompose, i
     assert net.predict(inputs).tolist() == [subset[i] for i in expected.argmax(1)]
 
 
+def test_masked_biases_of_a_chain_are_masked_there_too(decompose, inputs, masked_copy):
+    parent = parents.fc(1, 16, 6, 3, seed=1).double()
+    for values in parent.parameters():
+        values.data += 0.1  # biases that matter
+    done = decompose(parent, policy=lambda owner, name: name in ("weight", "bias"), share_init=False)
+    assert any(name.endswith("bias") for name in done.masks.masks)
+    net = done.recompose([2, 0])
+    assert isinstance(net.voters, Stacked)
+    for column, c in enumerate([2, 0]):
+        out = linear(masked_copy(done, c)(inputs), done.grafting_weight[c], done.grafting_bias[c])
+        torch.testing.assert_close(net(inputs)[:, column], torch.softmax(out, 1)[:, 1])
+
+
 def test_predict_by_hand():
     """Module 4 keeps the first weight of each row, module 9 the second; 4 reads logit 0, 9 reads logit 1."""
     parent = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)

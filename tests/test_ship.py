@@ -237,6 +237,11 @@ def test_accuracy_by_hand():
     said = ship.accuracies(parent, small, data, [2, 0])
     assert said.startswith("accuracy on 4 training (there are no others) images")
     assert said.endswith("parent restricted to them 75.00%, small network 25.00% (-50.00 points)")
+    held_out = modlib.data.tensors(images, labels, num_classes=3, held_out=(images, labels))
+    said = ship.accuracies(parent, small, held_out, [2, 0], chosen=True)
+    assert said.startswith("accuracy on 4 held-out (they chose its size) images")
+    tested = modlib.data.tensors(images, labels, num_classes=3, held_out=(images, labels), test=(images, labels))
+    assert ship.accuracies(parent, small, tested, [2, 0], chosen=True).startswith("accuracy on 4 test images")
     single = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
     assert ship.accuracies(parent, single, data, [2]).endswith("; one class alone: always right, this says nothing")
 

@@ -33,7 +33,7 @@ MULTIPLE = 8
 """Widths are multiples of this, where a layer is wide enough: processors work on so many channels at once."""
 LEAST = 32
 """Channels that stay of a layer, but no more than a quarter of it; fewer where a budget leaves no other way."""
-KEEPS = (0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02, 0.01)
+KEEPS = (1.0, 0.8, 0.65, 0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02, 0.01)
 """Shares of the parent's cost that are tried for `within`."""
 BATCH = 64
 RANKINGS = ("variance", "taylor", "gamma", "l1")
@@ -71,19 +71,27 @@ class ChannelSaliency:
         data: Data,
         *,
         seed: int,
-        classes: Iterable[int] | None = None,
+        classes: Iterable[int | str] | None = None,
         device: str | torch.device = "auto",
     ) -> Channels:
-        """See `modlib.decomposers.Decomposer`. Nothing is trained, and but the graph nothing is read yet."""
+        """See `modlib.decomposers.Decomposer`. Nothing is trained, and but the graph nothing is read yet.
+
+        `classes`: by number or name; default, those with training images.
+        """
         checks.whole("images", self.images, 1)
         check_parent(parent, data, masking.default_policy)
-        where, known = resolve_device(device), range(data.num_classes)
-        chosen = tuple(checks.subset(known if classes is None else classes, known))
-        network = frozen_copy(parent).to(where)
+        asked = data.present if classes is None else numbered(classes, data.class_names)
+        chosen = tuple(checks.subset(asked, range(data.num_classes)))
+        network = frozen_copy(parent).to(resolve_device(device))
         example = _images(data, chosen, 2, seed, network)
         anatomy = slicing.anatomy(network, example)
         if not anatomy.units:
             raise ValueError(f"parent: no channels can be cut: {dict(anatomy.uncut)}")
+        if not slicing.gives_logits(network, example, anatomy.last, data.num_classes):
+            raise ValueError(
+                f"parent: layer {anatomy.last!r} is called last, but its outputs are not the logits one for one: it "
+                "can't be cut to some classes; nothing may stand behind it"
+            )
         return Channels(network, chosen, anatomy, example, seed, self.images, data)
 
 
@@ -151,7 +159,8 @@ class Channels:
         Of `keep` and `within` one is given. `keep`: the share of the parent's cost that may be left, in (0, 1]; `of`
         "multiply_adds" (for one image) or "parameters"; the last layer, which is cut to the subset, counts. `within`:
         points (1/100) of accuracy on the held-out images of the subset that may be lost against the parent restricted
-        to it; the smallest of the budgets `KEEPS` that a search by halves finds is taken.
+        to it; the smallest of the budgets `KEEPS` that a search by halves finds is taken, each of them as it comes out
+        in the end: distilled, where that is asked for.
 
         `images`: training images of the subset, without their labels, that the repair sees; of a quarter of them it is
         measured which channels are needed. `ridge`: see `modlib.deploy.repair`. `distilled`: steps of label-free
@@ -170,6 +179,11 @@ class Channels:
         if repair is not None:
             checks.choice("repair", repair, repairing.KINDS)
         checks.whole("images", images, 4)
+        checks.whole("distilled", distilled, 0)
+        checks.positive("rate", rate)
+        checks.positive("ridge", ridge)
+        if len(chosen) == 1 and (within is not None or distilled):
+            raise ValueError("subset: one class alone is always right, and has nothing to be distilled; give keep")
         if near is not None:
             checks.number("near", near, 0.1, 100.0)  # less than that, and few images are left
         seen = chosen if known is None else checks.subset(known, self.classes)
@@ -180,15 +194,17 @@ class Channels:
         weights = None if near is None else nearness(self.parent, inputs, seen, near)
         aims = None if repair is None else repairing.targets(self.parent, inputs, self.seed, weights=weights)
 
+        given = _images(data, seen, 2 * images, self.seed, self.parent) if distilled else None
+
         def made(share: float) -> nn.Module:
             small, kept = self._cut(chosen, ranked, share, of, RULES[rule])
-            return small if aims is None or repair is None else repairing.repair(small, aims, kept, ridge, repair)
+            if aims is not None and repair is not None:
+                repairing.repair(small, aims, kept, ridge, repair)
+            if given is not None:
+                distil(small, self.parent, given, chosen, steps=distilled, seed=self.seed, rate=rate, mirrored=mirrored)
+            return small
 
-        small = made(keep) if keep is not None else self._smallest(made, chosen, data, within or 0.0)
-        if distilled:
-            given = _images(data, seen, 2 * images, self.seed, self.parent)
-            distil(small, self.parent, given, chosen, steps=distilled, seed=self.seed, rate=rate, mirrored=mirrored)
-        return small
+        return made(keep) if keep is not None else self._smallest(made, chosen, data, within or 0.0)
 
     def _ranked(self, inputs: Any, count: int, classes: Sequence[int], ranking: str) -> dict[str, Ranking]:
         if ranking == "taylor":
@@ -214,10 +230,8 @@ class Channels:
                 for unit in self.anatomy.units
                 for r in [ranked[unit.root]]
             }
-            small = slicing.cut(self.parent, example, {**kept, self._last: torch.tensor(sorted(subset))})
-            repairing.with_biases(small)  # they are part of the budget
-            _reorder(small.get_submodule(self._last), [sorted(subset).index(c) for c in subset])
-            return small, kept
+            small = slicing.restricted(self.parent, example, kept, self.anatomy.last, subset)
+            return repairing.with_biases(small), kept  # biases are part of the budget
 
         ways = (partial(made, least=least) for least in (LEAST, 1))
         fits = (_within(way, lambda net: measuring.cost(net, example)[of] <= keep * whole) for way in ways)
@@ -227,7 +241,7 @@ class Channels:
             raise TooLittle(f"keep: so little that not one network is small enough; the narrowest has {narrowest:.1%}")
         small, kept = found
         by_layer = {layer: kept[unit.root] for unit in self.anatomy.units for layer in unit.layers}
-        return small, {**by_layer, self._last: torch.tensor(subset)}
+        return small, {**by_layer, self.anatomy.last: torch.tensor(subset)}
 
     def _smallest(
         self, made: Callable[[float], nn.Module], subset: Sequence[int], data: Data, within: float
@@ -250,11 +264,6 @@ class Channels:
         if good is None:
             raise ValueError(f"within: no network of {KEEPS[0]:.0%} of the cost or less loses {within} points or less")
         return good
-
-    @property
-    def _last(self) -> str:
-        """The layer that gives the logits."""
-        return next(name for name, why in self.anatomy.uncut.items() if why == "gives the logits")
 
 
 @torch.no_grad()
@@ -313,13 +322,6 @@ def _width(count: int, channels: int, least: int = LEAST) -> int:
     return min(channels, max(least, round(count / MULTIPLE) * MULTIPLE))
 
 
-def _reorder(layer: Any, rows: list[int]) -> None:
-    """Put the outputs of a layer, which a cut leaves in their old order, in the order of `rows`."""
-    for values in (layer.weight, layer.bias):
-        if values is not None:
-            values.data = values.data[rows]
-
-
 def _within(
     made: Callable[[float], tuple[nn.Module, dict[str, Tensor]]], fits: Callable[[nn.Module], bool], steps: int = 14
 ) -> tuple[nn.Module, dict[str, Tensor]] | None:
@@ -340,9 +342,10 @@ def _within(
 
 def _images(data: Data, classes: Sequence[int], count: int, seed: int, network: nn.Module) -> Any:
     """Return up to `count` training images of some classes, drawn by `seed`, as a network takes them."""
-    rows = torch.isin(data.train_labels, torch.tensor(list(classes), device=data.train_labels.device)).nonzero()[:, 0]
-    if not len(rows):
-        raise ValueError(f"classes: there are no training images of {list(classes)}")
+    labels = data.train_labels
+    if missing := sorted(set(classes) - set(data.present)):
+        raise ValueError(f"classes: there are no training images of {missing}")
+    rows = torch.isin(labels, torch.tensor(list(classes), device=labels.device)).nonzero()[:, 0]
     drawn = torch.randperm(len(rows), generator=generator(seed, "images"))[:count]
     return _as_inputs(data, "train", rows[drawn.to(rows.device)], network)
 

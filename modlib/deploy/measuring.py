@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from modlib import checks, extras
 from modlib.deploy.exporting import batch_size, export, feeds, on_cpu, session, with_rows
 from modlib.deploy.turns import Program, in_turns, repeated, seconds
-from modlib.parent import arguments, called, frozen_copy, rows_of
+from modlib.parent import arguments, called, evaluating, frozen_copy, rows_of
+from modlib.stacking import SparseLinear
 from modlib.tabular import as_html
 
 RUNTIMES = ("eager", "onnxruntime")
@@ -34,12 +35,17 @@ Key = tuple[str, str]
 
 @torch.no_grad()
 def cost(network: nn.Module, example: Any) -> dict[str, int]:
-    """Return the number of parameters, and of multiply-adds for one image, the first of `example`."""
-    with _without_fused_attention(), FlopCounterMode(display=False) as counter:
-        called(network.eval(), rows_of(example, slice(1)))
+    """Return the number of parameters, and of multiply-adds for one image, the first of `example`, in eval mode.
+
+    The sparse layers of recomposed networks count with the weights that are there, one multiply-add each.
+    """
+    with evaluating(network), _without_fused_attention(), FlopCounterMode(display=False) as counter:
+        called(network, rows_of(example, slice(1)))
+    sparse = [part for part in network.modules() if isinstance(part, SparseLinear)]
+    weights = sum(len(part.values) for part in sparse)  # buffers; and torch counts no sparse product of one row
     return {
-        "parameters": sum(values.numel() for values in network.parameters()),
-        "multiply_adds": counter.get_total_flops() // 2,
+        "parameters": sum(v.numel() for v in network.parameters()) + weights + sum(len(part.bias) for part in sparse),
+        "multiply_adds": counter.get_total_flops() // 2 + weights,
     }
 
 
@@ -60,10 +66,10 @@ class Measured:
     """Networks beside their parent; `str` gives a table, and a notebook shows one.
 
     `rows`: one for every network, runtime and batch, with the keys "network", "runtime", "batch"; "parameters";
-    "multiply_adds" of one image; "bytes_float32", parameters and statistics at four bytes each; "bytes_onnx", of the
-    file; "ms", the median over the rounds of a call's milliseconds, "ms_25" and "ms_75",
-    their quartiles; "speedup", the median over the rounds of the parent's time through the network's in the same
-    runtime. What isn't known is None. `notes`: what is missing, and why.
+    "multiply_adds" of one image; "bytes_float32", parameters, statistics and the places of sparse weights at four
+    bytes each; "bytes_onnx", of the file; "ms", the median over the rounds of a call's milliseconds, "ms_25" and
+    "ms_75", their quartiles; "speedup", the median over the rounds of the parent's time through the network's in the
+    same runtime. What isn't known is None. `notes`: what is missing, and why.
     """
 
     rows: list[dict[str, Any]]
@@ -217,7 +223,8 @@ def _size(network: nn.Module | None, example: Any, file: Path | None) -> dict[st
     found: dict[str, int | None] = dict.fromkeys(("parameters", "multiply_adds", "bytes_float32"))
     if network is not None:
         numbers = sum(v.numel() for v in (*network.parameters(), *network.buffers()) if v.is_floating_point())
-        found |= {**cost(network, example), "bytes_float32": 4 * numbers}
+        places = sum(part.places() for part in network.modules() if isinstance(part, SparseLinear))
+        found |= {**cost(network, example), "bytes_float32": 4 * (numbers + places)}
     return found | {"bytes_onnx": sum(part.stat().st_size for part in parts if part.is_file()) or None}
 
 

@@ -91,7 +91,7 @@ def targets(parent: nn.Module, inputs: Any, seed: int = 0, batch: int = 64, weig
 
     def listen(name: str, layer: nn.Module, _: Any, output: Tensor) -> None:
         calls[name] += 1
-        found.setdefault(name, []).append(_outputs(output, name, seed, passed))
+        found.setdefault(name, []).append(_outputs(layer, output, name, seed, passed))
 
     with _hooked(parent, lambda name: partial(listen, name), "register_forward_hook", _is_repaired):
         for part in in_parts(inputs, batch):
@@ -185,9 +185,9 @@ def _at(values: Tensor, name: str, seed: int, first: int) -> Tensor:
     return values.gather(2, at).transpose(1, 2).reshape(-1, values.shape[1])
 
 
-def _outputs(values: Tensor, name: str, seed: int, first: int) -> Tensor:
+def _outputs(layer: nn.Module, values: Tensor, name: str, seed: int, first: int) -> Tensor:
     """Return [B, C, H, W] at places as [B · places, C]; [B, ..., C] of a linear layer as [rows, C]."""
-    if values.ndim == 4:
+    if isinstance(layer, nn.Conv2d):
         return _at(values.flatten(2), name, seed, first)
     return values.reshape(-1, values.shape[-1]).clone()  # what follows may work in place
 

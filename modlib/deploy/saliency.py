@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from modlib.deploy.slicing import NORMALISATIONS, Anatomy, Unit
+from modlib.deploy.slicing import NORMALISATIONS, Anatomy, Unit, channel_axis
 from modlib.parent import called
 
 
@@ -139,9 +139,12 @@ def _summed(
     anatomy: Anatomy,
     batches: Iterable[Any],
     classes: Sequence[int],
-    of: Callable[[Tensor, Unit], M],
+    of: Callable[[Tensor, int], M],
 ) -> dict[str, M]:
-    """Return the sums of what `of` finds in the outputs of each unit and their gradients, by the unit's root."""
+    """Return the sums of what `of` finds in the outputs of each unit and their gradients, by the unit's root.
+
+    `of`: an output, with its gradient, and which axis of it the channels are -> what is summed.
+    """
     read: dict[str, Tensor] = {}
 
     def listen(name: str, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
@@ -149,43 +152,42 @@ def _summed(
         read[name].retain_grad()
         return output.clone()  # what follows may work in place
 
-    places = {name for unit in anatomy.units for name in unit.read_at}
+    layers = {name: network.get_submodule(name) for unit in anatomy.units for name in unit.read_at}
     found: dict[str, M] = {}
     with ExitStack() as hooks:
-        for name in places:
-            hooks.enter_context(network.get_submodule(name).register_forward_hook(partial(listen, name)))
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_hook(partial(listen, name)))
         for batch in batches:
             read.clear()
             with torch.enable_grad():
                 log_odds(called(network, batch), classes).sum().backward()
             for unit in anatomy.units:
-                first, *others = (of(read[name], unit) for name in unit.read_at)
+                first, *others = (of(read[name], channel_axis(layers[name])) for name in unit.read_at)
                 here = reduce(add, others, first)
                 found[unit.root] = found[unit.root] + here if unit.root in found else here
     return found
 
 
-def _moments(output: Tensor, unit: Unit) -> Moments:
-    """Return the moments of one layer's output: [B, C, H, W], [B, ..., C] or [B, C]."""
-    values, gradients = _passed_on(output, unit)
+def _moments(output: Tensor, axis: int) -> Moments:
+    """Return the moments of one layer's output; `axis`: of its channels."""
+    values, gradients = _passed_on(output, axis)
     a, g = (v.transpose(0, 1).flatten(1).float() for v in (values, gradients))
-    return Moments(a.shape[1], a.sum(1).cpu(), (a @ a.T).cpu(), (g @ g.T).cpu(), _taylor(output, unit))
+    return Moments(a.shape[1], a.sum(1).cpu(), (a @ a.T).cpu(), (g @ g.T).cpu(), _taylor(output, axis))
 
 
-def _taylor(output: Tensor, unit: Unit) -> Tensor:
-    values, gradients = _passed_on(output, unit)
+def _taylor(output: Tensor, axis: int) -> Tensor:
+    values, gradients = _passed_on(output, axis)
     return (values * gradients).sum(2).abs().sum(0).float().cpu()
 
 
-def _passed_on(output: Tensor, unit: Unit) -> tuple[Tensor, Tensor]:
+def _passed_on(output: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Return values and gradients [B, C, places] of an output; values are what a ReLU would pass on."""
     assert output.grad is not None
-    values, gradients = (_by_channel(v, unit.channels) for v in (output.detach(), output.grad))
+    values, gradients = (_by_channel(v, axis) for v in (output.detach(), output.grad))
     return torch.where((values > 0) | (gradients != 0), values, 0.0), gradients
 
 
-def _by_channel(values: Tensor, channels: int) -> Tensor:
+def _by_channel(values: Tensor, axis: int) -> Tensor:
     """Return [B, C, places]."""
-    if values.ndim == 4:
-        return values.flatten(2)
-    return values.reshape(len(values), -1, channels).transpose(1, 2)
+    moved = values.movedim(axis, 1)
+    return moved.reshape(*moved.shape[:2], -1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from modlib import extras
-from modlib.parent import arguments, called, each_tensor
+from modlib.parent import arguments, called, each_tensor, evaluating
 from modlib.seeds import generator
 
 NORMALISATIONS = nn.modules.batchnorm._BatchNorm
@@ -50,10 +51,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What can be cut out of a network, and what cannot: names of layers, by why."""
+    """What can be cut out of a network, and what cannot: names of layers, by why. `last`: the layer of the logits."""
 
     units: tuple[Unit, ...]
     uncut: Mapping[str, str]
+    last: str
 
 
 def anatomy(network: nn.Module, example: Any) -> Anatomy:
@@ -66,7 +68,7 @@ def anatomy(network: nn.Module, example: Any) -> Anatomy:
     """
     graph = _graph(network, example)
     names = {module: name for name, module in network.named_modules()}
-    last = _last_layers(network, example)
+    last = _last_layer(network, example)
     units: list[Unit] = []
     seen: set[str] = set()
     uncut: dict[str, str] = {}
@@ -75,7 +77,7 @@ def anatomy(network: nn.Module, example: Any) -> Anatomy:
             uncut[name] = f"a {type(layer).__name__} is not cut"
         if not isinstance(layer, (nn.Conv2d, nn.Linear)) or name in seen:
             continue
-        if name in last:
+        if name == last:
             uncut[name] = "gives the logits"
             continue
         if layer not in graph.module2node:
@@ -85,7 +87,7 @@ def anatomy(network: nn.Module, example: Any) -> Anatomy:
         if grouped:
             continue  # cut with what it is tied to
         members, normalised, groups = _members(graph, layer, names)
-        if any(member in last for member in members):
+        if last in members:
             uncut[name] = "tied to the logits"
             continue
         if len(groups) > 1:
@@ -98,7 +100,8 @@ def anatomy(network: nn.Module, example: Any) -> Anatomy:
         read_at = tuple(_behind(graph, network.get_submodule(member), names) or member for member in members)
         units.append(Unit(name, _width(layer), members, read_at, normalised, *groups))
     exact = _exact(network, example, units)
-    return Anatomy(tuple(exact), uncut | {u.root: "a cut changes what stays" for u in units if u not in exact})
+    uncut |= {u.root: "a cut changes what stays" for u in units if u not in exact}
+    return Anatomy(tuple(exact), uncut, last)
 
 
 def _exact(network: nn.Module, example: Any, units: Sequence[Unit]) -> list[Unit]:
@@ -119,7 +122,7 @@ def _exact(network: nn.Module, example: Any, units: Sequence[Unit]) -> list[Unit
         except Exception:  # shapes that no longer fit: anything may be raised
             return False
         wanted = called(silenced(precise, inputs, kept), inputs)
-        return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-6, atol=1e-6 * _size(wanted))
+        return _alike(found, wanted)
 
     taken: list[Unit] = []
 
@@ -147,6 +150,10 @@ def _moved(network: nn.Module, draw: torch.Generator) -> nn.Module:
         noise = torch.randn(values.shape, dtype=values.dtype, generator=draw).to(values.device)
         values.add_(noise, alpha=max(float(values.std(correction=0)), 0.01))
     return moved
+
+
+def _alike(found: Tensor, wanted: Tensor) -> bool:
+    return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-6, atol=1e-6 * _size(wanted))
 
 
 def _double(values: Tensor) -> Tensor:
@@ -258,18 +265,52 @@ def _behind(graph: Any, layer: nn.Module, names: Mapping[nn.Module, str]) -> str
     return None
 
 
-def _last_layers(network: nn.Module, example: Any) -> set[str]:
-    """Return the layers with weights that are called last: they give the logits."""
+def _last_layer(network: nn.Module, example: Any) -> str:
+    """Return the convolution or linear layer that is called last; see `gives_logits`."""
     order: list[str] = []
-    hooks = [
-        part.register_forward_hook(lambda *_, name=name: order.append(name))
-        for name, part in network.named_modules()
-        if isinstance(part, (nn.Conv2d, nn.Linear))
-    ]
+    with ExitStack() as hooks:
+        for name, part in network.named_modules():
+            if isinstance(part, (nn.Conv2d, nn.Linear)):
+                hooks.enter_context(part.register_forward_hook(lambda *_, name=name: order.append(name)))
+        with evaluating(network), torch.no_grad():
+            called(network, example)
+    if not order:
+        raise ValueError("network: calls no convolution and no linear layer; nothing can be cut")
+    return order[-1]
+
+
+def channel_axis(layer: nn.Module) -> int:
+    """Return which axis of a layer's output its channels are: of linear layers the last, else that after the batch."""
+    return -1 if isinstance(layer, nn.Linear) else 1
+
+
+def restricted(
+    network: nn.Module, example: Any, kept: Mapping[str, Tensor], last: str, subset: Sequence[int]
+) -> nn.Module:
+    """Return `cut(network, example, kept)` with the logits of `subset` alone, in its order.
+
+    `last`: the layer whose outputs are the logits, see `gives_logits`.
+    """
+    in_order = sorted(subset)
+    small = cut(network, example, {**kept, last: torch.tensor(in_order)})
+    layer: Any = small.get_submodule(last)
+    rows = [in_order.index(c) for c in subset]  # a cut leaves them in their old order
+    for values in (layer.weight, layer.bias):
+        if values is not None:
+            values.data = values.data[rows]
+    return small
+
+
+def gives_logits(network: nn.Module, example: Any, last: str, count: int) -> bool:
+    """Return whether the outputs of a layer are the `count` logits, one for one: two are taken alone, in float64."""
+    precise, inputs = _moved(network, generator(0, "exact")), each_tensor(example, _double)
+    some = [count - 1, 0]
     try:
-        with torch.no_grad():
-            called(network.eval(), example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return set(order[-1:])
+        found = called(restricted(precise, inputs, {}, last, some), inputs)
+    except Exception:  # shapes that no longer fit: anything may be raised
+        return False
+    with torch.no_grad():
+        wanted = called(precise, inputs)
+    if wanted.ndim != 2 or wanted.shape[1] != count:
+        return False
+    return _alike(found, wanted[:, some])

@@ -79,9 +79,9 @@ class SplitFilters:
             share = torch.stack([_mask(values).sum() for values in numbers.values()]).sum() / filters
             return nn.functional.cross_entropy(answers(logits), targets) + self.alpha * share
 
-        def of_classes(root: str, output: Tensor) -> Tensor:  # rows go through the classes, image after image
+        def of_classes(root: str, output: Tensor, axis: int) -> Tensor:  # rows go through the classes, image by image
             mask = _mask(numbers[root])
-            return masked(output, mask.repeat(len(output) // len(mask), 1))
+            return masked(output, mask.repeat(len(output) // len(mask), 1), axis)
 
         own = list(head.parameters())
         fit(of_whole, own, images, steps=self.head_steps, rate=self.rate, seed=seed, purpose="heads")

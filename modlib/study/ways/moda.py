@@ -135,11 +135,11 @@ def _cut(network: nn.Module, example: Any, often: Mapping[str, Tensor], least: f
 
 @contextmanager
 def _activations(network: nn.Module, anatomy: slicing.Anatomy) -> Iterator[dict[str, Tensor]]:
-    """Within it, what a network is called with leaves each unit's activations behind: [B, channels, ...] after ReLU."""
+    """Within it, a call of a network leaves each unit's activations behind: [B, channels, ...], after ReLU."""
     read: dict[str, Tensor] = {}
 
-    def listen(root: str, output: Tensor) -> Tensor:
-        read[root] = output.relu()
+    def listen(root: str, output: Tensor, axis: int) -> Tensor:
+        read[root] = output.relu().movedim(axis, 1)
         return output.clone()  # what follows may work in place
 
     with passing(network, anatomy, listen, every=False):
@@ -147,7 +147,5 @@ def _activations(network: nn.Module, anatomy: slicing.Anatomy) -> Iterator[dict[
 
 
 def _by_image(values: Tensor) -> Tensor:
-    """Return the means over places: [B, channels]."""
-    if values.ndim == 4:
-        return values.float().mean((2, 3))
-    return values.float().flatten(1, -2).mean(1) if values.ndim > 2 else values.float()
+    """Return the means over places of [B, channels, ...]: [B, channels]."""
+    return values.float().reshape(*values.shape[:2], -1).mean(2)

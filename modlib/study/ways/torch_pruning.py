@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from modlib import checks, extras
@@ -106,11 +105,6 @@ class PrunedAndTuned:
 def restricted_copy(parent: nn.Module, example: Any, subset: Sequence[int]) -> tuple[nn.Module, nn.Module]:
     """Return a copy of a parent whose last layer gives the logits of a subset alone, in its order, and that layer."""
     whole = frozen_copy(parent)
-    name = next(n for n, why in slicing.anatomy(whole, example).uncut.items() if why == "gives the logits")
-    network = slicing.cut(whole, example, {name: torch.tensor(sorted(subset))})
-    last: Any = network.get_submodule(name)
-    order = [sorted(subset).index(c) for c in subset]
-    for values in (last.weight, last.bias):
-        if values is not None:
-            values.data = values.data[order]
-    return network, last
+    name = slicing.anatomy(whole, example).last
+    network = slicing.restricted(whole, example, {}, name, subset)
+    return network, network.get_submodule(name)

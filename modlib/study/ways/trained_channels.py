@@ -69,8 +69,8 @@ class TrainedChannels:
         batches = [self._batches(data, c, seed, next(network.parameters())) for c in classes]
         row = 0
 
-        def of_class(root: str, output: Tensor) -> Tensor:
-            return masked(output, self._mask(scores[root][row]))
+        def of_class(root: str, output: Tensor, axis: int) -> Tensor:
+            return masked(output, self._mask(scores[root][row]), axis)
 
         with passing(network, channels.anatomy, of_class):
             for _ in range(self.steps):

@@ -9,20 +9,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modlib.deploy.slicing import Anatomy
+from modlib.deploy.slicing import Anatomy, channel_axis
 
-Change = Callable[[str, Tensor], Tensor]
-"""A unit's root and what one of its layers puts out -> what goes on in its place."""
+Change = Callable[[str, Tensor, int], Tensor]
+"""A unit's root, what one of its layers puts out, and which axis the channels are -> what goes on in its place."""
 
 
 def passing(network: nn.Module, anatomy: Anatomy, change: Change, *, every: bool = True) -> ExitStack:
     """Return a context in which the outputs of all units pass through `change`; or of each one's first layer alone.
 
-    Outputs are [B, channels, H, W] or [B, ..., channels], before any ReLU; see `modlib.deploy.slicing.Unit.read_at`.
+    Outputs are those before any ReLU, see `modlib.deploy.slicing.Unit.read_at`.
     """
 
     def changed(root: str, layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-        return change(root, output)
+        return change(root, output, channel_axis(layer))
 
     hooks = ExitStack()
     for unit in anatomy.units:
@@ -31,8 +31,11 @@ def passing(network: nn.Module, anatomy: Anatomy, change: Change, *, every: bool
     return hooks
 
 
-def masked(output: Tensor, mask: Tensor) -> Tensor:
-    """Return a layer's output times a mask of its channels, [channels], or [B, channels] with one for each row."""
-    if output.ndim == 4:
-        return output * mask[..., None, None]
-    return output * mask.view(*mask.shape[:-1], *[1] * (output.ndim - 2), -1) if mask.ndim > 1 else output * mask
+def masked(output: Tensor, mask: Tensor, axis: int) -> Tensor:
+    """Return a layer's output times a mask of its channels, which are its `axis`.
+
+    `mask`: [channels], or [B, channels] with one for each row.
+    """
+    by_row = mask.expand(len(output), -1)
+    wide = by_row.view(*by_row.shape, *[1] * (output.ndim - 2))  # [B, channels, 1, ...]
+    return output * wide.movedim(1, axis)
