@@ -57,8 +57,8 @@ page = which_way.run(ways, parents, small, repeats, store)
 which_way.answer(page, budgets)
 
 # %% [markdown]
-# **Caveat.** The parent is small. Every way gets half a minute of one core for a network, too little for those that train to be
-# at their best.
+# **Caveat.** The parent is small. Ways that train for one subset get about half a minute of one core: too little to be at their
+# best.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the multiply-adds as a share of the parent's. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a point for each way: cut and small networks on the left, below zero; masks and the parent on the right, near zero."}}
 which_way.draw(page, "multiply_adds")
@@ -83,9 +83,9 @@ which_way.decision_table(page, budgets)
 # - *weights held*: those of them that are not 0, as a share of the parent's.
 # - *ms 1 / 64*: milliseconds in torch for one image and for 64, of the first subset's network. All ways and the parent take
 #   turns. Other work on the machine moves these times, those of one image most.
+# - *kB*: all numbers at four bytes each, zeros too.
 # - *s first / further*: seconds of one core until the first subset's network is there, and each further one. Modules were
-#   timed when they were trained. *draws*, where there are several: how often, for pairs, what is drawn was drawn anew, and
-#   what lies between draws (±, one standard deviation). Points are means over them.
+#   timed when they were trained.
 # - *labels*: how many labelled training images were used.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
@@ -166,8 +166,8 @@ which_way.other_parents(page)
 #
 # - For a fast network, cut channels and repair them. For a light one, keep a mask.
 # - Some hundred steps of training help most where the cut is deep. Elsewhere they gain little, and sometimes lose.
-# - Pruning that starts without a repair needs more training than half a minute, most of all for many classes.
-# - Trained masks choose no better channels than a look at few images.
+# - In half a minute, pruning without a repair does not get as far, least of all for many classes.
+# - Here trained masks chose no better channels than a look at a few images.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]

@@ -192,7 +192,7 @@ def test_an_answer_names_the_best_way_and_the_lightest():
     said = which_way.answer(page, [0.22, 0.25]).data
     assert "within 22% and 25%" in said
     assert "pairs (n = 2): **theirs**, -0.25 ± 0.05 and -0.25 ± 0.05" in said
-    assert "Within 1 point: **theirs**, 20.0% of weights, 0.2 times" in said
+    assert "Within 1 point: pairs **theirs**, 20.0% of weights, 0.2 times" in said
     assert "pairs (n = 2): none, -" in which_way.answer(page, [0.1]).data
 
 

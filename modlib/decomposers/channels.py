@@ -315,7 +315,10 @@ def _relative(saliency: Tensor) -> Tensor:
 
 
 def _width(count: int, channels: int, least: int = LEAST) -> int:
-    """Return a width near `count`: a multiple of `MULTIPLE`, see `LEAST`; in layers too narrow for that, `count`."""
+    """Return a width near `count`: a multiple of `MULTIPLE`, or the least that stays, which `LEAST` tells.
+
+    In layers too narrow for that, `count`.
+    """
     if channels < 2 * MULTIPLE:
         return max(1, min(count, channels))
     least = max(MULTIPLE, min(least, channels // 4))

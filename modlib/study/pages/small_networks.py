@@ -216,7 +216,7 @@ def answer(page: Page) -> Markdown:
     of_speed = f", {sum(speeds)} of {len(speeds)} for speed" if speeds else ""
     head = (
         f"**Answer** ({page.mains[0].plan.parent}). Points of test accuracy against the parent restricted to the "
-        "subset (± standard error), size, and time for one image:\n\n"
+        "subset (± standard error), size, and speed of the first subset's network for one image:\n\n"
     )
     tail = f"{_longer_training(page)}{sum(asked)} of {len(asked)} goals for accuracy and size are met{of_speed}."
     return Markdown(head + "\n".join(said) + f"\n\n{tail}")
@@ -231,7 +231,7 @@ def _longer_training(page: Page) -> str:
     of_first = f"{first.plan.name} {gap(longer.split()['gap'])}"
     epochs = f"trained for {longer.plan.parent_epochs} epochs instead of {first.plan.parent_epochs}"
     if all(f.split()["gap"].mean() < g.split()["gap"].mean() for f, g in both):
-        return f"A weak parent is easier to cut: {epochs}, it loses more ({of_first}). "
+        return f"A better parent is harder to cut: with one {epochs}, all lose more ({of_first}). "
     return f"With a parent {epochs}: {of_first}. "
 
 
@@ -267,15 +267,17 @@ def results_table(page: Page) -> Markdown:
                 "network": f"{plan.name} ({plan.parent}, {len(of)} × {plan.classes})",
                 "points, test": gap(of["gap"]),
                 "worst": f"{of['gap'].min():+.2f}",
-                "parameters": tables.percent(of["parameters"].mean(), 1),
-                "multiply-adds": tables.percent(of["multiply_adds"].mean(), 1),
+                "parent": tables.percent(of["parent_accuracy"].mean(), 1),
+                "param.": tables.percent(of["parameters"].mean(), 1),
+                "mult.-adds": tables.percent(of["multiply_adds"].mean(), 1),
                 "s": f"{of['seconds'].mean():.0f}",
                 "goal": goal + {None: "", True: ": met", False: ": missed"}[f.goal_met],
             }
         )
     return tables.table(
         pd.DataFrame(shown),
-        "Networks for subsets, against the parent restricted to them; in brackets parent, subsets × classes.",
+        "Networks for subsets, against the parent restricted to them, whose accuracy is beside; in brackets parent, "
+        "subsets × classes.",
         "tab-small",
     )
 
@@ -326,7 +328,7 @@ def times_table(page: Page) -> Markdown:
         for row in record.rows
     ]
     caption = f"Milliseconds of a call, one thread, in turns with the parent.{_asked_speed(page)}"
-    return tables.table(pd.DataFrame(shown), caption, "tab-small-times")
+    return tables.folded(pd.DataFrame(shown), "Milliseconds of every network", caption, "tab-small-times")
 
 
 def _asked_speed(page: Page) -> str:

@@ -303,8 +303,8 @@ def _amount(classes: int) -> str:
 
 
 def _best(rows: pd.DataFrame) -> pd.Series:
-    """Return the row with the best accuracy."""
-    return rows.sort_values("gap").iloc[-1]
+    """Return the row with the best accuracy on held-out images."""
+    return rows.sort_values("held_out", kind="stable").iloc[-1]
 
 
 def _small(rows: pd.DataFrame, most: float) -> pd.DataFrame:
@@ -341,8 +341,8 @@ def best_table(page: Page, budgets: Sequence[float]) -> Markdown:
         line = {"classes": _amount(classes), "within": tables.percent(most, 0)}
         lines.append(line | {f"best of {name}": _said(found, name) for name in best})
     caption = (
-        "Points of test accuracy against the restricted parent, ± standard error over subsets, of the best networks "
-        "within a share of its multiply-adds."
+        "The best networks within a share of the multiply-adds, chosen on held-out images: points of test accuracy "
+        "against the restricted parent, ± standard error over subsets."
     )
     return tables.table(pd.DataFrame(lines), caption, "tab-which-way-best")
 
@@ -364,18 +364,18 @@ def _first_parent(page: Page) -> str:
 
 def _lightest(page: Page) -> str:
     """Return the ways with the fewest weights, each with what it holds and takes over all numbers of classes."""
-    found: dict[str, list[pd.Series]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for classes in page.sizes_of_subsets:
-        near = page.means(classes).query("gap >= @low", local_dict={"low": -POINTS})
-        if not near.empty:
-            least = near.sort_values("kept_weights").iloc[0]
-            found.setdefault(least["plan"], []).append(least)
+        least = _least(page.means(classes), "kept_weights")
+        if least is not None:
+            found.setdefault(least["plan"], []).append(least.to_dict() | {"classes": _amount(classes)})
     said = []
     for plan, rows in found.items():
         most = tables.percent(max(row["kept_weights"] for row in rows), 1)
         times = _span(min(row["multiply_adds"] for row in rows), max(row["multiply_adds"] for row in rows))
         work = "the parent's" if times == "1" else f"{times} times the"
-        said.append(f"**{plan}**, {most} of weights, {work} multiply-adds")
+        for_which = " and ".join(row["classes"] for row in rows)
+        said.append(f"{for_which} **{plan}**, {most} of weights, {work} multiply-adds")
     return "; ".join(said) or "none"
 
 
@@ -463,8 +463,11 @@ def table(page: Page, classes: int) -> Markdown:
         }
         for _, row in means.iterrows()
     ]
-    caption = f"{_amount(classes).capitalize()}: points against the restricted parent, size, time, and what it takes."
-    return tables.table(pd.DataFrame(shown), caption, f"tab-which-way-{classes}")
+    caption = "Points against the restricted parent, size, time, and what it takes."
+    if several:
+        caption += " Draws: how often what is drawn was drawn (± standard deviation between draws)."
+    title = f"{_amount(classes).capitalize()}: all ways"
+    return tables.folded(pd.DataFrame(shown), title, caption, f"tab-which-way-{classes}")
 
 
 def _draws(row: pd.Series) -> str:
@@ -480,8 +483,8 @@ Rule = Callable[[pd.DataFrame], pd.Series | None]
 
 
 def _least(rows: pd.DataFrame, of: str) -> pd.Series | None:
-    """Return the row with the least of something among those within `POINTS`; None where there is none."""
-    near = rows[(rows["gap"] >= -POINTS) & rows[of].notna()]
+    """Return the row with the least of something among those within `POINTS` on held-out images; None without one."""
+    near = rows[(rows["held_out"] >= -POINTS) & rows[of].notna()]
     return None if near.empty else near.sort_values(of).iloc[0]
 
 
@@ -512,7 +515,10 @@ def decision_table(page: Page, budgets: Sequence[float]) -> Markdown:
         for classes in page.sizes_of_subsets:
             line[_amount(classes)] = _choice(rule(page.means(classes)))
         shown.append(line)
-    caption = "What to take, by need. Computed from the tables on this page by the rules in the first column."
+    caption = (
+        "What to take, by need: chosen on held-out images by the rules in the first column, shown with points on test "
+        "images. Seconds: of the first subset / of each further one."
+    )
     return tables.table(pd.DataFrame(shown), caption, "tab-which-way-decide")
 
 
@@ -527,7 +533,8 @@ def _choice(row: pd.Series | None) -> str:
         return "none"
     return (
         f"{row['plan']}: {row['gap']:+.2f}, {tables.percent(row['multiply_adds'], 0)} of multiply-adds, "
-        f"{tables.percent(row['kept_weights'], 0)} of weights, {row['further_seconds']:.0f} s"
+        f"{tables.percent(row['kept_weights'], 0)} of weights, {row['first_seconds']:.0f} / "
+        f"{row['further_seconds']:.0f} s"
     )
 
 
@@ -547,9 +554,10 @@ def tried_table(page: Page) -> Markdown:
                 "weights held": tables.percent(part["kept_weights"].mean(), 0),
             }
         )
-    return tables.table(
+    return tables.folded(
         pd.DataFrame(shown),
-        "What was tried of each way: points on held-out images of the first subset of each size, and their mean.",
+        "What was tried of each way",
+        "Points on held-out images of the first subset of each size, and their mean.",
         "tab-which-way-tried",
     )
 
