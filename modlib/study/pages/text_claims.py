@@ -84,7 +84,7 @@ WOULD_CHANGE = {
     "Method A is not equal to or better than method B": (
         "five trials of B and one of A for every base class, 25 epochs each"
     ),
-    "Recomposed accuracy of all eight networks (recipe published, α = 1)": (
+    "Recomposed accuracy of all eight networks (recipe published)": (
         "the α and the number of epochs of the paper's Table 1: it gives neither"
     ),
     "Initial score sharing has no significant effect": ("more trials: the differences are of the size of their spread"),

@@ -364,17 +364,17 @@ def _first_parent(page: Page) -> str:
 
 def _lightest(page: Page) -> str:
     """Return the ways with the fewest weights, each with what it holds and takes over all numbers of classes."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[pd.Series]] = {}
     for classes in page.sizes_of_subsets:
         least = _least(page.means(classes), "kept_weights")
         if least is not None:
-            found.setdefault(least["plan"], []).append(least.to_dict() | {"classes": _amount(classes)})
+            found.setdefault(least["plan"], []).append(pd.concat([least, pd.Series({"for": _amount(classes)})]))
     said = []
     for plan, rows in found.items():
         most = tables.percent(max(row["kept_weights"] for row in rows), 1)
         times = _span(min(row["multiply_adds"] for row in rows), max(row["multiply_adds"] for row in rows))
         work = "the parent's" if times == "1" else f"{times} times the"
-        for_which = " and ".join(row["classes"] for row in rows)
+        for_which = " and ".join(row["for"] for row in rows)
         said.append(f"{for_which} **{plan}**, {most} of weights, {work} multiply-adds")
     return "; ".join(said) or "none"
 
