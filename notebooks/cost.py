@@ -63,8 +63,8 @@ claims.publish(store, "cost", [page.claim(found)])
 page.answer(found)
 
 # %% [markdown]
-# **Caveat.** Times are of one small CPU in float32, and those of the convolutional network are of random images. What an epoch
-# takes elsewhere differs; what grows with what should not.
+# **Caveat.** Times are of one small CPU in float32, and those of the convolutional network are of random images. Seconds differ
+# elsewhere; how they grow with the number of modules should not.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Time against the number of modules. Left: a step of the fully connected parent, all modules side by side (ours) or one after another (the obvious way), medians. Right: an epoch of the convolutional parent, whose modules take turns; dashed: in proportion to their number; square: the largest number shared out over processes. Shortest of several measurements.", "name": "fig-cost"}, "image": {"alt": "Left: two rising lines on logarithmic axes, the obvious way far above ours. Right: points that rise in proportion to the number of modules, and one point for several processes below the last."}}
 page.draw(found)

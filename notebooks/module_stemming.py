@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Module stemming: pulling modules to the same edges
+# # Module stemming makes modules keep the same edges
 #
 # **Question.** Modules that are trained side by side choose different edges, and a network recomposed from them is large.
 # How can they be made to choose the *same* edges, and what does it cost?

@@ -7,14 +7,10 @@
 # ---
 
 # %% [markdown]
-# # Settings that work: one call for any network
+# # Settings that work for small networks of eight kinds, in one call
 #
-# **Question.** Somebody comes with a trained network and does not want to look for settings. How far is the vote of the
-# modules behind the parent, if they call this and nothing else?
-#
-# ```python
-# modules = modlib.cotrain(parent, data, seed=0)
-# ```
+# **Question.** Somebody has a trained network and does not want to look for settings. How far is the vote of the modules behind
+# the parent after `modlib.cotrain(parent, data, seed=0)`, and nothing else?
 
 # %% tags=["parameters", "remove-input"]
 kinds: list[str] = ["mlp", "cnn_bn"]  # parents, of modlib.study.six_parents.KINDS

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Recomposing: a union of masks and a vote
+# # Recomposing takes milliseconds and no training
 #
 # **Question.** How do modules make a network for *some* of the classes? How large and how accurate is it, and how long does
 # it take?

@@ -57,6 +57,9 @@ plt.show()
 #
 # - *Eq. 1 by layer*: the stemming loss is averaged over the scores of each layer, not over all scores.
 # - *Balanced loss*: a module's class weighs as much as all others together.
+#
+# To *agree* is strict here: within a tenth of a point, or the spread of our trials. [Readings](readings.ipynb) measures the same
+# distances by the paper's range from its best to its worst pair, which is far wider.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 sensitivity.readings(found)

@@ -68,11 +68,11 @@ def output(path: Path) -> str:
 
 
 @pytest.mark.examined
-def test_the_worked_examples_of_the_own_network_page_run(
+def test_the_worked_examples_of_the_pages_on_own_networks_run(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They go on from each other, in the order of the page."""
-    text = (ROOT / "book" / "own_network.md").read_text()
+    """They go on from each other, in the order of the pages."""
+    text = "".join((ROOT / "book" / f"{page}.md").read_text() for page in ("own_network", "shipping"))
     examples = re.findall(r"<!-- tested -->\s+```python\n(.*?)```", text, re.DOTALL)
     assert len(examples) == text.count("<!-- tested -->") > 10
     monkeypatch.chdir(tmp_path)
@@ -100,7 +100,7 @@ def test_the_worked_examples_of_the_own_network_page_run(
         "parent: 1 weights are not masked and stay whole in every module (93.8% of all parameters): output.weight; "
         "pass policy= to mask them",
     ]
-    edited, there = vars(module)["edited"], {"pair.onnx", "digits.safetensors", "pair.safetensors", "mine.safetensors"}
+    edited, there = vars(module)["edited"], {"pair.onnx", "digits.safetensors", "pair.safetensors", "mine.safetensors", "pair_int8.onnx"}
     assert sorted(edited.classes) == list(range(10))
     assert there <= {path.name for path in tmp_path.iterdir()}
     assert not (tmp_path / "mine.pt").exists()

@@ -344,8 +344,8 @@ def answer(rows: pd.DataFrame, after: pd.DataFrame, bench: Bench) -> Markdown:
         f"**Answer**, for {own.label} (held-out images, n = {len(own.seeds)}). Under a random mask, with the parent's "
         f"statistics in batch normalisation, {_signal_in_words(left)} of the parent's signal is left at the logits. "
         f"After a short co-training the vote of {count} modules (chance: {100 / count:.0f}%) is right on\n\n"
-        f"- {percent(chosen, 'kaiming', 'frozen', 'accuracy')} so;\n"
+        f"- {percent(chosen, 'kaiming', 'frozen', 'accuracy')} with the parent's statistics;\n"
         f"- {percent(chosen, 'kaiming', 'batch', 'accuracy')} with statistics of each module's own;\n"
-        f"- **{percent(chosen, 'magnitude', 'batch', 'accuracy')}** with these and a first mask of the parent's "
-        "largest weights."
+        f"- **{percent(chosen, 'magnitude', 'batch', 'accuracy')}** with these, and the parent's largest weights as "
+        "first mask."
     )

@@ -202,7 +202,7 @@ def about_the_identity(table1: pd.Series, table2: pd.Series) -> Markdown:
         f"(J = {both / either:.3f}). Ten independent masks need {1 - (1 - PRINTED_K) ** 10:.0%}.\n\n"
         f"For MNIST FC1 the paper's Table 1 prints J = {table1['jaccard_index']:.2f}, which makes "
         f"{100 * table1['remaining_parameters']:.1f}%. Its Table 2 prints a mean of {mean:.1f}% for the same network, "
-        f"which makes J = {table2['jaccard_index']:.2f}, and pairs from {low:.1f}% to {high:.1f}%. So Table 1 "
+        f"which makes J = {table2['jaccard_index']:.2f}, and pairs from {low:.1f}% to {high:.1f}%. So its Table 1 "
         f"lies {'within' if agree else 'outside'} the range of Table 2: they {'agree' if agree else 'do not agree'}."
     )
 
@@ -225,7 +225,7 @@ def about_table_6(levels: Levels) -> Markdown:
             f" The paper's numbers rise and fall with those of perfect modules (correlation {follows:.2f} over the "
             f"ten modules at k = 10%). So its images of other classes are drawn {drawn}.\n\nThe table {of_one} of one "
             f"trial. In one trial every entry would be a share of twice a class's images, which takes few values. "
-            f"{hits} of the {entries} entries can be such a share, and of random numbers {chance:.0f} would. "
-            f"{of_five} entries can be a mean over five trials ({by_chance:.0f} of random numbers)."
+            f"Of the {entries} entries {hits} can be such a share; of random numbers {chance:.0f} could. As a mean "
+            f"over five trials {of_five} are possible ({by_chance:.0f} of random numbers)."
         )
     return Markdown(said)

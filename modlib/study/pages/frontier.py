@@ -309,7 +309,7 @@ def _line(goals: Goals, name: str, rows: pd.DataFrame, behind: float) -> dict[st
     }
     return {
         "network": goals.name,
-        "k hidden / output": name,
+        "setting": name,
         "all classes (%)": mean_and_spread(rows["accuracy"]),
         "against the parent (points)": _signed(gap),
         "union of all (%)": mean_and_spread(union),

@@ -223,8 +223,8 @@ def a_or_b(measured: Mapping[str, Measured], data: Dataset) -> Markdown:
     if abs(best["accuracy"] - average["accuracy"]) > 2 * error:
         verdict = "contradicts" if ahead else "agrees with"
     return Markdown(
-        f"From {ahead} of {len(bases)} base classes method A is more accurate than B, and from {smaller} a pair has "
-        f"fewer remaining parameters. The best base has {_change(best, average, 'accuracy')} against B; one standard "
+        f"Method A is more accurate than B with {ahead} of {len(bases)} base classes, and pairs are smaller with "
+        f"{smaller}. The best base has {_change(best, average, 'accuracy')} against B; one standard "
         f"error of such a difference is {100 * error:.2f}. So this run **{verdict}** the paper's statement. "
         "[Preliminaries](preliminaries.ipynb) looks at it again, by the paper's recipe."
     )

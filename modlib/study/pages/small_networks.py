@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -133,7 +133,8 @@ class Page:
     def faster(self, name: str, runtime: str, batch: int) -> float | None:
         """Return how many times faster than the parent a plan's network is, or None where it was not timed."""
         rows = [row for record in self.timed for row in record.rows]
-        hits = [r["speedup"] for r in rows if (r["network"], r["runtime"], r["batch"]) == (name, runtime, batch)]
+        asked = {"network": name, "runtime": runtime, "batch": batch}
+        hits = [row["speedup"] for row in rows if asked.items() <= row.items()]
         return hits[0] if hits else None
 
 
@@ -151,12 +152,13 @@ def experiments(
     return store.asked
 
 
-def kept(run: str, store: Store) -> list[Found]:
-    """Return what a run of this page, "quick" or "published", has left in a store; nothing is computed."""
+def kept(run: str, store: Store) -> Page | None:
+    """Return what a run of this page, "quick" or "published", has left in a store; None where it has not been run."""
     parameters = Layout.here().parameters_of("small_networks", run)
-    asked = [plan for plan in named("plans", parameters["plans"], Plan) if not plan.beside]
-    found = [_found(plan, stand_in(plan.dataset), Listing(store.folder)) for plan in asked]
-    return [one for one in found if "accuracy" in one.rows and one.rows["accuracy"].notna().all()]
+    asked = (parameters[name] for name in ("plans", "timed", "repeats"))
+    page = _run(*asked, Listing(store.folder), cache(stand_in))
+    there = {n: f for n, f in page.found.items() if "accuracy" in f.rows and f.rows["accuracy"].notna().all()}
+    return replace(page, found=there) if any(not f.plan.beside for f in there.values()) else None
 
 
 def _run(plans: Sequence[Mapping[str, Any]], timed: Sequence[str], repeats: int, store: Store, load: Load) -> Page:

@@ -221,6 +221,6 @@ def _beside_paper(settings: Settings, decay: float, percent: float) -> str:
         return ""
     theirs = column["accuracy_percent"].item()
     return (
-        f" The paper's modules of such a parent have {theirs:.2f}%, {theirs - percent:+.1f} points against the parent "
-        f"with decay {decay:g} here."
+        f" The paper prints {theirs:.2f}% for its modules of such a parent, {theirs - percent:+.1f} points against "
+        f"what our parent with decay {decay:g} gets itself."
     )

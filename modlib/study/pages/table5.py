@@ -196,8 +196,8 @@ def answer(found: Accuracies) -> Markdown:
         f"**Answer.** A module is right on {mean_and_spread(means['by_held_out'])}% of the test images of "
         f"{of_data(grid.dataset)} if its epoch is chosen on held-out images. Chosen on the test images themselves, as "
         f"in the paper, it is right on {mean_and_spread(means['maximum'])}% (means of ten modules, n = {len(means)} "
-        f"networks). So that choice adds {mean_and_spread(gain)} points, and something to {int((gain > 0).sum())} of "
-        f"{len(gain)} modules.{_beside_paper(found)}"
+        f"decompositions). So that choice adds {mean_and_spread(gain)} points on average, and flatters "
+        f"{int((gain > 0).sum())} of {len(gain)} modules.{_beside_paper(found)}"
     )
 
 
