@@ -100,9 +100,9 @@ def test_the_worked_examples_of_the_pages_on_own_networks_run(
         "parent: 1 weights are not masked and stay whole in every module (93.8% of all parameters): output.weight; "
         "pass policy= to mask them",
     ]
-    edited, there = vars(module)["edited"], {"pair.onnx", "digits.safetensors", "pair.safetensors", "mine.safetensors", "pair_int8.onnx"}
-    assert sorted(edited.classes) == list(range(10))
-    assert there <= {path.name for path in tmp_path.iterdir()}
+    files = {"pair.onnx", "pair_int8.onnx", "digits.safetensors", "pair.safetensors", "mine.safetensors"}
+    assert sorted(vars(module)["edited"].classes) == list(range(10))
+    assert files <= {path.name for path in tmp_path.iterdir()}
     assert not (tmp_path / "mine.pt").exists()
 
 

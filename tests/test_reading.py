@@ -92,3 +92,40 @@ def _text(page: str) -> str:
     root: Path = Layout.here().root
     file = next(p for p in (root / f"{page}.ipynb", root / f"{page}.md") if p.exists())
     return file.read_text(encoding="utf-8")
+
+
+def test_the_explorer_answers_clicks_drawing_and_keys(browser: Any) -> None:
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    actions = pytest.importorskip("selenium.webdriver.common.action_chains").ActionChains
+    browser.get((HTML / "book" / "explorer.html").as_uri())
+
+    def find(selector: str) -> Any:
+        found = browser.find_element("css selector", selector)
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+        return found
+
+    def said(part: str) -> str:
+        return str(find(f"#explorer-{part} [role=status]").text)
+
+    assert said("classes").startswith("Classes 1, 7:")
+    find("#explorer-classes .ticks label:nth-child(4) input").click()
+    assert said("classes").startswith("Classes 1, 3, 7:")
+    browser.find_element("xpath", "//div[@id='explorer-classes']//button[text()='all ten']").click()
+    find("#explorer-draw button[aria-label='Draw the digit 4']").click()
+    assert "the vote says 4," in said("draw")
+    find("#explorer-draw .buttons button").click()
+    assert said("draw") == "Draw a digit."
+    canvas = find("#explorer-draw canvas")
+    tall = canvas.size["height"] // 3
+    pen = actions(browser).move_to_element_with_offset(canvas, 0, -tall).click_and_hold()
+    for _ in range(6):
+        pen = pen.move_by_offset(0, tall // 3)
+    pen.release().perform()
+    assert "the vote says 1," in said("draw")
+    find("#explorer-draw .buttons button").click()
+    find("#explorer-draw canvas").send_keys(keys.SPACE, *[keys.ARROW_DOWN] * 8, keys.SPACE)
+    assert "the vote says" in said("draw")
+    before, slider = said("runs"), find("#explorer-runs input[type=range]")
+    slider.send_keys(keys.ARROW_RIGHT)
+    assert said("runs") != before
+    assert browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 0

@@ -136,11 +136,10 @@ def answer(store: Store, data: Dataset | None) -> str:
     points = 100 * (rows["accuracy"] - rows["parent_accuracy"])
     sizes = rows.groupby("classes")["remaining"].mean()
     return (
-        f"Each of the {len(rows):,} subsets of two classes or more is a network at once, without training. Modules of "
-        f"our recipe (k = 10%, α = 4, one trial) hold two classes in {sizes.iloc[0]:.1%} of the parent's weights (mean "
-        f"over {(rows['classes'] == 2).sum()} pairs) and all ten in {sizes.iloc[-1]:.1%}. On test images they are "
-        f"{points.mean():+.2f} points against the parent restricted to the same classes (mean over all of these "
-        f"subsets; worst {points.min():+.2f}, best {points.max():+.2f})."
+        f"Each of the {len(rows):,} subsets of two classes or more is a network at once, without training. Two classes "
+        f"hold {sizes.iloc[0]:.1%} of the parent's weights (mean over {(rows['classes'] == 2).sum()} pairs), all ten "
+        f"{sizes.iloc[-1]:.1%}, at {points.mean():+.2f} points against the restricted parent (all subsets, test "
+        f"images; worst {points.min():+.2f}, best {points.max():+.2f}). Our recipe, k = 10%, one trial."
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
@@ -55,6 +57,15 @@ def use_style() -> None:
 def palette(values: Sequence[Any]) -> dict[Any, Any]:
     """Return a colour for each value of a setting; they stay apart for colour-blind readers."""
     return dict(zip(values, sns.color_palette("colorblind", len(values)), strict=True))
+
+
+STEMMED = LinearSegmentedColormap.from_list("α", [(0, "#9ecae1"), (0.6, COLOURS["published"]), (1, "#02294a")])
+
+
+def of_alphas(alphas: Iterable[float]) -> dict[float, Any]:
+    """Return the colour that each α has on every page: deeper for a larger one; at α = 1 that of recipe published."""
+    shades = {a: STEMMED((math.log10(a) + 1.5) / 2.5) for a in alphas if a > 0}
+    return {0.0: COLOURS["no stemming"]} | shades
 
 
 def matrix(values: Tensor, classes: Sequence[int], ax: Axes, title: str, fmt: str = ".2f", **options: object) -> None:

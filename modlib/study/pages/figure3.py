@@ -200,13 +200,6 @@ def trade_off(curves: Curves) -> Markdown:
     return tables.table(pd.DataFrame(lines), caption, "tab-figure3-trade")
 
 
-def _palette(alphas: Sequence[float]) -> dict[float, Any]:
-    """Return a colour for every α: shades that deepen with it, and the book's own for no stemming."""
-    stems = [alpha for alpha in sorted(alphas) if alpha > 0]
-    shades = sns.color_palette("blend:#9ecae1,#08306b", max(len(stems), 2))[-len(stems) :]
-    return {**dict(zip(stems, shades, strict=False)), 0.0: figures.COLOURS["no stemming"]}
-
-
 def draw_epochs(curves: Curves, models: Sequence[str]) -> Figure:
     """Draw the quantities over the epochs: a row of panels for each parent and quantity, a column for each k."""
     ks = curves.grid.ks
@@ -228,7 +221,7 @@ def draw_epochs(curves: Curves, models: Sequence[str]) -> Figure:
 def _draw_panel(ax: Axes, curves: Curves, model: str, k: float, quantity: str, legend: bool) -> None:
     part = curves.test[(curves.test["model"] == model) & (curves.test["k"] == k)]
     part = part.assign(shown=QUANTITIES[quantity][1] * part[quantity], α=part["alpha"])
-    palette = _palette(curves.grid.alphas)
+    palette = figures.of_alphas(curves.grid.alphas)
     sns.lineplot(part, x="epoch", y="shown", hue="α", palette=palette, errorbar="sd", ax=ax, legend=legend)
     ax.tick_params(labelsize=7)
     if quantity == "remaining_parameters":
@@ -247,7 +240,7 @@ def _limit(row: Sequence[Axes], curves: Curves, model: str, quantity: str) -> No
 def draw_trade_off(curves: Curves, models: Sequence[str]) -> Figure:
     """Draw accuracy of some parents against remaining parameters in the end: votes of two modules, and of all."""
     figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
-    palette = _palette(curves.grid.alphas)
+    palette = figures.of_alphas(curves.grid.alphas)
     markers = dict(zip(curves.grid.ks, "osD^vPX", strict=False))
     dashes = dict(zip(models, ["-", "--", ":", "-."], strict=False))
     grey = figures.COLOURS["paper"]

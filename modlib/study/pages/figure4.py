@@ -61,9 +61,9 @@ def gather(settings: Sequence[Mapping[str, Any]], store: Store) -> Evidence:
 
 def looks_of(evidence: Evidence) -> dict[str, Look]:
     """Return how every setting is drawn: the paper's solid and blue, scale-free ones green, ours yellow to red."""
-    plain = [figures.COLOURS["no stemming"], *sns.color_palette("blend:#9ecae1,#08306b", 3)]
+    plain = figures.of_alphas((0.05, 0.1, 1.0))
     names = list(dict.fromkeys([*evidence.rows["variant"], *evidence.shown_controls["setting"]]))
-    looks: dict[str, Look] = {f"α = {a:g}": (hue, "-") for a, hue in zip((0.0, 0.05, 0.1, 1.0), plain, strict=True)}
+    looks: dict[str, Look] = {f"α = {a:g}": (hue, "-") for a, hue in plain.items()}
     looks |= {name: ("#009e73", ":" if "vote" in name else "--") for name in names if "scale-free" in name}
     own = [name for name in names if name not in looks and not name.startswith(panels.SHARED)]
     hues = sns.color_palette("YlOrRd", len(own) + 1)[1:]

@@ -15,7 +15,7 @@ from matplotlib.container import BarContainer
 
 from modlib import metrics
 from modlib.data import Dataset
-from modlib.study import cards, claims, figures, grids, printed, records, tables, verdicts
+from modlib.study import cards, claims, grids, printed, records, tables, verdicts
 from modlib.study.cards import Card
 from modlib.study.claims import VERDICTS, Claim
 from modlib.study.experiment import Experiment

@@ -154,9 +154,8 @@ def experiments(
 
 def kept(run: str, store: Store) -> Page | None:
     """Return what a run of this page, "quick" or "published", has left in a store; None where it has not been run."""
-    parameters = Layout.here().parameters_of("small_networks", run)
-    asked = (parameters[name] for name in ("plans", "timed", "repeats"))
-    page = _run(*asked, Listing(store.folder), cache(stand_in))
+    of = Layout.here().parameters_of("small_networks", run)
+    page = _run(of["plans"], of["timed"], of["repeats"], Listing(store.folder), cache(stand_in))
     there = {n: f for n, f in page.found.items() if "accuracy" in f.rows and f.rows["accuracy"].notna().all()}
     return replace(page, found=there) if any(not f.plan.beside for f in there.values()) else None
 

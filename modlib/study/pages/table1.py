@@ -351,7 +351,8 @@ def draw_epochs(evidence: Evidence) -> None:
         percent=100 * rows["accuracy"],
         remaining=100 * rows["remaining_parameters"],
     )
-    options = {"x": "epoch", "hue": "stemming", "errorbar": "sd"}
+    palette = {f"α = {a:g}": colour for a, colour in figures.of_alphas(rows["alpha"].unique()).items()}
+    options = {"x": "epoch", "hue": "stemming", "palette": palette, "errorbar": "sd"}
     _, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
     sns.lineplot(rows, y="remaining", ax=left, **options)
     sns.lineplot(rows, y="percent", ax=right, legend=False, **options)
