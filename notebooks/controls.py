@@ -113,7 +113,7 @@ controls.elsewhere(runs)
 # ## What each costs in use
 #
 # A mask for every class is a pass for every class; one mask is one pass. Bytes are what has to be held to
-# answer for all classes: weights in use, biases, grafting layers, and one bit for each weight of the parent (where masks
+# answer for all classes: remaining parameters, biases, grafting layers, and one bit for each weight of the parent (where masks
 # differ, also for each weight in use and module). Multiply-adds count an edge once in each pass that keeps it.
 # Milliseconds are of ordinary dense products on one thread, which do not gain from zeros.
 

@@ -143,6 +143,15 @@ page.stale_table(found)
 page.in_use_table(found)
 
 # %% [markdown]
+# ## The obvious way, written out
+#
+# Sort the scores of each layer, set the largest to 1 and the rest to 0, multiply, let autograd find the gradient, add the
+# stemming loss, step.
+
+# %% tags=["hide-cell"]
+page.obvious_code()
+
+# %% [markdown]
 # ```{admonition} Take-aways
 # :class: tip
 #
@@ -151,15 +160,6 @@ page.in_use_table(found)
 #   suffer.
 # - In use, every module of the vote is a pass. Decomposing by edges saves memory, not time.
 # ```
-
-# %% [markdown]
-# ## The obvious way, written out
-#
-# Sort the scores of each layer, set the largest to 1 and the rest to 0, multiply, let autograd find the gradient, add the
-# stemming loss, step.
-
-# %% tags=["hide-cell"]
-page.obvious_code()
 
 # %% tags=["remove-cell", "nbval-check-output"]
 print(len(found.engines), "decompositions,", len(found.ways), "pairs of passes,", len(found.epochs), "epochs timed")

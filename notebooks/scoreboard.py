@@ -88,6 +88,16 @@ page.ours_table(evidence)
 # above $1.5\,k$. *Competitive* is at most a point below the best older method; a parent is *almost equal* to its reference
 # at most half a point below it; a network for all classes is *small* with at most half of the weights. On other data than the paper's MNIST FC1, what trials could decide stays open.
 
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
+#
+# - Most of what the paper is about holds, or holds in part; what does not hold compares modules with their parent or with older
+#   methods.
+# - What convolutional networks of the paper's size do stays open.
+# - Every verdict follows from numbers by a rule: where you would draw the line elsewhere, the card has the numbers.
+# ```
+
 # %% tags=["remove-cell", "nbval-check-output"]
 print(page.summary(board))
 

@@ -62,15 +62,6 @@ plt.show()
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 two_parents.table(done)
 
-# %% [markdown]
-# ```{admonition} Take-aways
-# :class: tip
-#
-# - Modules of different parents can vote together, but only if they have seen what the other parent knows.
-# - A few background images of the other's classes bring most of that, without labels.
-# - Calibrating on held-out images helps where there are no background images.
-# ```
-
 # %% tags=["remove-cell", "nbval-check-output"]
 parameters = {"halves": halves, "shares": shares}
 records.export(store, "two_parents", done, parameters)
@@ -102,7 +93,17 @@ print(len(done), "trials")
 # `modlib.recipes.ours` without a vote loss and without a setting chosen for this page. Background images are drawn from the
 # other half's training images, by the seed of the trial. The one parent for all classes is trained on all of the images, and
 # so are its modules.
+
+# %% [markdown]
+# ```{admonition} Take-aways
+# :class: tip
 #
+# - Modules of different parents can vote together, but only if they have seen what the other parent knows.
+# - A few background images of the other's classes bring most of that, without labels.
+# - Calibrating on held-out images helps where there are no background images.
+# ```
+
+# %% [markdown]
 # **Re-run it:** `modlib reproduce two_parents -p shares "[0.0, 0.5]"`.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}

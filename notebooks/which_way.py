@@ -80,7 +80,7 @@ which_way.decision_table(page, budgets)
 # ## All ways, by the number of classes
 #
 # - *mult.-adds*, *param.*: of the network as it is stored and run, as a share of the parent's.
-# - *weights held*: those of them that are not 0, as a share of the parent's.
+# - *weights ≠ 0*: those of them that are not 0, as a share of the parent's.
 # - *ms 1 / 64*: milliseconds in torch for one image and for 64, of the first subset's network. All ways and the parent take
 #   turns. Other work on the machine moves these times, those of one image most.
 # - *kB*: all numbers at four bytes each, zeros too.
@@ -102,7 +102,7 @@ if repeats:
     which_way.draw(page, "ms_64")
     plt.show()
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "The same points over the share of weights that are not 0. Dotted: the share that MODA's authors print for two and ten classes of another parent.", "name": "fig-which-way-weights"}, "image": {"alt": "For pairs, fives and all ten classes, points over the weights held: masks reach zero points with about a tenth of the weights."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "The same points over the share of weights that are not 0. Dotted: the share that MODA's authors print for two and ten classes of another parent.", "name": "fig-which-way-weights"}, "image": {"alt": "For pairs, fives and all ten classes, points over the weights that are not 0: masks reach zero points with about a tenth of the weights."}}
 which_way.draw(page, "kept_weights")
 plt.show()
 

@@ -25,6 +25,7 @@ BANNED = {
     r"\b(MNIST|CIFAR-\d+|FC[1-4]|VGG16|ResNet50)'?s? columns?\b": "name the data set and the parent",
     r"\b(ahead|behind) in (all|none|\d)": "say for how many classes, pairs or networks it is more accurate",
     r"\bwith \d+(\.\d+)?% of (its|the parent's) weights\b": "say remaining parameters",
+    r"\bweights (in use|held)\b|\bunion of all\b(?! classes)|\bweights of all\b": "say remaining parameters",
 }
 
 

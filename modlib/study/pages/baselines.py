@@ -175,7 +175,7 @@ def both_indices(rows: pd.DataFrame, k: float) -> Markdown:
                         "Jaccard index": spread(points["jaccard_index"]),
                         "their index": spread(points["value_index"]),
                         "density": spread(points["density"]),
-                        "union of all": spread(points["remaining_parameters_all"]),
+                        "remaining, all": spread(points["remaining_parameters_all"]),
                         "n": len(points),
                     }
                 )
@@ -272,7 +272,7 @@ def on_stored_parents(rows: pd.DataFrame) -> Markdown:
                 "here ": f"{row['value_index']:.2f}",
                 "Jaccard index of edges": f"{row['jaccard_index']:.3f}",
                 "density": f"{row['density']:.3f}",
-                "union of all": f"{row['remaining_parameters_all']:.3f}",
+                "remaining, all (%)": f"{100 * row['remaining_parameters_all']:.1f}",
             }
         )
     caption = (
@@ -293,7 +293,7 @@ def on_own_parents(rows: pd.DataFrame) -> Markdown:
             "their index": mean_and_spread(points["value_index"], 1, 3),
             "Jaccard index of edges": mean_and_spread(points["jaccard_index"], 1, 3),
             "density": mean_and_spread(points["density"], 1, 3),
-            "union of all": mean_and_spread(points["remaining_parameters_all"], 1, 3),
+            "remaining, all (%)": mean_and_spread(points["remaining_parameters_all"]),
             "n": len(points),
         }
         for (column, what), points in of_parents(rows, "own").groupby(["column", "what"], sort=False)

@@ -209,7 +209,7 @@ def setting(runs: Runs, method: str) -> str:
 
 
 def at_the_same_edges(runs: Runs) -> Markdown:
-    """Return the table of all methods: weights in use, accuracies, and the difference from stemming."""
+    """Return the table of all methods: remaining parameters, accuracies, and the difference from stemming."""
     caption = (
         f"Accuracy of the vote on test images, mean ± standard deviation over n = {len(runs.seeds)} trials: of all "
         "classes, of all pairs of classes without any training for them, and of the chosen pairs "
@@ -253,7 +253,7 @@ def _line(runs: Runs, method: str) -> dict[str, str]:
     }
     by = "chosen_pairs_accuracy" if trials["accuracy"].isna().any() else "accuracy"
     difference = "" if method == BASE else signed(runs.paired(by)[method])
-    return {"method": method, "weights in use (%)": weights} | shown | {"against stemming": difference}
+    return {"method": method, "remaining (%)": weights} | shown | {"against stemming": difference}
 
 
 def by_alpha(runs: Runs) -> Markdown:
@@ -264,7 +264,7 @@ def by_alpha(runs: Runs) -> Markdown:
     table = {
         "α": [f"{a:g}" for a in shown["alpha"]],
         "Jaccard index": [f"{j:.3f}" for j in shown["jaccard_index"]],
-        "weights in use, all classes (%)": [f"{100 * r:.1f}" for r in shown["remaining_parameters_all"]],
+        "remaining, all (%)": [f"{100 * r:.1f}" for r in shown["remaining_parameters_all"]],
         "held-out, all classes (%)": [f"{100 * a:.2f}" for a in shown["held_out"]],
         "test, all classes (%)": [f"{100 * a:.2f}" for a in shown["accuracy"]],
         "test, all pairs (%)": [f"{100 * a:.2f}" for a in shown["pair_accuracy"]],

@@ -425,7 +425,7 @@ def stale_table(found: Found) -> Markdown:
             "pairs (%)": records.mean_and_spread(part["pair_accuracy"]),
             "modules (%)": records.mean_and_spread(part["module_accuracy"]),
             "Jaccard index": records.mean_and_spread(part["jaccard_index"], 1, 3),
-            "weights of all (%)": records.mean_and_spread(part["remaining_parameters_all"], digits=1),
+            "remaining, all (%)": records.mean_and_spread(part["remaining_parameters_all"], digits=1),
             "n": len(part),
         }
         for engine, part in tables.groups(records.frame(found.engines), "engine", sort=False)

@@ -221,12 +221,13 @@ def subsets_table(evidence: Evidence) -> Markdown:
                     "setting": setting,
                     "classes": size,
                     "accuracy (%)": mean_and_spread(one["accuracy"]),
-                    "weights held": mean_and_spread(one["union"], 1, 3),
+                    "remaining (%)": mean_and_spread(one["union"]),
                     "n": len(one),
                 }
             )
-    return tables.table(
+    return tables.folded(
         pd.DataFrame(lines),
+        "Every setting with two, five and all classes",
         f"Recomposed networks, test images{evidence.images}: accuracy, and the share of the parent's maskable weights "
         "that they hold. Mean ± standard deviation over n trials.",
         "tab-figure4-subsets",
@@ -304,7 +305,7 @@ def _one_mask_lines(evidence: Evidence, name: str) -> Iterator[dict[str, Any]]:
             "images trained on": f"{passes:,}",
             "all classes (%)": mean_and_spread(part["accuracy"]),
             "the parent (%)": mean_and_spread(part["parent_accuracy"]),
-            "weights held": mean_and_spread(part["union"], 1, 3),
+            "remaining (%)": mean_and_spread(part["union"]),
             "modules (%)": "" if setting in alone else mean_and_spread(modules.get_group(setting)),
             "n": len(part),
         }
@@ -345,7 +346,7 @@ def _one_mask_differences(evidence: Evidence, name: str) -> Iterator[dict[str, A
 def first_seeds(evidence: Evidence) -> pd.DataFrame:
     """Return all settings and controls under the first seed of their panel, by their accuracy on held-out images.
 
-    Columns: panel, setting, rate of the scores, accuracy (of all classes), pairs (NaN for one mask), weights held.
+    Columns: panel, setting, rate of the scores, accuracy (of all classes), pairs (NaN for one mask), weights (remaining).
     """
     seeds = {name: results.panel.seeds[0] for name, results in evidence.panels.items()}
     held = pd.concat([evidence.rows[evidence.rows["seed"] == evidence.rows["panel"].map(seeds)], evidence.tried])
@@ -371,13 +372,14 @@ def tried_table(tried: pd.DataFrame) -> Markdown:
             "rate": f"{row['rate']:g}",
             "all classes (%)": tables.percent(row["accuracy"]),
             "pairs (%)": "" if pd.isna(row["pairs"]) else tables.percent(row["pairs"]),
-            "of all weights": f"{row['weights']:.3f}",
+            "remaining": tables.percent(row["weights"], 1),
             "n": 1,
         }
         for row in tried.to_dict("records")
     ]
-    return tables.table(
+    return tables.folded(
         pd.DataFrame(lines),
+        "What was tried",
         "Accuracy of the vote on held-out training images: what the panels above show, and what else was tried; the "
         "rate is that of the scores.",
         "tab-figure4-tried",
@@ -407,7 +409,7 @@ def draw_moda(evidence: Evidence, goal: float) -> None:
         _draw(ax, looks, setting, of_setting["union"], marker=markers[name], ms=3)
         ax.lines[-1].set_label(f"{name}{' (reduced)' if evidence.panels[name].panel.reduced else ''}, {setting}")
     ax.axhline(100 * goal, ls=":", color="black", lw=1)
-    ax.set(xlabel="classes", ylabel="weights held (%)")
+    ax.set(xlabel="classes", ylabel="remaining parameters (%)")
     figure.legend(frameon=False, fontsize=7, ncols=2, loc="outside upper center")
     plt.show()
 
@@ -418,8 +420,8 @@ def moda_table(evidence: Evidence) -> Markdown:
     lines: list[dict[str, Any]] = [
         {
             "system": MODA,
-            "two classes, weights held (%)": f"{theirs['weights_percent']['2']:g}",
-            "ten classes, weights held (%)": f"{theirs['weights_percent']['10']:g}",
+            "two classes, remaining (%)": f"{theirs['weights_percent']['2']:g}",
+            "ten classes, remaining (%)": f"{theirs['weights_percent']['10']:g}",
             "accuracy over subsets (%)": f"{theirs['accuracy_percent']['mean over subsets']:g}",
             "the parent's (%)": "not printed",
             "n": "",
@@ -428,8 +430,8 @@ def moda_table(evidence: Evidence) -> Markdown:
     lines += [
         {
             "system": f"{name} ({evidence.panels[name].size}), {setting}",
-            "two classes, weights held (%)": f"{means['union'][2]:.1f}",
-            "ten classes, weights held (%)": f"{means['union'][10]:.1f}",
+            "two classes, remaining (%)": f"{means['union'][2]:.1f}",
+            "ten classes, remaining (%)": f"{means['union'][10]:.1f}",
             "accuracy over subsets (%)": f"{means['accuracy'].mean():.2f}",
             "the parent's (%)": f"{means['parent_accuracy'].mean():.2f}",
             "n": len(evidence.panels[name].panel.seeds),
@@ -536,7 +538,7 @@ def by_panel(evidence: Evidence, goal: float) -> Markdown:
                 "panel": name,
                 "same share of every layer": signed(found.plain),
                 "best setting": f"{found.best}: {signed(found.gap)}",
-                "weights held (%)": f"{100 * found.union:.1f}",
+                "remaining (%)": f"{100 * found.union:.1f}",
                 "goal": "met" if found.met else "missed",
                 "best shared mask alone": f"{found.mask.removeprefix('shared mask, ')}: {signed(found.alone)}",
                 "n": len(found.gap),

@@ -312,9 +312,9 @@ def _line(goals: Goals, name: str, rows: pd.DataFrame, behind: float) -> dict[st
         "setting": name,
         "all classes (%)": mean_and_spread(rows["accuracy"]),
         "against the parent (points)": _signed(gap),
-        "union of all (%)": mean_and_spread(union),
+        "remaining, all (%)": mean_and_spread(union),
         "pairs (%)": mean_and_spread(rows["pair_accuracy"]),
-        "union of pairs (%)": mean_and_spread(pairs),
+        "remaining, pairs (%)": mean_and_spread(pairs),
         "goals met": ", ".join(name for name, is_met in met.items() if is_met) or "none",
         "n": len(rows),
     }
@@ -366,7 +366,7 @@ def draw(found: Sequence[Search], of_subsets: pd.DataFrame, behind: float) -> Fi
         right.plot(curves.index, 100 * curves["restricted parent"], color=colour, ls="--", label="restricted parent")
     left.axhline(0, color="black", lw=1)
     left.axhline(-100 * behind, color="black", lw=1, ls=":")
-    left.set(xlabel="union of all modules (% of the weights)", ylabel="points against the parent")
+    left.set(xlabel="remaining parameters of all modules (%)", ylabel="points against the parent")
     right.set(xlabel="classes in the subset", ylabel="accuracy (%)")
     left.legend(frameon=False, fontsize=8)
     right.legend(frameon=False, fontsize=8)
@@ -423,10 +423,9 @@ def _said(one: Search, behind: float) -> str:
     goal = f"{goals.all_classes:.0%} and {goals.pairs:.0%}, {near(behind)}:"
     verdict = {2: "**met**", 1: "**half met**", 0: "**missed**"}[int(met) + int(pairs <= goals.pairs)]
     return (
-        f"- **{one.name}** (n = {len(rows)}): all classes need **{union:.2%}** of the weights and two classes "
-        f"{pairs:.2%}, at {_signed(gap)} points against the parent. The goal was {goal} {verdict}. Against one shared "
-        f"mask of that size: {_signed(lead)} points (95% interval {low:+.2f} to {high:+.2f}), for "
-        f"{one.data.num_classes} passes instead of one."
+        f"- **{one.name}** (n = {len(rows)}): all classes need **{union:.2%}** of the weights, two {pairs:.2%}, at "
+        f"{_signed(gap)} points against the parent. Goal: {goal} {verdict}. Against one shared mask of that size, in "
+        f"{one.data.num_classes} passes for one: {_signed(lead)} points (95% interval {low:+.2f} to {high:+.2f})."
     )
 
 

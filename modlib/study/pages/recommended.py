@@ -114,12 +114,12 @@ def answer(done: Done) -> Markdown:
         each = ", ".join(f"{KINDS[str(kind)].words} {100 * gap:.1f}" for kind, gap in far.items())
         rest = f" Further behind: {each} points."
     return Markdown(
-        f"**Answer.** On {len(close)} of {len(means)} parents the vote of all ten modules is within "
-        f"{100 * CLOSE:.0f} points of the parent, {100 * means.mean():.1f} points behind on average and "
-        f"{100 * means.max():.1f} at most (test images, n = {trials} decompositions of each parent).{rest} "
-        f"The modules of a pair keep {_span(done.gaps, 'pairs')} of the maskable weights, all ten "
-        f"{_span(done.gaps, 'all')}; one decomposition takes {done.gaps['seconds'].min():.0f} to "
-        f"{done.gaps['seconds'].max():.0f} seconds of one processor core."
+        f"**Answer.** On {len(close)} of {len(means)} parents the vote of all modules is within "
+        f"{100 * CLOSE:.0f} points of the parent, {100 * means.mean():.1f} behind on average and "
+        f"{100 * means.max():.1f} at most (test images, n = {trials} decompositions of each).{rest} "
+        f"A pair keeps {_span(done.gaps, 'pairs')} of the maskable weights, all classes "
+        f"{_span(done.gaps, 'all')}. It takes {done.gaps['seconds'].min():.0f} to "
+        f"{done.gaps['seconds'].max():.0f} seconds of one core."
     )
 
 
@@ -132,15 +132,15 @@ def draw(done: Done) -> Figure:
     """Draw how far the vote is behind each parent: a point for each decomposition, dashed where it is close."""
     rows = done.gaps
     kinds = list(rows["kind"].unique())
-    figure, ax = plt.subplots(figsize=(figures.WIDTH, 0.8 + 0.36 * len(kinds)))
-    ax.axvline(100 * CLOSE, color="black", linestyle="--", linewidth=1)
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 0.8 + 0.24 * len(kinds)))
+    ax.axvline(-100 * CLOSE, color="black", linestyle="--", linewidth=1)
     ax.axvline(0, color="grey", linewidth=1)
     ax.plot(
-        100 * rows["gap"], rows["kind"].map(kinds.index), "o", color=figures.COLOURS["ours, with vote loss"], alpha=0.7
+        -100 * rows["gap"], rows["kind"].map(kinds.index), "o", color=figures.COLOURS["ours, with vote loss"], alpha=0.7
     )
     ax.set_yticks(range(len(kinds)), [KINDS[kind].words for kind in kinds])
     ax.invert_yaxis()
-    ax.set_xlabel("points behind the parent (test images)")
+    ax.set_xlabel("points against the parent (test images)")
     return figure
 
 

@@ -40,7 +40,7 @@ Y_TICKS = (1, 0, -1, -3, -10, -30)
 AXES = {
     "multiply_adds": (100.0, "multiply-adds, %"),
     "ms_64": (1.0, "ms for 64 images"),
-    "kept_weights": (100.0, "weights held, %"),
+    "kept_weights": (100.0, "weights other than 0, %"),
 }
 """What accuracy is drawn against: scale and label."""
 
@@ -453,7 +453,7 @@ def table(page: Page, classes: int) -> Markdown:
             "test": row["shown"],
             "mult.-adds": tables.percent(row["multiply_adds"], 0),
             "param.": tables.percent(row["parameters"], 0),
-            "weights held": tables.percent(row["kept_weights"], 0),
+            "weights ≠ 0": tables.percent(row["kept_weights"], 0),
             "kB": _number(row["kilobytes"], ",.0f"),
             "ms 1 / 64": f"{_number(row['ms_1'], '.2g')} / {_number(row['ms_64'], '.3g')}",
             **({"draws": _draws(row)} if several else {}),
@@ -551,7 +551,7 @@ def tried_table(page: Page) -> Markdown:
                 "setting": _changes(part["change"].iloc[0], "as chosen" if setting == 0 else ""),
                 **{_amount(n): f"{points:+.2f}" for n, points in zip(part["classes"], part["gap"], strict=True)},
                 "mean": f"{part['gap'].mean():+.2f}",
-                "weights held": tables.percent(part["kept_weights"].mean(), 0),
+                "weights ≠ 0": tables.percent(part["kept_weights"].mean(), 0),
             }
         )
     return tables.folded(
