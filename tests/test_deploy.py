@@ -132,6 +132,11 @@ def test_a_recomposed_network_brings_its_classes(ending, decompose, conv_parent,
     torch.testing.assert_close(run(path, inputs[:7]), pair(inputs[:7]))
     assert metadata(path) == {"modlib.version": "0.2.0", "modlib.classes": [2, 0]}
     assert str(Path(deploy.__file__).parents[1]).encode() not in path.read_bytes(), "no paths of this machine"
+    deploy.export(pair.baked(), path, inputs)
+    assert metadata(path)["modlib.classes"] == [2, 0]
+    pair.class_names = ("zero", "one", "two")
+    deploy.export(pair, path, inputs)
+    assert metadata(path)["modlib.names"] == ["two", "zero"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from modlib import __version__, checks, extras
 from modlib.parent import arguments, each_tensor, frozen_copy, parent_hash
-from modlib.recomposing import Voting
 
 ENDINGS = (".onnx", ".pt2")
 EXTRA_FILE = "modlib.json"
@@ -66,7 +65,8 @@ def export(
     file, in `path` + ".data".
 
     Metadata, strings, lists as JSON: "modlib.version"; "modlib.classes", the class number of each output (default:
-    those of a `Recomposed` or `Merged` network); "modlib.names", their names; "modlib.note", how inputs are prepared;
+    those of a recomposed, merged or baked network); "modlib.names", their names (default: such a network's, where it
+    has names); "modlib.note", how inputs are prepared;
     "modlib.parent", the SHA-256 of `parent` (`modlib.parent.parent_hash`). What isn't given is left out.
 
     Raises ValueError where the ending is another, `classes` or `names` don't fit, or the network can't be exported;
@@ -78,7 +78,10 @@ def export(
     _check_network("network", network)
     network, example = frozen_copy(network).cpu(), on_cpu(example)
     count = batch_size(example)
-    classes = network.classes.tolist() if classes is None and isinstance(network, Voting) else classes
+    known, of_number = getattr(network, "classes", None), getattr(network, "class_names", None)
+    if classes is None and isinstance(known, Tensor):  # recomposed, merged or baked
+        classes = known.tolist()
+        names = [of_number[c] for c in classes] if names is None and of_number is not None else names
     wanted = {n: _wanted(network, with_rows(example, n)) for n in {count, 1, 3}}
     metadata = _metadata(classes, names, note, parent, wanted[count])
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.part-") as folder, quiet():

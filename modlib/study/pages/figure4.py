@@ -346,7 +346,7 @@ def _one_mask_differences(evidence: Evidence, name: str) -> Iterator[dict[str, A
 def first_seeds(evidence: Evidence) -> pd.DataFrame:
     """Return all settings and controls under the first seed of their panel, by their accuracy on held-out images.
 
-    Columns: panel, setting, rate of the scores, accuracy (of all classes), pairs (NaN for one mask), weights (remaining).
+    Columns: panel, setting, rate of the scores, accuracy (of all classes), pairs (NaN for one mask), weights.
     """
     seeds = {name: results.panel.seeds[0] for name, results in evidence.panels.items()}
     held = pd.concat([evidence.rows[evidence.rows["seed"] == evidence.rows["panel"].map(seeds)], evidence.tried])
