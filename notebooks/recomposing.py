@@ -191,6 +191,12 @@ print(f"and {extra} numbers of its grafting layer")
 page.of_files(bytes_of)
 
 # %% [markdown]
+# A subset has a file of its own, which needs no parent ([ship it](../shipping.md)):
+
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
+page.files_table(modules, data.name, model)
+
+# %% [markdown]
 # ## Exercise
 #
 # Why a pass for each module? The union holds the edges of all of them. Run it once, and give its logits to all grafting

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,6 +17,7 @@ import torch
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from safetensors.torch import save_file
 from torch import Tensor
 
 from modlib import metrics
@@ -107,6 +110,28 @@ def pairs_table(pairs: pd.DataFrame, data: str) -> Markdown:
         f"The {len(pairs)} pairs of {of_data(data)}, test images (n = 1 seed), with the pair that has the lowest and "
         "the highest value (the first, where several share it).",
         "tab-pairs",
+    )
+
+
+def files_table(modules: Modules, dataset: str, model: str) -> Markdown:
+    """Return the bytes of the files that a subset needs without the parent, beside those of the parent's weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file.safetensors"
+        save_file(modules.parent.state_dict(), path)
+        sizes = {"the parent, float32": path.stat().st_size}
+        for count in sorted({1, 2, len(modules.classes) // 2, len(modules.classes)}):
+            modules.save_subset(modules.classes[:count], path)
+            sizes[f"modules of {count} class{'es' if count > 1 else ''}"] = path.stat().st_size
+    parent = sizes["the parent, float32"]
+    rows = [
+        {"file": name, "kB": f"{size / 1000:,.1f}", "of the parent's": tables.percent(size / parent, 1)}
+        for name, size in sizes.items()
+    ]
+    return tables.table(
+        pd.DataFrame(rows),
+        f"Files of `save_subset` ({of_network(dataset, model)}): the weights in the union of the masks, and which module "
+        "has which of them. They need no parent. Of each number of classes the first ones.",
+        "tab-recomposing-files",
     )
 
 
