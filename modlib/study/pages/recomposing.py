@@ -129,8 +129,8 @@ def files_table(modules: Modules, dataset: str, model: str) -> Markdown:
     ]
     return tables.table(
         pd.DataFrame(rows),
-        f"Files of `save_subset` ({of_network(dataset, model)}): the weights in the union of the masks, and which module "
-        "has which of them. They need no parent. Of each number of classes the first ones.",
+        f"Files of `save_subset` ({of_network(dataset, model)}): the weights in the union of the masks, and which "
+        "module has which of them. They need no parent. Of each number of classes the first ones.",
         "tab-recomposing-files",
     )
 
