@@ -553,32 +553,18 @@ def by_panel(evidence: Evidence, goal: float) -> Markdown:
     )
 
 
-def stemming_of(evidence: Evidence, name: str) -> tuple[str, pd.DataFrame | None]:
-    """Return what stemming did in a panel, in words, and what the strongest changed, by seed; None: none was run."""
-    results = evidence.panels[name]
-    panel, uniform = results.panel, _last_of(evidence, name).loc["α = 0"]
-    found = (
-        f"without stemming two modules' Jaccard index is {uniform['jaccard_index'].mean():.3f}, and a pair holds "
-        f"{uniform['remaining_parameters'].mean():.2%} of the weights"
-    )
+def stemming_of(evidence: Evidence, name: str) -> tuple[float, pd.DataFrame | None]:
+    """Return two modules' Jaccard index without stemming, and what the strongest changed by seed; None: not run."""
+    panel, uniform = evidence.panels[name].panel, _last_of(evidence, name).loc["α = 0"]
     recipes = panel.settings() | panel.recipes_of(panel.tried)
     as_written = {recipe.alpha: setting for setting, recipe in recipes.items() if setting == f"α = {recipe.alpha:g}"}
-    strongest = as_written[max(as_written)]
+    index = float(uniform["jaccard_index"].mean())
     if max(as_written) == 0:
-        return f"{found}; α above 0 was not run", None
+        return index, None
     measured = ["remaining_parameters", "module_accuracy"]
     last = evidence.last(evidence.trials)
-    stemmed = last[(last["panel"] == name) & (last["variant"] == strongest)].set_index("seed")
-    change = (stemmed[measured] - uniform[measured]).dropna()  # of what was tried, the first seed
-    return (
-        f"{found}; {strongest} changes that by {_change(change['remaining_parameters'])} points (n = {len(change)}), "
-        f"and a module's accuracy by {_change(change['module_accuracy'])}"
-    ), change
-
-
-def _change(shares: pd.Series) -> str:
-    """Return mean ± standard deviation of a change in points, or that it is nothing to two digits."""
-    return "less than 0.01" if (shares.abs() < 5e-5).all() else signed(100 * shares)
+    stemmed = last[(last["panel"] == name) & (last["variant"] == as_written[max(as_written)])].set_index("seed")
+    return index, (stemmed[measured] - uniform[measured]).dropna()  # of what was tried, the first seed
 
 
 def judged(evidence: Evidence) -> list[claims.Claim]:
@@ -588,20 +574,30 @@ def judged(evidence: Evidence) -> list[claims.Claim]:
 
 def _claim(evidence: Evidence, full: Panel) -> claims.Claim:
     shown = {name: results for name, results in evidence.panels.items() if results.paper_dataset == full.dataset}
-    stemming = {name: stemming_of(evidence, name) for name in shown}
-    found = [
-        f"{name}{' (reduced)' if shown[name].panel.reduced else ''}: {said}" for name, (said, _) in stemming.items()
-    ]
     at_size = [name for name, results in shown.items() if not results.panel.reduced]
-    changes = [change for name in at_size if (change := stemming[name][1]) is not None]
+    changes = [change for name in at_size if (change := stemming_of(evidence, name)[1]) is not None]
+    here = f"{len(at_size)} networks at full size" if at_size else "not run at full size"
     return claims.Claim(
         CLAIM,
         f"Evaluation of Composability, Figure 4 ({full.title})",
         "no number",
-        "; ".join(found if at_size else ["not run at full size", *found]),
+        f"{here}. {_in_short([stemming_of(evidence, name) for name in shown])}",
         verdict(changes),
         ", ".join(str(len(results.panel.seeds)) for results in shown.values()),
     )
+
+
+def _in_short(found: Sequence[tuple[float, pd.DataFrame | None]]) -> str:
+    """Return in a sentence what `stemming_of` found on some networks."""
+    indices = [f"{index:.2f}" for index, _ in found]
+    span = " to ".join(dict.fromkeys((min(indices), max(indices))))
+    networks = "the network" if len(found) == 1 else f"the {len(found)} networks"
+    said = f"On {networks} here two modules' Jaccard index without stemming is {span}"
+    changes = [change["remaining_parameters"] for _, change in found if change is not None]
+    if not changes:
+        return f"{said}; α above 0 was not run"
+    most = 100 * max(float(change.abs().max()) for change in changes)
+    return f"{said}, and stemming changes a pair's remaining parameters by {most:.2f} points at most"
 
 
 def verdict(changes: Sequence[pd.DataFrame]) -> str:

@@ -132,10 +132,18 @@ def board_of(evidence: Evidence) -> pd.DataFrame:
 
 
 def _trial_row(
-    evidence: Evidence, text: str, where: str, paper: str, here: str, verdict: str, n: int, group: str = CENTRAL
+    evidence: Evidence,
+    text: str,
+    where: str,
+    paper: str,
+    here: str,
+    verdict: str,
+    n: int,
+    group: str = CENTRAL,
+    page: str = ON_TRIALS,
 ) -> Row:
     """Return a row that rests on the trials: open, where they are not of the paper's network and data."""
-    return Row(Claim(text, where, paper, here, verdict if evidence.comparable else OPEN, n), ON_TRIALS, group)
+    return Row(Claim(text, where, paper, here, verdict if evidence.comparable else OPEN, n), page, group)
 
 
 def _on_trials(evidence: Evidence) -> Iterator[Row]:
@@ -225,6 +233,7 @@ def _on_accuracies(evidence: Evidence) -> Iterator[Row]:
         MODULE_ACCURACY.verdict(maxima, average[0]),
         len(maxima),
         NUMBERS,
+        "table5",
     )
     parents = stemmed.drop_duplicates("seed")["parent_accuracy"]
     gap = 100 * (stemmed["accuracy"].mean() - parents.mean())

@@ -159,7 +159,7 @@ def _sometimes_better(rows: pd.DataFrame) -> Claim:
     best = chosen.groupby(["model", "seed", "alpha"])["module_accuracy"].max().unstack().dropna()
     ahead = best.drop(columns=0.0).max(axis=1) - best[0.0]
     here = f"for {int((ahead > 0).sum())} of {len(ahead)} trials, by {100 * ahead.max():.2f} points at most (means of "
-    here += f"modules, maximum over {chosen['epoch'].max()} epochs)"
+    here += f"modules, maximum over {chosen['epoch'].max()} epochs, which favours whatever fluctuates)"
     return Claim(*text, here, verdicts.yes(bool((ahead > 0).any())), len(ahead))
 
 
