@@ -67,7 +67,7 @@ def test_claims_of_the_text_are_judged_by_what_was_exported(tmp_path: Path) -> N
         pd.DataFrame(rows).to_csv(tmp_path / f"{stem}.csv", index=False)
     found = {claim.where + claim.claim[:5]: claim for claim, *_ in text_claims.judged(Store.at(str(tmp_path)))}
     better, changed, small = found["Table 5With "], found["Table 5Under"], found["IntroductionA sma"]
-    assert (better.verdict, better.here[:40]) == ("holds", "for 1 of 2 networks, by 0.20 points at m")
+    assert (better.verdict, better.here[:40]) == ("holds", "for 1 of 2 trials, by 0.20 points at mos")
     assert changed.verdict == "does not hold"
     assert "1.00 points at α = 0; 0.00 points at α = 1" in changed.here
     assert (small.verdict, "all ten classes 45.0%" in small.here) == ("holds", True)
