@@ -581,23 +581,26 @@ def _claim(evidence: Evidence, full: Panel) -> claims.Claim:
         CLAIM,
         f"Evaluation of Composability, Figure 4 ({full.title})",
         "no number",
-        f"{here}. {_in_short([stemming_of(evidence, name) for name in shown])}",
+        f"{here}{_in_short([stemming_of(evidence, name) for name in shown])}",
         verdict(changes),
         ", ".join(str(len(results.panel.seeds)) for results in shown.values()),
     )
 
 
 def _in_short(found: Sequence[tuple[float, pd.DataFrame | None]]) -> str:
-    """Return in a sentence what `stemming_of` found on some networks."""
+    """Return in a sentence what `stemming_of` found on some networks; nothing where there are none."""
+    if not found:
+        return ""
     indices = [f"{index:.2f}" for index, _ in found]
     span = " to ".join(dict.fromkeys((min(indices), max(indices))))
     networks = "the network" if len(found) == 1 else f"the {len(found)} networks"
-    said = f"On {networks} here two modules' Jaccard index without stemming is {span}"
+    said = f". On {networks} here two modules' Jaccard index without stemming is {span}"
     changes = [change["remaining_parameters"] for _, change in found if change is not None]
     if not changes:
         return f"{said}; α above 0 was not run"
     most = 100 * max(float(change.abs().max()) for change in changes)
-    return f"{said}, and stemming changes a pair's remaining parameters by {most:.2f} points at most"
+    by = "less than 0.01" if most < 0.005 else f"at most {most:.2f}"
+    return f"{said}, and stemming changes a pair's remaining parameters by {by} points"
 
 
 def verdict(changes: Sequence[pd.DataFrame]) -> str:
