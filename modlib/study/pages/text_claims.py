@@ -124,7 +124,7 @@ def judged(store: Store) -> Iterator[tuple[Claim, str, bool]]:
     yield _as_good_as_references(exported(store, "baselines")), "table3", False
     base = ("A good base class for method A depends heavily on the data set", "Module Co-training", "no number")
     yield (
-        Claim(*base, "one data set, on which the base classes differ by less than a point", verdicts.OPEN, ""),
+        Claim(*base, "method A was run on one data set alone", verdicts.OPEN, ""),
         "preliminaries",
         False,
     )
