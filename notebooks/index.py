@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Take a network apart, recompose any part
 #
-# {cite:t}`kingetsu2021` cut a trained classifier into one small module per class; any of them work together again without
-# training. **Does it hold, what is better, how do I use it?** Or [try it](../explorer.md): tick classes, draw a digit.
+# {cite:t}`kingetsu2021` cut a trained classifier into small modules, one a class; any of them work together again without
+# training. **Does it hold?** Or [try it](../explorer.md): tick classes, draw a digit.
 
 # %% tags=["parameters", "remove-input"]
 table1: str = "quick"  # whose trials are read: those of the quick or of the published run of Table 1

@@ -103,10 +103,10 @@ def _recomposing(evidence: Evidence) -> Card:
     stemmed = evidence.published(stemming=True)
     behind = 100 * float((stemmed["accuracy"] - stemmed["parent_accuracy"]).mean())
     return Card(
-        "Recomposed without training, they are accurate",
+        "Recomposed networks are accurate",
         verdicts.graded(behind, -1, -5),
-        f"the vote is right on {records.percent_of_n(stemmed['accuracy'])}, {behind:+.2f} points against the parents "
-        f"({_where(evidence)}).",
+        f"without training the vote is right on {records.percent_of_n(stemmed['accuracy'])}, {behind:+.2f} points "
+        f"against the parents ({_where(evidence)}).",
         "table1",
     )
 
@@ -125,7 +125,9 @@ def _unions(evidence: Evidence) -> Card:
 
 def _overlap(evidence: Evidence) -> Card:
     claim = evidence.claim("baselines", "higher Jaccard index")
-    return _judged("Modules overlap more than older ones", claim, "baselines", "Jaccard index on the same parents: ")
+    if claim is not None:  # of its two indices the one of edges
+        claim = replace(claim, here=f"{claim.here.split(' by ')[0]}, on the same parents")
+    return _judged("Modules overlap more than older ones", claim, "baselines")
 
 
 def _own_class(evidence: Evidence) -> Card:
@@ -155,10 +157,10 @@ def _convolutional(evidence: Evidence) -> Card:
     return Card(title, verdicts.of_rows(pd.Series([c.verdict for c in found])), text, "figure4")
 
 
-def _judged(title: str, claim: Claim | None, page: str, before: str = "") -> Card:
+def _judged(title: str, claim: Claim | None, page: str) -> Card:
     if claim is None:
         return Card(title, OPEN, NOT_YET, page)
-    return Card(title, claim.verdict, f"{before}{claim.here} (n = {claim.n}).", page)
+    return Card(title, claim.verdict, f"{claim.here} (n = {claim.n}).", page)
 
 
 def _small(evidence: Evidence) -> Card:
