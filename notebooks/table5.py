@@ -43,8 +43,7 @@ found = table5.Accuracies(grid, done)
 table5.answer(found)
 
 # %% [markdown]
-# **Caveat.** Accuracy on all images flatters: a module that always says "another" is right on about nine in ten. FC2 to
-# FC4 have one trial each.
+# **Caveat.** Accuracy on all images flatters: a module that always says "another" is right on about nine in ten.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of single modules on test images, mean over ten, by the choice of the epoch; one panel for each parent. Points: mean over trials; lines: one standard deviation, where there are several. Crosses: the paper's Table 5, a maximum on test.", "name": "fig-table5"}, "image": {"alt": "For every alpha three points: the maximum on test images, which is the highest, the choice on held-out images, and the last epoch."}}
 table5.draw(found)

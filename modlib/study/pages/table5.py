@@ -212,11 +212,10 @@ def _beside_paper(found: Accuracies) -> str:
     )
     if gaps.empty:
         return ""
-    return (
-        f" Our maxima are on average {abs(gaps.mean()):.2f} points {'above' if gaps.mean() > 0 else 'below'} the "
-        f"paper's, after {found.grid.epochs} epochs "
-        f"instead of {PAPERS_EPOCHS}."
-    )
+    epochs = found.grid.epochs
+    fewer = "" if epochs == PAPERS_EPOCHS else f", after {epochs} epochs instead of {PAPERS_EPOCHS}"
+    side = "above" if gaps.mean() > 0 else "below"
+    return f" Our maxima are on average {abs(gaps.mean()):.2f} points {side} the paper's{fewer}."
 
 
 def between_alphas(found: Accuracies) -> Markdown:
