@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from matplotlib.container import BarContainer
+from matplotlib.ticker import MaxNLocator
 
 from modlib import metrics
 from modlib.data import Dataset
@@ -308,6 +309,7 @@ def draw_counts(board: pd.DataFrame) -> None:
         labels = [str(n) if n else "" for n in tally[verdict]]
         ax.bar_label(cast(BarContainer, bars), labels, label_type="center", color="white")
     ax.set(xlabel="claims", ylabel="")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="lower center", bbox_to_anchor=(0.3, 1.0), ncols=3, columnspacing=1, handlelength=1, frameon=False)
     plt.show()
 

@@ -90,7 +90,7 @@ def answer(done: Sequence[Record]) -> Markdown:
         n = f"n = {part['subsets'].max()} subsets of each size, {part['seed'].nunique()} trials"
         said.append(f"- **{of_network(dataset, model)}**, {sizes} classes ({n}): {', '.join(cells)}.")
     return Markdown(
-        "**Answer.** How well the asked classes are told from the parent's other classes, as AUROC (1: always, 0.5: by "
+        "**Answer.** How well the asked classes are told apart from the parent's others, as AUROC (1: always, 0.5: by "
         "chance; test images, means over subsets and trials):\n\n" + "\n".join(said)
     )
 
