@@ -32,6 +32,9 @@ COLOURS = {
 }
 """Colours that stay apart in print and for colour-blind readers (Okabe and Ito)."""
 
+NETWORKS = ("#332288", "#aa4499", "#999933")
+"""Colours of networks, where a figure tells these apart: no recipe has them."""
+
 WIDTH = 7.0
 """Width of a full figure in inches: the text column of the book."""
 

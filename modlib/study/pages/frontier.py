@@ -29,7 +29,6 @@ from modlib.zoo.datasets import load as load_images
 
 CONTROL = "shared mask, as large as the union"
 """Its masks start from magnitudes, as the trials' do, and keep as much of every layer as the union."""
-COLOURS = tuple(figures.COLOURS[name] for name in ("ours, with vote loss", "ours", "published"))
 
 
 @dataclass(frozen=True)
@@ -357,7 +356,7 @@ def subsets(modules: Modules, data: Dataset, logits: torch.Tensor) -> pd.DataFra
 def draw(found: Sequence[Search], of_subsets: pd.DataFrame, behind: float) -> Figure:
     """Draw accuracy against the union of all, left; against the number of classes in a subset, right."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.2))
-    for one, colour in zip(found, COLOURS, strict=False):
+    for one, colour in zip(found, figures.NETWORKS, strict=False):
         _draw_settings(left, one, colour)
         curves = (
             of_subsets[of_subsets["column"] == one.name].groupby("classes")[["modules", "restricted parent"]].mean()

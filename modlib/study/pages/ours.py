@@ -25,7 +25,6 @@ from modlib.zoo.datasets import load as load_images
 
 BASE, WITHOUT = "ours, with vote loss", "without vote loss (and a quarter of α)"
 """The recipe that the others change, and the one whose single modules and vote are shown beside it."""
-COLOURS = tuple(figures.COLOURS[name] for name in (BASE, "ours", "published"))
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def draw_changes(found: Sequence[Levers]) -> Figure:
         for i, one in enumerate(found):
             change = scale * one.change(quantity)
             for y, name in enumerate(changes):
-                at, colour = [y + 0.22 * i] * len(change), COLOURS[i % len(COLOURS)]
+                at, colour = [y + 0.22 * i] * len(change), figures.NETWORKS[i % len(figures.NETWORKS)]
                 ax.scatter(change[name], at, color=colour, s=16, alpha=0.8, label=one.name if y == 0 else None)
         ax.axvline(0, color="black", lw=1)
         ax.set(xlabel=label, yticks=range(len(changes)), yticklabels=changes)
