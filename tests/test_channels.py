@@ -185,21 +185,26 @@ def test_a_class_without_training_images_is_said(parent, data):
 
 
 @pytest.mark.parametrize(
-    "behind",
-    [nn.BatchNorm1d(3), nn.Softmax(1), nn.Unflatten(1, (3, 1)), nn.Bilinear],
-    ids=["own weights", "in relation", "another shape", "another layer"],
+    ("behind", "said"),
+    [
+        (nn.BatchNorm1d(3), "not the logits one for one"),
+        (nn.Softmax(1), "not the logits one for one"),
+        (nn.Bilinear(3, 3, 3), "not the logits one for one"),
+        (nn.Unflatten(1, (3, 1)), "must return logits of shape"),
+    ],
+    ids=["own weights", "in relation", "another layer", "another shape"],
 )
-def test_what_ends_in_something_else_than_logits_is_refused(behind, parent, data):
+def test_what_ends_in_something_else_than_logits_is_refused(behind, said, parent, data):
     class Ends(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net, self.end = copy.deepcopy(parent), nn.Bilinear(3, 3, 3) if behind is nn.Bilinear else behind
+            self.net, self.end = copy.deepcopy(parent), behind
 
         def forward(self, x):
             logits = self.net(x)
-            return self.end(logits, logits) if behind is nn.Bilinear else self.end(logits)
+            return self.end(logits, logits) if isinstance(self.end, nn.Bilinear) else self.end(logits)
 
-    with pytest.raises(ValueError, match=r"(not the logits one for one|logits)"):
+    with pytest.raises(ValueError, match=said):
         ChannelSaliency().decompose(Ends().eval(), data, seed=0, device="cpu")
 
 

@@ -193,7 +193,6 @@ class Channels:
             ranked = {root: saliency.Ranking(order[root], r.explained) for root, r in ranked.items()}
         weights = None if near is None else nearness(self.parent, inputs, seen, near)
         aims = None if repair is None else repairing.targets(self.parent, inputs, self.seed, weights=weights)
-
         given = _images(data, seen, 2 * images, self.seed, self.parent) if distilled else None
 
         def made(share: float) -> nn.Module:

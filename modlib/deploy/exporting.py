@@ -66,8 +66,8 @@ def export(
 
     Metadata, strings, lists as JSON: "modlib.version"; "modlib.classes", the class number of each output (default:
     those of a recomposed, merged or baked network); "modlib.names", their names (default: such a network's, where it
-    has names); "modlib.note", how inputs are prepared;
-    "modlib.parent", the SHA-256 of `parent` (`modlib.parent.parent_hash`). What isn't given is left out.
+    has names); "modlib.note", how inputs are prepared; "modlib.parent", the SHA-256 of `parent`
+    (`modlib.parent.parent_hash`). What isn't given is left out.
 
     Raises ValueError where the ending is another, `classes` or `names` don't fit, or the network can't be exported;
     and where file and network differ by more than `tolerance`, a share of the output's scale. Then nothing is written,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modlib.parent import called
+from modlib.parent import called, evaluating
 
 NORMALISATIONS = nn.modules.batchnorm._BatchNorm
 
@@ -28,15 +29,14 @@ def relu_follows(network: nn.Module, example: Any) -> dict[str, str | None]:
         calls[name] += 1
         given[name] = output.grad_fn
 
-    hooks = [p.register_forward_hook(lambda _m, _i, out, name=name: listen(name, out)) for name, p in parts.items()]
     asked = {parameter: parameter.requires_grad for parameter in network.parameters()}
-    network.eval().requires_grad_(True)
+    network.requires_grad_(True)
     try:
-        with torch.enable_grad():
+        with ExitStack() as hooks, evaluating(network), torch.enable_grad():
+            for name, part in parts.items():
+                hooks.enter_context(part.register_forward_hook(lambda _m, _i, out, name=name: listen(name, out)))
             takers = _takers(called(network, example).grad_fn)
     finally:
-        for hook in hooks:
-            hook.remove()
         for parameter, before in asked.items():
             parameter.requires_grad_(before)
     norms = {given[n]: n for n, p in parts.items() if isinstance(p, NORMALISATIONS) and n in given}

@@ -574,14 +574,15 @@ def judged(evidence: Evidence) -> list[claims.Claim]:
 
 def _claim(evidence: Evidence, full: Panel) -> claims.Claim:
     shown = {name: results for name, results in evidence.panels.items() if results.paper_dataset == full.dataset}
+    stemming = {name: stemming_of(evidence, name) for name in shown}
     at_size = [name for name, results in shown.items() if not results.panel.reduced]
-    changes = [change for name in at_size if (change := stemming_of(evidence, name)[1]) is not None]
+    changes = [change for name in at_size if (change := stemming[name][1]) is not None]
     here = f"{len(at_size)} networks at full size" if at_size else "not run at full size"
     return claims.Claim(
         CLAIM,
         f"Evaluation of Composability, Figure 4 ({full.title})",
         "no number",
-        f"{here}{_in_short([stemming_of(evidence, name) for name in shown])}",
+        f"{here}{_in_short(list(stemming.values()))}",
         verdict(changes),
         ", ".join(str(len(results.panel.seeds)) for results in shown.values()),
     )

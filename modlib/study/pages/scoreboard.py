@@ -372,7 +372,7 @@ def _in_short(evidence: Evidence, central: pd.Series) -> str:
     gap = 100 * (evidence.stemmed["accuracy"] - evidence.stemmed["parent_accuracy"]).mean()
     return (
         f"{yes}. With stemming two modules need together {stemmed:.1f}% of the edges, without it {apart:.1f}%; and any "
-        f"subset is there at once. But the vote of all modules is at {gap:+.2f} points against its parents "
+        f"subset is there at once. The vote of all modules is at {gap:+.2f} points against its parents "
         f"({evidence.column.name}, n = {len(evidence.stemmed)})."
     )
 

@@ -333,9 +333,9 @@ def times_table(page: Page) -> Markdown:
 
 
 def _asked_speed(page: Page) -> str:
-    said = []
-    for f in page.mains:
-        found = [page.faster(f.plan.name, "onnxruntime", batch) for batch in (1, 64)]
-        if f.plan.faster_1 and None not in found:
-            said.append(f"{f.plan.name} {f.plan.faster_1:g} and {f.plan.faster_64:g} times")
+    said = [
+        f"{f.plan.name} {f.plan.faster_1:g} and {f.plan.faster_64:g} times"
+        for f in page.mains
+        if _fast_enough(page, f.plan) is not None
+    ]
     return f" Asked in ONNX Runtime, at batch 1 and 64: {', '.join(said)}." if said else ""

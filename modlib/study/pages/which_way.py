@@ -364,18 +364,14 @@ def _first_parent(page: Page) -> str:
 
 def _lightest(page: Page) -> str:
     """Return the ways with the fewest weights, each with what it holds and takes over all numbers of classes."""
-    found: dict[str, list[pd.Series]] = {}
-    for classes in page.sizes_of_subsets:
-        least = _least(page.means(classes), "kept_weights")
-        if least is not None:
-            found.setdefault(least["plan"], []).append(pd.concat([least, pd.Series({"for": _amount(classes)})]))
+    least = {_amount(classes): _least(page.means(classes), "kept_weights") for classes in page.sizes_of_subsets}
+    there = pd.DataFrame({amount: row for amount, row in least.items() if row is not None}).T
     said = []
-    for plan, rows in found.items():
-        most = tables.percent(max(row["kept_weights"] for row in rows), 1)
-        times = _span(min(row["multiply_adds"] for row in rows), max(row["multiply_adds"] for row in rows))
-        work = "the parent's" if times == "1" else f"{times} times the"
-        for_which = " and ".join(row["for"] for row in rows)
-        said.append(f"{for_which} **{plan}**, {most} of weights, {work} multiply-adds")
+    for plan, rows in there.groupby("plan", sort=False) if len(there) else ():
+        most, work = tables.percent(rows["kept_weights"].max(), 1), rows["multiply_adds"]
+        times = _span(work.min(), work.max())
+        taken = "the parent's" if times == "1" else f"{times} times the"
+        said.append(f"{' and '.join(rows.index)} **{plan}**, {most} of weights, {taken} multiply-adds")
     return "; ".join(said) or "none"
 
 
