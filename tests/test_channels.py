@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from modlib.decomposers.channels import ChannelSaliency, explained, nearness, restricted_accuracy, uniform
+from modlib.decomposers.channels import ChannelSaliency, _width, explained, nearness, restricted_accuracy, uniform
 from modlib.deploy import measuring, saliency
 
 
@@ -114,6 +114,14 @@ def test_budgets_are_shared_out_by_a_rule():
     assert [ranking.needed(share) for share in (0.5, 0.75, 1.0)] == [1, 2, 5]
     assert uniform(ranking, 0.4) == 2
     assert [explained(ranking, strength) for strength in (0.0, 1.0)] == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("count", "channels", "width"),
+    [(3, 49, 8), (13, 49, 16), (48, 49, 48), (49, 49, 49), (3, 64, 16), (3, 512, 32), (5, 10, 5), (0, 10, 1)],
+)
+def test_widths_are_multiples_of_eight_where_a_layer_is_wide_enough(count, channels, width):
+    assert _width(count, channels) == width
 
 
 def test_within_gives_the_smallest_that_loses_no_more_on_held_out_images(channels, parent, data):

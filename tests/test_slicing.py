@@ -203,7 +203,21 @@ def test_repair_of_a_network_that_lost_nothing_leaves_what_it_computes() -> None
         torch.testing.assert_close(mended(inputs), net(inputs), rtol=1e-2, atol=1e-2)
 
 
-def test_an_image_that_weighs_twice_as_much_is_there_twice() -> None:
+def test_a_scale_and_a_shift_are_found_where_they_are_all_that_is_wrong() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
+    inputs = torch.randn(40, 3, 8, 8)
+    wrong = copy.deepcopy(net)
+    with torch.no_grad():
+        wrong[0].weight *= torch.tensor([0.5, -2.0, 3.0, 1.0])[:, None, None, None]
+        wrong[3].weight *= 1.5
+        wrong[3].bias += 0.7
+        mended = repair(wrong, targets(net, inputs), {}, kind="scaled")
+        torch.testing.assert_close(mended(inputs), net(inputs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["nonlinear", "linear", "scaled"])
+def test_an_image_that_weighs_twice_as_much_is_there_twice(kind: str) -> None:
     """Exactly so where every row of a layer is an image; of convolutions other places would be drawn."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -213,9 +227,9 @@ def test_an_image_that_weighs_twice_as_much_is_there_twice() -> None:
     twice = torch.cat([inputs, inputs[:10]])
     weights = torch.ones(40)
     weights[:10] = 2.0
-    weighed = repair(copy.deepcopy(cut), targets(net, inputs, weights=weights), kept)
-    repeated = repair(copy.deepcopy(cut), targets(net, twice), kept)
-    plain = repair(copy.deepcopy(cut), targets(net, inputs), kept)
+    weighed = repair(copy.deepcopy(cut), targets(net, inputs, weights=weights), kept, kind=kind)
+    repeated = repair(copy.deepcopy(cut), targets(net, twice), kept, kind=kind)
+    plain = repair(copy.deepcopy(cut), targets(net, inputs), kept, kind=kind)
     with torch.no_grad():
         torch.testing.assert_close(weighed(inputs), repeated(inputs), rtol=1e-4, atol=1e-4)
         assert not torch.allclose(plain(inputs), repeated(inputs), rtol=1e-2, atol=1e-2)
@@ -281,4 +295,4 @@ def test_errors_below_a_threshold_are_let_go_where_that_buys_accuracy_above_it()
             return float((small[:6](inputs) - net[:6](inputs)).square().mean())
 
     assert left("nonlinear") < 0.97 * left("linear")
-    assert left("linear") < left("statistics")
+    assert left("linear") < left("scaled") < left("statistics")

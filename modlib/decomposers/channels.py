@@ -316,11 +316,11 @@ def _relative(saliency: Tensor) -> Tensor:
 def _width(count: int, channels: int, least: int = LEAST) -> int:
     """Return a width near `count`: a multiple of `MULTIPLE`, or the least that stays, which `LEAST` tells.
 
-    In layers too narrow for that, `count`.
+    In layers too narrow for that, `count`; and all channels where all are asked for.
     """
-    if channels < 2 * MULTIPLE:
+    if channels < 2 * MULTIPLE or count >= channels:
         return max(1, min(count, channels))
-    least = max(MULTIPLE, min(least, channels // 4))
+    least = max(MULTIPLE, min(least, channels // 4) // MULTIPLE * MULTIPLE)
     return min(channels, max(least, round(count / MULTIPLE) * MULTIPLE))
 
 

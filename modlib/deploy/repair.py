@@ -42,9 +42,9 @@ ROWS = 4096
 """Rows of a regression that are made at once; what is made of an image's patches is many times the image."""
 PENALTIES = (0.01, 0.03, 0.1, 0.3)
 """μ of each turn: chosen on held-out images of five pairs of CIFAR-10 (VGG16), where twice the turns bring no more."""
-KINDS = ("nonlinear", "linear", "recalibrated", "statistics")
-"""Ways to repair. The last two are for comparisons: "linear" with normalisations that take the statistics of what
-reaches them, and these statistics alone."""
+KINDS = ("nonlinear", "linear", "scaled", "recalibrated", "statistics")
+"""Ways to repair. The last three are for comparisons: a scale and a shift of every output alone; "linear" with
+normalisations that take the statistics of what reaches them; and these statistics alone."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,11 @@ def repair(
             wanted, threshold = aims.outputs[name], aims.thresholds.get(name) if kind == "nonlinear" else None
             if name in kept:
                 wanted, threshold = wanted[:, kept[name]], threshold and threshold[kept[name]]
-            weights = aims.row_weights(len(wanted))
-            _solve(layer, _rows(layer, given[0], name, aims.seed), wanted, threshold, ridge, weights)
+            x, weights = _rows(layer, given[0], name, aims.seed), aims.row_weights(len(wanted))
+            if kind == "scaled":
+                _scale(layer, x, wanted, weights)
+            else:
+                _solve(layer, x, wanted, threshold, ridge, weights)
 
     def normalise(name: str, norm: nn.Module, given: tuple[Tensor, ...]) -> None:
         _take_statistics(norm, given[0])
@@ -245,6 +248,18 @@ def _solve(
             found, mean = fit(threshold.at + threshold.sign * _between(passed, given, penalty))
     layer.weight.copy_(found.view_as(layer.weight))
     layer.bias.copy_(mean - found @ mean_x)
+
+
+def _scale(layer: Any, x: Tensor, wanted: Tensor, weights: Tensor | None) -> None:
+    """Scale and shift each output of a layer so that it is nearest to `wanted` [n, out]; x, `weights`: as `_solve`."""
+    given = x @ layer.weight.flatten(1).T
+    of_row = torch.ones(len(x), 1).to(x) if weights is None else weights[:, None]
+    mean_given, mean_wanted = (of_row * given).mean(0), (of_row * wanted).mean(0)
+    centred = given - mean_given
+    variance, covariance = (of_row * centred**2).mean(0), (of_row * centred * (wanted - mean_wanted)).mean(0)
+    scale = torch.where(variance > 0, covariance / variance, torch.zeros_like(variance))
+    layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.ndim - 1)))
+    layer.bias.copy_(mean_wanted - scale * mean_given)
 
 
 def _between(passed: Tensor, given: Tensor, penalty: float) -> Tensor:
