@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -28,6 +29,7 @@ CLAIM = (
 )
 CLOSE = 0.01
 """How far behind its parent a decomposition may be, as a share of the images: one point."""
+BEST, BEST_MASK = "best setting", "best shared mask alone"
 Look = tuple[Any, Any]
 """Colour and line of a setting."""
 
@@ -186,19 +188,23 @@ def settings_table(evidence: Evidence) -> Markdown:
     )
 
 
-def draw_subsets(evidence: Evidence) -> None:
-    """Draw the accuracy of recomposed networks over the number of classes, for each panel."""
-    looks = looks_of(evidence)
+def draw_subsets(evidence: Evidence, goal: float) -> None:
+    """Draw the accuracy of recomposed networks over the number of classes, for each panel.
+
+    Shown are the paper's settings, the best setting and the best shared mask (see `InPanel`), and the restricted parent.
+    """
+    looks = looks_of(evidence) | {BEST: (figures.COLOURS["ours, with vote loss"], "--"), BEST_MASK: (figures.COLOURS["TI-SNE"], "-.")}
     count = len(evidence.panels)
     rows, columns = -(-count // 2), min(2, count)
-    figure, axes = plt.subplots(rows, columns, figsize=(figures.WIDTH, 1.0 + 2.3 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(figures.WIDTH, 0.7 + 2.1 * rows), squeeze=False)
     for ax in axes.flat[count:]:
         ax.axis("off")
     for ax, (name, results) in zip(axes.flat, evidence.panels.items(), strict=False):
-        part = evidence.curves[evidence.curves["panel"] == name]
+        part, found = evidence.curves[evidence.curves["panel"] == name], InPanel.of(evidence, name, goal)
         means = 100 * part.groupby(["setting", "classes"], sort=False)["accuracy"].mean()
-        for setting in means.index.unique("setting"):
-            _draw(ax, looks, setting, means[setting], marker=".", ms=3)
+        shown = {s: s for s in means.index.unique("setting") if re.fullmatch(r"α = [\d.]+", s)}
+        for label, setting in (shown | {BEST_MASK: found.mask, BEST: found.best, RESTRICTED: RESTRICTED}).items():
+            _draw(ax, looks, label, means[setting], marker=".", ms=3)
         _title(ax, results)
     for ax in axes[-1]:
         ax.set(xlabel="classes in the subset")
