@@ -172,7 +172,7 @@ def test_a_record_holds_what_was_measured_and_is_read_again(tmp_path, digits, mo
 
 def made_page(gaps):
     """A page of two plans with one size each, on two pairs, theirs with labels and ours without."""
-    common = {"dataset": "toy", "model": "toy", "classes": 2, "first": True, "size": 0, "parameters": 0.2}
+    common = {"dataset": "toy", "model": "toy", "classes": 2, "first": True, "size": 0, "draw": 0, "parameters": 0.2}
     sizes = {"theirs": (0.2, 100, 50.0), "ours": (0.25, 0, 5.0)}
     rows = [
         common
@@ -220,9 +220,10 @@ def test_a_decision_follows_its_rules():
 def test_a_subset_counts_once_however_many_draws_it_has():
     page = made_page({"theirs": (-1.0, -2.0), "ours": (-0.4, -0.6)})
     again = page.rows[(page.rows["plan"] == "theirs") & (page.rows["subset"] == (0, 1))]
-    drawn = replace(page, rows=pd.concat([page.rows, again.assign(gap=-4.0)], ignore_index=True))
+    drawn = replace(page, rows=pd.concat([page.rows, again.assign(gap=-4.0, draw=1, first_seconds=500)]))
     row = drawn.means(2).set_index("plan").loc["theirs"]
     assert (row["gap"], row["n"], row["draws"]) == (-2.25, 2, 2)  # the mean of (-1 - 4) / 2 and -2
+    assert row["first_seconds"] == 51, "further draws are computed beside other work"
     assert row["spread"] == pytest.approx(4.5**0.5)
     assert "| 2 (± 2.12) " in which_way.table(drawn, 2).data
 

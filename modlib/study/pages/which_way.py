@@ -148,13 +148,17 @@ class Page:
     def means(self, classes: int) -> pd.DataFrame:
         """Return the mean over subsets of each plan and size, on test images, with `held_out`, `n`, times.
 
-        A subset counts once: with its mean over draws. `draws`: how many there are; `spread`: between them, the
-        standard deviation of one subset's points, root mean square over subsets; NaN for one draw.
+        A subset counts once: with its mean over draws; seconds are those of its first draw, for further ones are
+        computed beside other work. `draws`: how many there are; `spread`: between them, the standard deviation of one
+        subset's points, root mean square over subsets; NaN for one draw.
         """
-        quantities = ["gap", "parameters", "multiply_adds", "kept_weights", "first_seconds", "further_seconds"]
-        quantities += ["labelled_images"]
+        seconds = ["first_seconds", "further_seconds"]
+        quantities = ["gap", "parameters", "multiply_adds", "kept_weights", *seconds, "labelled_images"]
         by = ["plan", "size"]
-        drawn = self.of("test", classes).groupby([*by, "subset"], sort=False)
+        rows = self.of("test", classes)
+        firsts = {plan.name: plan.draws[0] for plan in self.plans}
+        timed = rows["draw"] == rows["plan"].map(firsts)
+        drawn = rows.assign(**{s: rows[s].where(timed) for s in seconds}).groupby([*by, "subset"], sort=False)
         each = drawn[quantities].mean().reset_index()
         each["variance"], each["draws"] = drawn["gap"].var().to_numpy(), drawn.size().to_numpy()
         groups = each.groupby(by, sort=False)
