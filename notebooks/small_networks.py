@@ -23,6 +23,7 @@ plans: list[dict] = [
     },
 ]  # fmt: skip # see modlib.study.pages.small_networks.Plan; points, parameters, multiply_adds: goals set beforehand
 timed: list[str] = ["pairs"]  # plans whose first subset's network is timed beside the parent
+int8: list[str] = ["pairs"]  # plans whose first subset's network is rounded to int8 as well
 repeats: int = 5  # rounds of the timing
 results: str = ""  # folder of records and parents; empty: keep none
 
@@ -35,7 +36,7 @@ from modlib.study.pages import small_networks
 
 figures.use_style()
 store = kept_or_scratch(results)
-page = small_networks.run(plans, timed, repeats, store)
+page = small_networks.run(plans, timed, int8, repeats, store)
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.answer(page)
@@ -69,6 +70,15 @@ plt.show()
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.times_table(page)
+
+# %% [markdown]
+# ## Whole numbers instead of floats
+#
+# ONNX Runtime's own tool rounds weights and activations to int8 ([Ship it](../shipping.md)), with 200 images that show it their
+# ranges.
+
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
+small_networks.int8_table(page)
 
 # %% [markdown]
 # ## What each part brings
@@ -110,7 +120,9 @@ small_networks.variants_table(page)
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]
-records.export(store, "small_networks", page.networks, {"plans": plans, "timed": timed, "repeats": repeats})
+records.export(
+    store, "small_networks", page.networks, {"plans": plans, "timed": timed, "int8": int8, "repeats": repeats}
+)
 print(len(page.networks), "records")
 
 # %% [markdown]

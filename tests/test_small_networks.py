@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from modlib.study.draws import subsets
+from modlib.study.eight_bits import EightBits
 from modlib.study.pages import small_networks as page
 from modlib.study.records import Store
 from modlib.study.small_networks import SmallNetwork, Subject, measured
@@ -61,6 +62,23 @@ def test_a_goal_is_met_where_accuracy_and_sizes_are():
 def test_a_plan_beside_none_and_a_time_of_none_are_refused():
     given = vars(plan()) | {"beside": "fives"}
     with pytest.raises(ValueError, match="'pairs' is beside 'fives'"):
-        page.experiments(plans=[given], timed=[], repeats=2, results="")
+        page.experiments(plans=[given], timed=[], int8=[], repeats=2, results="")
     with pytest.raises(ValueError, match=r"timed: \['fives'\] are none of the plans"):
-        page.experiments(plans=[given | {"beside": ""}], timed=["fives"], repeats=2, results="")
+        page.experiments(plans=[given | {"beside": ""}], timed=["fives"], int8=[], repeats=2, results="")
+    with pytest.raises(ValueError, match=r"int8: \['fives'\] are none of the plans"):
+        page.experiments(plans=[given | {"beside": ""}], timed=[], int8=["fives"], repeats=2, results="")
+
+
+def test_an_int8_version_stands_beside_what_it_was_rounded_from(tmp_path):
+    data, store = datasets.load("digits"), Store.at(tmp_path)
+    asked = EightBits(SmallNetwork(Subject("fc1", 3, "published"), (1, 7), {"keep": 0.5, "images": 100}), 2)
+    record = asked.run(data, store)
+    assert {(row["network"], row["batch"]) for row in record.rows} == {
+        (name, batch) for name in ("float32", "int8", "parent") for batch in (1, 64)
+    }
+    by_name = {row["network"]: row for row in record.rows}
+    (network,) = measured([asked.network], data, store)
+    assert by_name["float32"]["test_accuracy"] == network.rows[1]["accuracy"]
+    assert by_name["parent"]["test_accuracy"] == network.rows[1]["parent_accuracy"]
+    assert abs(by_name["int8"]["test_accuracy"] - network.rows[1]["accuracy"]) <= 0.05
+    assert by_name["int8"]["bytes_onnx"] != by_name["float32"]["bytes_onnx"]

@@ -68,7 +68,7 @@ class SmallNetwork:
 
 def measured(networks: Sequence[SmallNetwork], data: Dataset, store: Store) -> list[Record]:
     """Return the records of networks: read where they are there, else computed and written one by one."""
-    channels = _channels(data, store)
+    channels = channels_of(data, store)
 
     def compute(network: SmallNetwork) -> Callable[[], Rows]:
         return lambda: _rows(network, *channels(network.subject), data)
@@ -104,12 +104,12 @@ class Timing:
         return self.experiment(data).run(store, lambda: self._rows(data, store), data_sha256=data.sha256())
 
     def _rows(self, data: Dataset, store: Store) -> Rows:
-        parent, channels = _channels(data, store)(self.subject)
+        parent, channels = channels_of(data, store)(self.subject)
         made = {name: channels.recompose(list(n.subset), data=data, **n.settings) for name, n in self.networks.items()}
         return measure(made, parent, channels.example, repeats=self.repeats).rows
 
 
-def _channels(data: Dataset, store: Store) -> Callable[[Subject], tuple[nn.Module, Channels]]:
+def channels_of(data: Dataset, store: Store) -> Callable[[Subject], tuple[nn.Module, Channels]]:
     """Return what gives a subject's parent and its channels, once each."""
 
     @cache

@@ -191,9 +191,12 @@ def settings_table(evidence: Evidence) -> Markdown:
 def draw_subsets(evidence: Evidence, goal: float) -> None:
     """Draw the accuracy of recomposed networks over the number of classes, for each panel.
 
-    Shown are the paper's settings, the best setting and the best shared mask (see `InPanel`), and the restricted parent.
+    Shown are the paper's settings, the best one and the best shared mask (see `InPanel`), and the restricted parent.
     """
-    looks = looks_of(evidence) | {BEST: (figures.COLOURS["ours, with vote loss"], "--"), BEST_MASK: (figures.COLOURS["TI-SNE"], "-.")}
+    looks = looks_of(evidence) | {
+        BEST: (figures.COLOURS["ours, with vote loss"], "--"),
+        BEST_MASK: (figures.COLOURS["TI-SNE"], "-."),
+    }
     count = len(evidence.panels)
     rows, columns = -(-count // 2), min(2, count)
     figure, axes = plt.subplots(rows, columns, figsize=(figures.WIDTH, 0.7 + 2.1 * rows), squeeze=False)

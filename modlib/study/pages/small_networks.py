@@ -20,6 +20,7 @@ from modlib.deploy.measuring import PARENT
 from modlib.study import figures, records, tables
 from modlib.study.columns import Listing, Load, listing, named, stand_in
 from modlib.study.draws import subsets
+from modlib.study.eight_bits import FLOAT, INT8, EightBits
 from modlib.study.experiment import Experiment
 from modlib.study.names import of_network
 from modlib.study.records import Record, Store
@@ -92,15 +93,19 @@ class Found:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the page shows: what the plans gave, by name, and the times of one network of some of them."""
+    """Everything that the page shows: what the plans gave, by name, and the times of one network of some of them.
+
+    `rounded`: the records of int8 versions, by the plan's name.
+    """
 
     found: Mapping[str, Found]
     timed: list[Record]
+    rounded: Mapping[str, Record]
 
     @property
     def done(self) -> list[Record]:
         """All records."""
-        return self.networks + self.timed
+        return [*self.networks, *self.timed, *self.rounded.values()]
 
     @property
     def networks(self) -> list[Record]:
@@ -138,42 +143,66 @@ class Page:
         return hits[0] if hits else None
 
 
-def run(plans: Sequence[Mapping[str, Any]], timed: Sequence[str], repeats: int, store: Store) -> Page:
-    """Return what all plans gave; `timed`: names of those whose first subset's network is timed beside its parent."""
-    return _run(plans, timed, repeats, store, cache(load_images))
+def run(
+    plans: Sequence[Mapping[str, Any]], timed: Sequence[str], int8: Sequence[str], repeats: int, store: Store
+) -> Page:
+    """Return what all plans gave.
+
+    `timed`: names of those whose first subset's network is timed beside its parent; `int8`: of those whose first
+    subset's network is rounded, too.
+    """
+    return _run(plans, timed, int8, repeats, store, cache(load_images))
 
 
 def experiments(
-    *, plans: Sequence[Mapping[str, Any]], timed: Sequence[str], repeats: int, results: str, **_: Any
+    *,
+    plans: Sequence[Mapping[str, Any]],
+    timed: Sequence[str],
+    int8: Sequence[str],
+    repeats: int,
+    results: str,
+    **_: Any,
 ) -> list[Experiment]:
     """Return the experiments that the page reads, from its parameters."""
     store = listing(results)
-    _run(plans, timed, repeats, store, cache(stand_in))
+    _run(plans, timed, int8, repeats, store, cache(stand_in))
     return store.asked
 
 
 def kept(run: str, store: Store) -> Page | None:
     """Return what a run of this page, "quick" or "published", has left in a store; None where it has not been run."""
     of = Layout.here().parameters_of("small_networks", run)
-    page = _run(of["plans"], of["timed"], of["repeats"], Listing(store.folder), cache(stand_in))
+    page = _run(of["plans"], of["timed"], of["int8"], of["repeats"], Listing(store.folder), cache(stand_in))
     there = {n: f for n, f in page.found.items() if "accuracy" in f.rows and f.rows["accuracy"].notna().all()}
     return replace(page, found=there) if any(not f.plan.beside for f in there.values()) else None
 
 
-def _run(plans: Sequence[Mapping[str, Any]], timed: Sequence[str], repeats: int, store: Store, load: Load) -> Page:
+def _run(
+    plans: Sequence[Mapping[str, Any]],
+    timed: Sequence[str],
+    int8: Sequence[str],
+    repeats: int,
+    store: Store,
+    load: Load,
+) -> Page:
     asked = named("plans", plans, Plan)
     by_name = {plan.name: plan for plan in asked}
     for plan in asked:
         if plan.beside and plan.beside not in by_name:
             raise ValueError(f"plans: {plan.name!r} is beside {plan.beside!r}, which is none of {sorted(by_name)}")
-    if unknown := set(timed) - by_name.keys():
-        raise ValueError(f"timed: {sorted(unknown)} are none of the plans {sorted(by_name)}")
+    for given, names in {"timed": timed, "int8": int8}.items():
+        if unknown := set(names) - by_name.keys():
+            raise ValueError(f"{given}: {sorted(unknown)} are none of the plans {sorted(by_name)}")
     found = {plan.name: _found(plan, load(plan.dataset), store) for plan in asked}
     times = []
     for mine in by_parent([by_name[name] for name in timed]):
         data = load(mine[0].dataset)
         times.append(timing(mine, data.num_classes, repeats).run(data, store))
-    return Page(found, times)
+    rounded = {}
+    for plan in [by_name[name] for name in int8]:
+        data = load(plan.dataset)
+        rounded[plan.name] = EightBits(plan.networks(data.num_classes)[0], repeats).run(data, store)
+    return Page(found, times, rounded)
 
 
 def by_parent(plans: Sequence[Plan]) -> list[list[Plan]]:
@@ -330,6 +359,31 @@ def times_table(page: Page) -> Markdown:
     ]
     caption = f"Milliseconds of a call, one thread, in turns with the parent.{_asked_speed(page)}"
     return tables.folded(pd.DataFrame(shown), "Milliseconds of every network", caption, "tab-small-times")
+
+
+def int8_table(page: Page) -> Markdown:
+    """Return the int8 versions beside what they were rounded from: accuracy, file, and times in ONNX Runtime."""
+    shown = []
+    for plan, record in page.rounded.items():
+        rows = {(row["network"], row["batch"]): row for row in record.rows}
+        accuracy = rows[PARENT, 1]["test_accuracy"]
+        for name in (FLOAT, INT8):
+            of = rows[name, 1]
+            shown.append(
+                {
+                    "network": plan,
+                    "numbers": name,
+                    "points, test": f"{100 * (of['test_accuracy'] - accuracy):+.2f}",
+                    "ONNX kB": f"{of['bytes_onnx'] / 1000:,.0f}",
+                    "ms 1 / 64": " / ".join(f"{rows[name, batch]['ms']:.3g}" for batch in (1, 64)),
+                    "times faster 1 / 64": " / ".join(f"{rows[name, batch]['speedup']:.1f}" for batch in (1, 64)),
+                }
+            )
+    caption = (
+        "The first subset's network of each kind and its int8 version, in ONNX Runtime, one thread: points and times "
+        "against the parent in float32 (n = 1 network each)."
+    )
+    return tables.table(pd.DataFrame(shown), caption, "tab-small-int8")
 
 
 def _asked_speed(page: Page) -> str:
