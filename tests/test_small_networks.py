@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pandas as pd
@@ -57,6 +58,24 @@ def test_a_goal_is_met_where_accuracy_and_sizes_are():
     assert page.Found(plan(**asked), frame, []).goal_met is True
     for harder in ({"points": 0.4}, {"parameters": 0.03}, {"multiply_adds": 0.09}):
         assert page.Found(plan(**asked | harder), frame, []).goal_met is False
+
+
+def test_plans_without_a_goal_are_no_answers_but_stand_in_the_table_by_classes():
+    split = {"parameters": 0.04, "multiply_adds": 0.1, "parent_accuracy": 1.0, "seconds": 1.0, "gap": -0.5}
+    frame = pd.DataFrame([{"subset": (0, 1), "split": "test"} | split])
+    plans = {
+        "fives": plan(points=1.0), "threes": plan(), "distilled": plan(points=1.0), "variant": plan(beside="fives"),
+    }  # fmt: skip
+    plans["fives"], plans["threes"] = replace(plans["fives"], classes=5), replace(plans["threes"], classes=3)
+    plans["distilled"] = replace(plans["distilled"], settings={"keep": 0.5, "distilled": 9})
+    found = {name: page.Found(replace(of, name=name), frame, []) for name, of in plans.items()}
+    whole = page.Page(found, [], {})
+    assert [f.plan.name for f in whole.mains] == ["fives", "distilled"]
+    assert [f.plan.name for f in whole.by_classes] == ["threes", "fives"]
+    assert page.Page({"threes": found["threes"]}, [], {}).mains == [found["threes"]]
+    lines = [line for line in page.by_classes_table(whole).data.splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in lines[1:]] == ["3", "5"]
+    assert "- / -" in lines[1], "nothing was timed"
 
 
 def test_a_plan_beside_none_and_a_time_of_none_are_refused():

@@ -28,6 +28,8 @@ from modlib.study.reproduce import Layout
 from modlib.study.small_networks import SmallNetwork, Subject, Timing, measured
 from modlib.zoo.datasets import load as load_images
 
+RUNTIMES = {"eager": "torch", "onnxruntime": "ONNX Runtime"}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -114,14 +116,24 @@ class Page:
 
     @property
     def mains(self) -> list[Found]:
-        """The plans that are no variants of others."""
-        return [f for f in self.found.values() if not f.plan.beside]
+        """The plans with a goal; where there is none, all that are no variants of others."""
+        whole = [f for f in self.found.values() if not f.plan.beside]
+        return [f for f in whole if f.plan.points] or whole
 
     @property
     def of_first_parent(self) -> list[Found]:
         """Those of the parent that the page begins with."""
+        return [f for f in self.mains if self._of_first(f)]
+
+    @property
+    def by_classes(self) -> list[Found]:
+        """Networks of that parent by the number of classes: no variants, and not trained afterwards."""
+        plain = [f for f in self.found.values() if not f.plan.beside and not f.plan.settings.get("distilled")]
+        return sorted((f for f in plain if self._of_first(f)), key=lambda f: f.plan.classes)
+
+    def _of_first(self, found: Found) -> bool:
         first = self.mains[0].plan
-        return [f for f in self.mains if (f.plan.dataset, f.plan.subject) == (first.dataset, first.subject)]
+        return (found.plan.dataset, found.plan.subject) == (first.dataset, first.subject)
 
     @property
     def of_longer_training(self) -> list[Found]:
@@ -137,10 +149,16 @@ class Page:
 
     def faster(self, name: str, runtime: str, batch: int) -> float | None:
         """Return how many times faster than the parent a plan's network is, or None where it was not timed."""
-        rows = [row for record in self.timed for row in record.rows]
+        return self._timed(name, runtime, batch, "speedup")
+
+    def time(self, name: str, runtime: str, batch: int) -> float | None:
+        """Return the milliseconds of a plan's network, or None where it was not timed."""
+        return self._timed(name, runtime, batch, "ms")
+
+    def _timed(self, name: str, runtime: str, batch: int, quantity: str) -> float | None:
         asked = {"network": name, "runtime": runtime, "batch": batch}
-        hits = [row["speedup"] for row in rows if asked.items() <= row.items()]
-        return hits[0] if hits else None
+        rows = (row for record in self.timed for row in record.rows)
+        return next((row[quantity] for row in rows if asked.items() <= row.items()), None)
 
 
 def run(
@@ -342,12 +360,40 @@ def variants_table(page: Page) -> Markdown:
     return tables.table(pd.DataFrame(shown), caption, "tab-variants")
 
 
+def by_classes_table(page: Page) -> Markdown:
+    """Return accuracy, size and milliseconds by the number of classes, of the parent that the page begins with."""
+    shown = []
+    for f in page.by_classes:
+        of = f.split()
+        line = {
+            "classes": f.plan.classes,
+            "points, test": gap(of["gap"]),
+            "param.": tables.percent(of["parameters"].mean(), 1),
+            "mult.-adds": tables.percent(of["multiply_adds"].mean(), 1),
+        }
+        for runtime, name in RUNTIMES.items():
+            times = [page.time(f.plan.name, runtime, batch) for batch in (1, 64)]
+            faster = [page.faster(f.plan.name, runtime, batch) for batch in (1, 64)]
+            line[f"ms 1 / 64, {name}"] = _slashed(times, ".3g")
+            line[f"times faster, {name}"] = _slashed(faster, ".1f")
+        shown.append(line | {"n": len(of)})
+    caption = (
+        f"Networks of {page.mains[0].plan.parent} by the number of classes. Points: mean over n subsets ± standard "
+        "error. Milliseconds: of the first subset's network, one thread, for one image and for 64."
+    )
+    return tables.table(pd.DataFrame(shown), caption, "tab-small-by-classes")
+
+
+def _slashed(values: Sequence[float | None], how: str) -> str:
+    return " / ".join("-" if value is None else format(value, how) for value in values)
+
+
 def times_table(page: Page) -> Markdown:
     """Return the milliseconds of one network of each timed plan, beside its parent's."""
     shown = [
         {
             "network": "their parent" if row["network"] == PARENT else row["network"],
-            "runtime": {"eager": "torch", "onnxruntime": "ONNX Runtime"}[row["runtime"]],
+            "runtime": RUNTIMES[row["runtime"]],
             "batch": row["batch"],
             "ms (quartiles)": f"{row['ms']:.3g} ({row['ms_25']:.3g} to {row['ms_75']:.3g})",
             "times faster": f"{row['speedup']:.1f}",
