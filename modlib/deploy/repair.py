@@ -5,10 +5,11 @@ both of the same images at the same places and centred (n rows, X [n, in], T [n,
 
     dWᵀ = (Xᵀ X + λ · mean(diag Xᵀ X) · I)⁻¹ Xᵀ (T − X Wᵀ)          ridge regression of what is missing
 
-and the bias follows from the means. Every output is a regression of its own: to weigh outputs by what the next layer
-makes of them, which is a linear repair through two layers, would change nothing but what λ does. It is done while the images pass through the cut network, once: a layer is repaired
+and the bias follows from the means. It is done while the images pass through the cut network, once: a layer is repaired
 just before it is called, so that it sees inputs that are repaired. Normalisations stay the parent's, statistics
-included: what reaches them is meant to be what reached them there.
+included: what reaches them is meant to be what reached them there. Every output is a regression of its own: a linear
+repair through two layers, which weighs outputs by what the next layer makes of them, would change nothing but what λ
+does.
 
 Where a ReLU follows, errors below its threshold cost nothing ("nonlinear"; Zhang, Zou, He and Sun 2016, section 3.3).
 With r = relu(T − τ), τ the threshold at the layer's output, normalisation included, two steps take turns, μ rising::
