@@ -39,6 +39,9 @@ in_turn_repeats: int = 2  # measurements of passes and epochs, in turns
 use_alpha: float = 1.0  # stemming of the modules in use, recipe ours without vote loss
 use_images: int = 100  # images of a pass in use
 use_repeats: int = 5  # passes of each network, of which the shortest counts
+use_ks: list[float] = [0.05, 0.10]  # shares of the edges of the subsets in use
+layer_sizes: list[list[int]] = [[49, 784], [490, 784]]  # linear layers, outputs and inputs, in both forms
+layer_edges: list[float] = [0.02, 0.10]  # shares of their weights that are not 0
 results: str = ""  # folder of records and parents; empty: keep none
 
 # %% tags=["remove-cell"]
@@ -55,6 +58,7 @@ plan = page.Plan(
     threads=threads, device=device, seeds=seeds, parent_epochs=parent_epochs, epochs=epochs, alpha=alpha, vote=vote,
     convolutional=convolutional, side=side, images=images, batch=batch, at_once=at_once, in_turn=in_turn, processes=processes,
     in_turn_repeats=in_turn_repeats, use_alpha=use_alpha, use_images=use_images, use_repeats=use_repeats,
+    use_ks=use_ks, layer_sizes=layer_sizes, layer_edges=layer_edges,
 )  # fmt: skip
 found = page.Found.run(plan, store)
 claims.publish(store, "cost", [page.claim(found)])
@@ -141,6 +145,21 @@ page.stale_table(found)
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.in_use_table(found)
+
+# %% [markdown]
+# With few edges, a subset of a fully connected parent can be faster than the parent itself:
+
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
+page.subsets_table(found)
+
+# %% [markdown]
+# Whether a layer is a sparse product is decided by its size (`modlib.stacking.pays_sparse`). Each form was timed:
+
+# %% tags=["remove-input"]
+page.layers_sentence(found)
+
+# %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
+page.layers_table(found)
 
 # %% [markdown]
 # ## The obvious way, written out

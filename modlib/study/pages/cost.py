@@ -24,6 +24,7 @@ from modlib.study import figures, names, records, tables, two_programs
 from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Rows, Store
+from modlib.study.stacked_times import Layers, Subsets
 from modlib.study.step_times import Epochs, InUse, Passes, Steps
 from modlib.study.trials import Trial, measure, trained_parent
 from modlib.zoo import datasets
@@ -102,6 +103,21 @@ class Plan:
     use_alpha: float
     use_images: int
     use_repeats: int
+    use_ks: Sequence[float]
+    layer_sizes: Sequence[Sequence[int]]
+    layer_edges: Sequence[float]
+
+    @property
+    def subsets(self) -> Subsets:
+        """Recomposed networks of both parents at several k."""
+        models, counts = [self.model, *self.deeper], sorted({self.modules[0], self.modules[-1]})
+        trial = (self.use_alpha, self.epochs, self.parent_epochs, self.seeds[0])
+        return Subsets(self.dataset, models, self.use_ks, counts, *trial, self.repeats)
+
+    @property
+    def layers(self) -> Layers:
+        """Layers as dense and as sparse products."""
+        return Layers(self.layer_sizes, self.layer_edges, self.repeats)
 
     @property
     def step_times(self) -> Steps:
@@ -129,7 +145,7 @@ class Plan:
     @property
     def shown(self) -> dict[str, Any]:
         """Return what the provenance of the page names."""
-        left_out = ("k", "alpha", "vote", "images", "batch", "at_once", "in_turn")
+        left_out = ("k", "alpha", "vote", "images", "batch", "at_once", "in_turn", "layer_sizes", "layer_edges")
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
     @property
@@ -143,10 +159,8 @@ class Plan:
 def experiments(*, results: str = "", **parameters: Any) -> list[Experiment]:
     """Return what the page reads or computes with these parameters, wherever its `results` are."""
     plan = Plan(**parameters)
-    return [
-        *plan.trials,
-        *(timed.experiment for timed in (plan.step_times, plan.passes, plan.epoch_times, plan.in_use)),
-    ]
+    timed = (plan.step_times, plan.passes, plan.epoch_times, plan.in_use, plan.subsets, plan.layers)
+    return [*plan.trials, *(one.experiment for one in timed)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +174,8 @@ class Found:
     passes: Record
     epoch_times: Record
     in_use: Record
+    subsets: Record
+    layers: Record
 
     @classmethod
     def run(cls, plan: Plan, store: Store) -> Found:
@@ -167,12 +183,14 @@ class Found:
         data = datasets.load(plan.dataset)
         engines = [decomposed(trial, data, store) for trial in plan.trials]
         timed = (plan.step_times.run(data, store), plan.passes.run(store), plan.epoch_times.run(store))
-        return cls(plan, data, engines, *timed, plan.in_use.run(data, store))
+        used = (plan.in_use.run(data, store), plan.subsets.run(data, store), plan.layers.run(store))
+        return cls(plan, data, engines, *timed, *used)
 
     @property
     def done(self) -> list[Record]:
         """All records."""
-        return [*self.engines, self.step_times, self.passes, self.epoch_times, self.in_use]
+        timed = (self.step_times, self.passes, self.epoch_times, self.in_use, self.subsets, self.layers)
+        return [*self.engines, *timed]
 
     @property
     def network(self) -> str:
@@ -466,6 +484,54 @@ def in_use_table(found: Found) -> Markdown:
         f"shortest of {plan.use_repeats}.",
         "tab-cost-in-use",
     )
+
+
+def subsets_table(found: Found) -> Markdown:
+    """Return the times of recomposed networks by parent, k and number of modules."""
+    rows = pd.DataFrame(found.subsets.rows)
+    shown = []
+    for (model, k, count), part in tables.groups(rows, ["model", "k", "modules"], sort=False):
+        of = part.set_index("batch")
+        line = {"parent": names.of_model(model), "k": f"{k:.0%}", "modules": int(count)}
+        line["remaining"] = tables.percent(of["remaining"].iloc[0], 1)
+        line["ms 1 / 64"] = " / ".join(f"{ms:.3g}" for ms in of["ms"])
+        shown.append(line | {"times faster 1 / 64": " / ".join(f"{times:.1f}" for times in of["speedup"])})
+    return tables.table(
+        pd.DataFrame(shown),
+        "Recomposed networks beside their parent, for one image and for 64, torch, one thread: medians of "
+        f"{found.plan.repeats} rounds. Below 1 the parent is faster. Recipe ours, α = {found.plan.use_alpha:g}, no "
+        "vote loss, one trial.",
+        "tab-cost-subsets",
+    )
+
+
+def layers_sentence(found: Found) -> Markdown:
+    """Say how often the rule takes the faster form, and what the others cost."""
+    rows = pd.DataFrame(found.layers.rows)
+    best = rows[["dense_ms", "sparse_ms"]].min(axis=1)
+    taken = rows["sparse_ms"].where(rows["chosen_sparse"], rows["dense_ms"])
+    slower = taken / best
+    return Markdown(
+        f"In {int((slower == 1).sum())} of {len(rows)} cases the rule takes the faster form; at worst it takes "
+        f"{slower.max():.1f} times as long as the other."
+    )
+
+
+def layers_table(found: Found) -> Markdown:
+    """Return the times of layers as dense and as sparse products."""
+    shown = [
+        {
+            "out × in": f"{row['out']} × {row['in']}",
+            "not 0": f"{row['edges']:.0%}",
+            "batch": row["batch"],
+            "dense (ms)": f"{row['dense_ms']:.3g}",
+            "sparse (ms)": f"{row['sparse_ms']:.3g}",
+            "taken": "sparse" if row["chosen_sparse"] else "dense",
+        }
+        for row in found.layers.rows
+    ]
+    caption = f"One linear layer in both forms, one thread, medians of {found.plan.repeats} measurements in turns."
+    return tables.folded(pd.DataFrame(shown), "Dense or sparse, by size", caption, "tab-cost-layers")
 
 
 def obvious_code() -> Markdown:
