@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Modules of a small parent train side by side; those of a large one take turns
+# # Modules of fully connected parents train side by side; those of convolutional ones take turns
 #
 # **Question.** How long does it take to decompose a network, and to use what is recomposed? Which engine does it? The paper
 # names this limit itself: a computation time in proportion to the number of classes.

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # The paper's Figure 3: more parameters, more accuracy
+# # Figure 3, re-run: more parameters go with more accuracy, not less
 #
 # **Question.** How do the share $k$ of edges that a module keeps and the weight $\alpha$ of the stemming loss set what two
 # modules need together? And what does it cost in accuracy?

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # The paper's Figure 4: in convolutional networks shares by layer decide, not stemming
+# # Figure 4, re-run: in convolutional networks shares by layer decide, not stemming
 #
 # **Question.** Does the method carry over to convolutional networks with batch normalisation? What does stemming do there?
 

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Preliminaries: p = 1 moves slowly, and no base class beats the average
+# # Preliminaries: p = 1 moves slowly; whether a base class does as well stays open
 #
 # **Question.** The paper's stemming loss has the norm $p = 1$, not 2, and pulls scores towards their **average** (method B), not
 # towards a **base class** (method A), after trials that it does not show. Do its reasons hold?

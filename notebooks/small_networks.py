@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # A few classes of VGG16 fit into a few per cent of it, and run several times faster
+# # A few classes of VGG16 fit into a few per cent of it, and run several times as fast
 #
 # **Question.** How small and how fast can a network for a few of the classes be?
 
@@ -42,7 +42,8 @@ page = small_networks.run(plans, timed, int8, repeats, store)
 small_networks.answer(page)
 
 # %% [markdown]
-# **Caveat.** This is ours: *these weights are not the parent's*. The paper's modules keep every weight, and are bigger and slower.
+# **Caveat.** This is ours: *these weights are not the parent's*. The paper's modules leave the weights that they keep unchanged,
+# and are bigger and slower.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Every subset's network: points of test accuracy against the parent restricted to the same classes (+ is better), over the share of the parent's multiply-adds.", "name": "fig-small-networks"}, "image": {"alt": "Points of a few groups, each at its own share of the multiply-adds; most lie a little below zero."}}
 small_networks.draw(page.of_first_parent)

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # The paper's Table 1: only our recipe keeps accuracy
+# # Table 1, re-run: most printed accuracies come out, below the parents'
 #
 # **Question.** A trained network is decomposed into one module per class, with $k = 10\%$ of its edges each. How accurate
 # is the vote of all modules, and how many edges do they share?

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # The paper's Table 2: stemming shrinks unions, sharing hardly does
+# # Table 2, re-run: stemming shrinks unions, sharing hardly does
 #
 # **Question.** Two things are meant to make modules use the same edges: they all start from the same scores, and the
 # stemming loss pulls their scores together. What does each contribute?

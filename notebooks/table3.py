@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # The paper's Table 3: the printed weight decay can hardly have trained the parents
+# # Table 3, re-run: the printed weight decay can hardly have trained the parents
 #
 # **Question.** With which parameters are the parents trained, and can the printed ones be meant?
 

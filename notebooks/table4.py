@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # The paper's Table 4: the printed weight decay makes scores forget what they learnt
+# # Table 4, re-run: the printed weight decay makes scores forget what they learnt
 #
 # **Question.** With which parameters are masks trained? What does the printed weight decay of $5 \times 10^{-1}$ do to *scores*?
 

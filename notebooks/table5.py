@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # The paper's Table 5: choosing epochs on the test images flatters a little
+# # Table 5, re-run: choosing epochs on the test images flatters a little
 #
 # **Question.** How well does each module answer yes or no on all images? And how much of the printed accuracy comes from
 # choosing the epoch on the test images themselves?

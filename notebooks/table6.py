@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # The paper's Table 6: a module answers for one class; its edges hold little more
+# # Table 6, re-run: a module answers for one class, but its outputs say more
 #
 # **Question.** Does a module answer for its own class and for no other? And is what it answers all that it holds?
 

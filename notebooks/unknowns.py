@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # A vote of modules knows the parent's other classes better than a cut softmax
+# # A vote of modules rejects the parent's other classes better than a softmax over the asked ones
 #
 # **Question.** A recomposed network knows two, five or ten classes. If it is shown something else, does it say so, and better
 # than its parent's softmax would?

@@ -16,7 +16,8 @@ ways: list[dict] = [
     {"name": "restricted parent", "way": "restricted parent", "settings": {}, "sizes": [{}]},
     {"name": "channels by norm, no repair", "way": "channels", "sizes": [{"keep": 0.5}],
      "settings": {"ranking": "l1", "repair": "statistics", "images": 200}},
-    {"name": "channels, class-blind", "way": "channels", "settings": {"class_blind": True, "images": 200}, "sizes": [{"keep": 0.5}]},
+    {"name": "channels, class-blind", "way": "channels", "settings": {"class_blind": True, "images": 200}, "sizes": [{"keep": 0.5}],
+     "ours": True},
     {"name": "our channels", "way": "channels", "settings": {"images": 200}, "sizes": [{"keep": 0.5}], "ours": True},
     {"name": "our channels, tuned", "way": "channels", "settings": {"images": 200, "tuned": 20}, "sizes": [{"keep": 0.5}], "ours": True},
     {"name": "channels by trained masks", "way": "trained channels", "settings": {"steps": 2, "rate": 0.03, "images": 200},
@@ -58,9 +59,10 @@ which_way.answer(page, budgets)
 
 # %% [markdown]
 # **Caveat.** The parent is small. Ways that train for one subset get about half a minute of one core: too little to be at their
-# best.
+# best. *Tuned*: trained briefly on labels; *distilled*: on the parent's own answers; *one mask*: trained for the subset;
+# *restricted parent*: its other logits are ignored.
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the multiply-adds as a share of the parent's. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a point for each way: cut and small networks on the left, below zero; masks and the parent on the right, near zero."}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "Points of test accuracy against the restricted parent (0; + is better), means over the subsets, over the multiply-adds as a share of the parent's. A line joins the sizes of one way; every way is in the tables below. Below -1 the scale is logarithmic.", "name": "fig-which-way"}, "image": {"alt": "For pairs, fives and all ten classes, a point for each way: cut and small networks on the left, below zero; masks and the parent on the right, near zero."}}
 which_way.draw(page, "multiply_adds")
 plt.show()
 

@@ -94,7 +94,7 @@ class Measured:
     def _caption(self) -> str:
         return (
             f"ms of a call on a CPU, {self.threads} thread{'' if self.threads == 1 else 's'}: median and quartiles of "
-            f"{self.rounds} rounds in which all take turns; times faster than the parent in the same round: median."
+            f"{self.rounds} rounds in which all take turns; times as fast as the parent in the same round: median."
         )
 
     def _cells(self) -> Iterator[list[str]]:
@@ -119,7 +119,7 @@ def _shown(number: float | None, how: str, unit: int = 1) -> str:
 
 HEADERS = (
     "network", "runtime", "batch", "parameters", "multiply-adds", "float32 kB", "ONNX kB", "ms (quartiles)",
-    "times faster",
+    "times as fast",
 )  # fmt: skip
 
 

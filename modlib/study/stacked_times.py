@@ -52,7 +52,7 @@ class Subsets:
         return Experiment(KIND, f"{self.dataset}-{'-'.join(self.models)}-subsets", asdict(self))
 
     def run(self, data: Dataset, store: Store) -> Record:
-        """Return a row for each network and batch size: milliseconds, and how many times faster than the parent."""
+        """Return a row for each network and batch size: milliseconds, and how many times as fast as the parent."""
         return self.experiment.run(store, partial(self._timed, data, store), data_sha256=data.sha256())
 
     def _timed(self, data: Dataset, store: Store) -> Rows:

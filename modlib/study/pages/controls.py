@@ -278,7 +278,7 @@ def by_alpha(runs: Runs) -> Markdown:
 
 def draw_differences(runs: Runs) -> Figure:
     """Draw each control minus module stemming, one dot a trial: the vote of all classes, and of the chosen pairs."""
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.6), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.9), sharey=True)
     order, ticks = OTHERS[::-1], [-10, -1, -0.1, 0, 0.1, 1, 10]
     for ax, column in zip(axes, ("accuracy", "chosen_pairs_accuracy"), strict=True):
         difference = runs.paired(column)
@@ -369,7 +369,7 @@ def answer(runs: Runs) -> Markdown:
         f"{''.join(', and ' + other for other in others)}. Against the parent with its other logits ignored that is "
         f"{signed(-paired[RESTRICTED])} points; without the vote loss, {signed(paired[ALONE] - paired[RESTRICTED])}. "
         f"Modules store {of[RESTRICTED] / of[BASE]:.1f} times fewer bytes than the parent, and take "
-        f"{ms[EVERY_MASK] / ms['parent']:.0f} times as long. At its own class a single module is at "
+        f"{ms[EVERY_MASK] / ms['parent']:.1f} times as long. At its own class a single module is at "
         f"{min(single):+.2f} to {max(single):+.2f} points against the parent."
     )
 

@@ -495,7 +495,7 @@ def subsets_table(found: Found) -> Markdown:
         line = {"parent": names.of_model(model), "k": f"{k:.0%}", "modules": int(count)}
         line["remaining"] = tables.percent(of["remaining"].iloc[0], 1)
         line["ms 1 / 64"] = " / ".join(f"{ms:.3g}" for ms in of["ms"])
-        shown.append(line | {"times faster 1 / 64": " / ".join(f"{times:.1f}" for times in of["speedup"])})
+        shown.append(line | {"times as fast 1 / 64": " / ".join(f"{times:.1f}" for times in of["speedup"])})
     return tables.table(
         pd.DataFrame(shown),
         "Recomposed networks beside their parent, for one image and for 64, torch, one thread: medians of "

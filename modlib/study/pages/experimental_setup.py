@@ -21,6 +21,7 @@ from modlib.study.trials import trained_parent
 from modlib.zoo import datasets, parents, training
 
 SPLITS = ("train", "held_out", "test")
+SIZES = "train / held out / test"
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,16 @@ def describe(data: Dataset) -> About:
 
 def datasets_table(facts: Mapping[str, About]) -> Markdown:
     """Tabulate all data sets that the library knows; filled rows are those of `facts`."""
-    present = "present when this page was made"
-    columns = ["data set", "train", "held out", "test", "image", "classes", "images of a class", "pixel values"]
+    columns = ["data set", SIZES, "image", "classes", "images of a class", "pixel values", "others than 0, 255", "here"]
     lines = []
     for name in datasets.NAMES:
         here = name in facts or name == "digits" or (datasets.default_root() / f"{name}.npz").exists()
         filled = _facts_of(facts[name]) if name in facts else {}
-        lines.append({"data set": name, **filled, present: "yes" if here else "no"})
+        lines.append({"data set": name, **filled, "here": "yes" if here else "no"})
     return tables.table(
-        pd.DataFrame(lines, columns=[*columns, "neither 0 nor 255", present]).fillna(""),
-        "Data sets that the library knows. Filled rows were loaded for this page. Images of a class, and pixel values, "
-        "are counted in the official training split, train and held out together.",
+        pd.DataFrame(lines, columns=columns).fillna(""),
+        "Data sets that the library knows. Here: present when this page was made. Filled rows were loaded. Images "
+        "of a class, and pixel values, are counted in the official training split, train and held out together.",
         "tab-data-sets",
     )
 
@@ -87,12 +87,12 @@ def datasets_table(facts: Mapping[str, About]) -> Markdown:
 def _facts_of(about: About) -> dict[str, str]:
     counts = about.counts
     return {
-        **dict(zip(("train", "held out", "test"), (f"{n:,}" for n in about.sizes), strict=True)),
+        SIZES: " / ".join(f"{n:,}" for n in about.sizes),
         "image": about.shape,
         "classes": f"{len(counts)}",
         "images of a class": f"{counts[0]:,}" if about.equal else f"{counts.min():,} to {counts.max():,}",
         "pixel values": f"{about.levels}",
-        "neither 0 nor 255": tables.percent(about.between, 1),
+        "others than 0, 255": tables.percent(about.between, 1),
     }
 
 

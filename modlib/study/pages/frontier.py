@@ -355,7 +355,7 @@ def subsets(modules: Modules, data: Dataset, logits: torch.Tensor) -> pd.DataFra
 
 def draw(found: Sequence[Search], of_subsets: pd.DataFrame, behind: float) -> Figure:
     """Draw accuracy against the union of all, left; against the number of classes in a subset, right."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.6))
     for one, colour in zip(found, figures.NETWORKS, strict=False):
         _draw_settings(left, one, colour)
         curves = (
@@ -423,8 +423,9 @@ def _said(one: Search, behind: float) -> str:
     verdict = {2: "**met**", 1: "**half met**", 0: "**missed**"}[int(met) + int(pairs <= goals.pairs)]
     return (
         f"- **{one.name}** (n = {len(rows)}): all classes need **{union:.2%}** of the weights, two {pairs:.2%}, at "
-        f"{_signed(gap)} points against the parent. Goal: {goal} {verdict}. Against one shared mask of that size, in "
-        f"{one.data.num_classes} passes for one: {_signed(lead)} points (95% interval {low:+.2f} to {high:+.2f})."
+        f"{_signed(gap)} points against the parent. Goal: {goal} {verdict}. One shared mask of that size "
+        f"needs one pass instead of {one.data.num_classes}; the modules are at {_signed(lead)} points against it (95% "
+        f"interval {low:+.2f} to {high:+.2f})."
     )
 
 

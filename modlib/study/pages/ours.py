@@ -19,7 +19,7 @@ from modlib.study import columns as shared
 from modlib.study import figures, tables
 from modlib.study.columns import Load, held_out_and_test, last_layer, named, votes
 from modlib.study.experiment import Experiment
-from modlib.study.records import Record, Store, frame, interval, mean_and_spread
+from modlib.study.records import Record, Store, frame, interval, mean_and_spread, signed
 from modlib.study.trials import Trial, differences, last_epochs, run_trials, run_variants, variants
 from modlib.zoo.datasets import load as load_images
 
@@ -188,7 +188,7 @@ def one_at_a_time(found: Sequence[Levers], epochs: int) -> Markdown:
                     "network": one.name,
                     "what": name,
                     "accuracy of the vote (%)": mean_and_spread(rows["accuracy"]),
-                    "against the base (points)": "" if name == BASE else mean_and_spread(change[name]),
+                    "against the base (points)": "" if name == BASE else signed(100 * change[name].dropna()),
                     "against the parent (points)": f"{gap.mean():+.2f}",
                     "Jaccard index": mean_and_spread(rows["jaccard_index"], 1, 3),
                     "pairs (%)": mean_and_spread(rows["pair_accuracy"]),
@@ -205,7 +205,7 @@ def one_at_a_time(found: Sequence[Levers], epochs: int) -> Markdown:
 def draw_changes(found: Sequence[Levers]) -> Figure:
     """Draw the change of accuracy and of the Jaccard index, a row for each change, one point a trial."""
     changes = found[0].names[1:]
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 0.25 * (len(changes) + 1) + 0.8), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 0.2 * (len(changes) + 1) + 0.8), sharey=True)
     shown = (("accuracy", 100, "accuracy, change (points)"), ("jaccard_index", 1, "Jaccard index, change"))
     for ax, (quantity, scale, label) in zip(axes, shown, strict=True):
         for i, one in enumerate(found):
@@ -310,4 +310,7 @@ def _said(one: Levers) -> str:
     clear = mean[[low > 0 or high < 0 for low, high in intervals.values()]].sort_values()
     listed = ", ".join(f"{name} **{value:+.2f}**" for name, value in clear.items()) or "none is clear"
     unchanged = mean_and_spread(one.of(BASE)["accuracy"])
-    return f"- **{one.name}** (n = {len(change)}; unchanged {unchanged}%): {listed}; {len(mean) - len(clear)} unclear."
+    return (
+        f"- **{one.name}** (α = {one.column.alpha:g}, n = {len(change)}; unchanged {unchanged}%): {listed}; "
+        f"{len(mean) - len(clear)} unclear."
+    )

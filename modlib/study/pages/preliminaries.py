@@ -259,7 +259,7 @@ def run(store: Store, load: Load = load_images, **parameters: Any) -> Preliminar
 
 def draw_norms(found: Preliminaries) -> Figure:
     """Draw remaining parameters and accuracy, epoch by epoch: the mean over trials, one standard deviation shaded."""
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.8))
+    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 2.3))
     palette = _palette(list(found.plan.norms()))
     shown = found.curves.assign(**{quantity: 100 * found.curves[quantity] for quantity in QUANTITIES})
     for ax, (quantity, label) in zip(axes, QUANTITIES.items(), strict=True):
@@ -343,10 +343,11 @@ def answer(found: Preliminaries) -> Markdown:
     of_norms, lead = trials_of(len(found.apart("pace"))), found.lead(found.best)
     return Markdown(
         f"**Answer** ({found.network}).\n\n"
-        f"- p = 1 changes more slowly: **{slower}** (n = {of_norms}), by {one:.3f} points of remaining parameters an "
-        f"epoch, {found.closest} by {two:.3f}.\n"
+        f"- p = 1 changes more slowly: **{slower}** (n = {of_norms}). The remaining parameters change by "
+        f"{one:.3f} points an epoch, with {found.closest} by {two:.3f}.\n"
         f"- Both have the same best accuracy: **{best}** (n = {of_norms}). With stemming p = 1 has "
-        f"{points(found.apart('best'))}; with the first epoch, which has none, {points(found.apart('best_of_all'))}.\n"
+        f"{points(found.apart('best'))}; counting the first epoch, which has no stemming yet, "
+        f"{points(found.apart('best_of_all'))}.\n"
         f"- A is not better than B: **{base}** (n = {trials_of(len(lead))}). From the best base class A has "
         f"{points(lead)} against B. In the first trial it is ahead from {found.ahead} base classes."
     )

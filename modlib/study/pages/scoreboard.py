@@ -327,7 +327,7 @@ def ours_table(evidence: Evidence) -> Markdown:
             "accuracy (%)": mean_and_spread(trials["accuracy"]),
             "against its parents (points)": f"{100 * (trials['accuracy'] - trials['parent_accuracy']).mean():+.2f}",
             "Jaccard index": f"{trials['jaccard_index'].mean():.3f}",
-            "two-class remaining parameters": f"{trials['remaining_parameters'].mean():.4f}",
+            "remaining parameters of pairs": tables.percent(trials["remaining_parameters"].mean(), 1),
             "n": len(trials),
         }
         for label, trials in recipes.items()

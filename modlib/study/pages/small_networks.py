@@ -36,7 +36,7 @@ class Plan:
     """Subsets of one parent's classes, one setting, and what was asked of the mean over the subsets beforehand.
 
     `classes`: in each of `count` subsets; `settings`: of `Channels.recompose`. `points` (1/100), `parameters` and
-    `multiply_adds` (shares of the parent's), `faster_1` and `faster_64` (times faster than the parent at batch 1 and
+    `multiply_adds` (shares of the parent's), `faster_1` and `faster_64` (times as fast as the parent at batch 1 and
     64, in ONNX Runtime): the goals, 0 for none. `beside`: the plan that this one is a variant of.
     """
 
@@ -148,7 +148,7 @@ class Page:
         return [f for f in self.of_longer_training if (f.plan.classes, f.plan.settings) == same]
 
     def faster(self, name: str, runtime: str, batch: int) -> float | None:
-        """Return how many times faster than the parent a plan's network is, or None where it was not timed."""
+        """Return how many times as fast as the parent a plan's network is, or None where it was not timed."""
         return self._timed(name, runtime, batch, "speedup")
 
     def time(self, name: str, runtime: str, batch: int) -> float | None:
@@ -256,7 +256,7 @@ def answer(page: Page) -> Markdown:
     said = []
     for f in page.of_first_parent:
         of, fast = f.split(), page.faster(f.plan.name, "eager", 1)
-        faster = "" if fast is None else f", {fast:.0f} times faster"
+        faster = "" if fast is None else f", {fast:.0f} times as fast"
         size = tables.percent(of["parameters"].mean(), 1)
         said.append(f"- **{f.plan.name}** (n = {len(of)}): {gap(of['gap'])}, {size} of parameters{faster}")
     asked = [f.goal_met for f in page.mains if f.goal_met is not None]
@@ -296,7 +296,7 @@ def draw(found: Sequence[Found]) -> Figure:
     frames = [f.split().assign(plan=f.plan.name) for f in found]
     rows = pd.concat(frames).assign(share=lambda t: 100 * t["multiply_adds"])
     names = [f.plan.name for f in found]
-    figure, ax = plt.subplots(figsize=(figures.WIDTH, 2.4))
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 2.1))
     sns.scatterplot(rows, x="share", y="gap", hue="plan", style="plan", palette=figures.palette(names), ax=ax, s=28)
     ax.axhline(0, color="0.4", linewidth=1)
     ax.set(xlabel="multiply-adds, % of the parent's", ylabel="points against\nthe restricted parent")
@@ -375,7 +375,7 @@ def by_classes_table(page: Page) -> Markdown:
             times = [page.time(f.plan.name, runtime, batch) for batch in (1, 64)]
             faster = [page.faster(f.plan.name, runtime, batch) for batch in (1, 64)]
             line[f"ms 1 / 64, {name}"] = _slashed(times, ".3g")
-            line[f"times faster, {name}"] = _slashed(faster, ".1f")
+            line[f"times as fast, {name}"] = _slashed(faster, ".1f")
         shown.append(line | {"n": len(of)})
     caption = (
         f"Networks of {page.mains[0].plan.parent} by the number of classes. Points: mean over n subsets ± standard "
@@ -396,7 +396,7 @@ def times_table(page: Page) -> Markdown:
             "runtime": RUNTIMES[row["runtime"]],
             "batch": row["batch"],
             "ms (quartiles)": f"{row['ms']:.3g} ({row['ms_25']:.3g} to {row['ms_75']:.3g})",
-            "times faster": f"{row['speedup']:.1f}",
+            "times as fast": f"{row['speedup']:.1f}",
             "float32 kB": f"{row['bytes_float32'] / 1000:,.0f}",
             "ONNX kB": "-" if row["bytes_onnx"] is None else f"{row['bytes_onnx'] / 1000:,.0f}",
         }
@@ -422,7 +422,7 @@ def int8_table(page: Page) -> Markdown:
                     "points, test": f"{100 * (of['test_accuracy'] - accuracy):+.2f}",
                     "ONNX kB": f"{of['bytes_onnx'] / 1000:,.0f}",
                     "ms 1 / 64": " / ".join(f"{rows[name, batch]['ms']:.3g}" for batch in (1, 64)),
-                    "times faster 1 / 64": " / ".join(f"{rows[name, batch]['speedup']:.1f}" for batch in (1, 64)),
+                    "times as fast 1 / 64": " / ".join(f"{rows[name, batch]['speedup']:.1f}" for batch in (1, 64)),
                 }
             )
     caption = (

@@ -458,9 +458,9 @@ def answer(evidence: Evidence, compared: AsPrinted) -> Markdown:
         said += f"; the paper prints {theirs.accuracy:.2f}% at {theirs.index:.2f}"
     gaps = _gaps(evidence.stemmed)
     said += (
-        f". That is {_span(gaps)} points against its own parents ({_networks(len(gaps))}). The printed accuracies come "
-        f"out {compared}. Our recipe with vote loss is at {_span(_gaps(evidence.voting))} points against the same "
-        "parents."
+        f". Over {_networks(len(gaps))} the vote is at {_span(gaps)} points against its own parents. The printed "
+        f"accuracies come out, within two standard deviations, {compared}. Our recipe with vote loss is at "
+        f"{_span(_gaps(evidence.voting))} points against the same parents."
     )
     return Markdown(said)
 

@@ -315,20 +315,21 @@ class Verdict:
 def answer(answers: Answers, readout: pd.DataFrame) -> Markdown:
     """Return what the modules answer, what their edges hold, and the verdict on the paper's sentence."""
     verdict = Verdict.of(answers, readout)
-    held = ", ".join(f"{k:.0%}" for k in verdict.more_at)
     expected = 100 * float(metrics.off_diagonal(answers.perfect).mean())
-    edges = f"more than random edges at k = {held} only" if held else "at no k more than random edges"
-    if len(verdict.more_at) == len(verdict.intervals):
-        edges = "at every k more than random edges"
-    at = readout[readout["k"].isin(verdict.more_at)] if held else readout
+    by_k = 100 * readout.groupby("k", sort=False)[["told_apart", "at_random"]].mean()
+    named, guessed = by_k["told_apart"], 100 / (answers.data.num_classes - 1)
+    more = [f"k = {k:.0%} ({by_k['told_apart'][k]:.1f} against {by_k['at_random'][k]:.1f}%)" for k in verdict.more_at]
+    if len(more) == len(by_k):
+        edges = f"Random edges name fewer: {', '.join(more)}"
+    else:
+        edges = f"Random edges do as well{', except at ' if more else ''}{', '.join(more)}"
     said = {"partly": "holds in part"}.get(str(verdict), str(verdict))
     return Markdown(
         f"**Answer.** Asked about its own class, a module is right on {answers.own_class()}% of a balanced set; asked "
         f"about another class, on {answers.off_diagonal()}%, where a perfect module is right on {expected:.2f}% "
         f"(n = {trials_of(answers.count)} for each k). So the answers {'are' if verdict.answers else 'are not'} those "
-        f"of one class. The edges hold {edges}: {'there ' if held else ''}a new linear layer on a module's outputs "
-        f"names {mean_and_spread(at['told_apart'], digits=1)}% of the other classes' images, one on random edges "
-        f"{mean_and_spread(at['at_random'], digits=1)}% (n = {len(at)} modules). "
+        f"of one class. Its outputs say more: a new linear layer on them names {named.min():.0f} to {named.max():.0f}% "
+        f"of the other classes' images, guessing {guessed:.0f}% (n = {len(readout)} modules). {edges}. "
         f'That a module "holds only" its own class **{said}**.'
     )
 

@@ -77,21 +77,27 @@ def run(networks: Sequence[Mapping[str, Any]], sizes: Sequence[int], count: int,
 
 
 def answer(done: Sequence[Record]) -> Markdown:
-    """Return, for each network, how the vote does against the better softmax on images of other classes."""
+    """Return how often the vote is better than each softmax, and how each does on images of other classes."""
     rows = records.frame(done).query("unknown == 'other classes'")
+    means = rows.groupby(["dataset", "model", "classes", "score"], sort=False)["auroc"].mean().unstack()
+    vote, *others = SCORES
+    wins = [
+        f"better than {name} in {int((means[vote] > means[score]).sum())} of {len(means)} cases"
+        for score, name in zip(others, SAID[1:], strict=True)
+    ]
     said = []
     for (dataset, model), part in tables.groups(rows, ["dataset", "model"], sort=False):
-        means = part.groupby(["classes", "score"])["auroc"].mean().unstack()
-        sizes = " and ".join(str(k) for k in means.index)
+        mine = means.loc[dataset, model]
         cells = [
-            f"{name} {' and '.join(f'{value:.3f}' for value in means[score])}"
+            f"{name} {' and '.join(f'{value:.3f}' for value in mine[score])}"
             for score, name in zip(SCORES, SAID, strict=True)
         ]
+        sizes = " and ".join(str(k) for k in mine.index)
         n = f"n = {part['subsets'].max()} subsets of each size, {part['seed'].nunique()} trials"
         said.append(f"- **{of_network(dataset, model)}**, {sizes} classes ({n}): {', '.join(cells)}.")
     return Markdown(
-        "**Answer.** How well the asked classes are told apart from the parent's others, as AUROC (1: always, 0.5: by "
-        "chance; test images, means over subsets and trials):\n\n" + "\n".join(said)
+        f"**Answer.** The vote is {', and '.join(wins)}. AUROC between images of the asked classes and of the parent's "
+        "others (1: always apart, 0.5: chance; test images, means over subsets and trials):\n\n" + "\n".join(said)
     )
 
 
@@ -104,7 +110,7 @@ def draw(done: Sequence[Record]) -> Figure:
     networks, columns = rows["network"].unique(), rows["kind"].unique()
     shape = (len(networks), len(columns))
     figure, axes = plt.subplots(
-        *shape, figsize=(figures.WIDTH, 0.8 + 1.5 * len(networks)), sharex=True, sharey=True, squeeze=False
+        *shape, figsize=(figures.WIDTH, 0.6 + 1.2 * len(networks)), sharex=True, sharey=True, squeeze=False
     )
     for (i, network), (j, kind) in product(enumerate(networks), enumerate(columns)):
         part = rows[(rows["network"] == network) & (rows["kind"] == kind)]

@@ -34,8 +34,21 @@ POINTS = 1.0
 MANY = 45
 """Subsets that "many" are: all pairs of ten classes."""
 MODA = "MODA, as printed"
-MARKERS = "osD^vP*Xhd<>8p"
-X_TICKS = (0.01, 0.1, 1, 5, 10, 25, 50, 100, 200, 500, 1000)
+FAMILIES = {
+    "restricted parent": "restricted parent",
+    "channels": "other channels",
+    "torch-pruning": "other channels",
+    "gradsplitter": "other channels",
+    "moda": "other channels",
+    "trained channels": "our channels",
+    "small network": "small network",
+    "one mask": "one mask of weights",
+    "seam": "one mask of weights",
+    "module stemming": "modules",
+}
+"""What figures call the ways of `modlib.study.ways.WAYS`: one colour each."""
+MARKERS = dict(zip(dict.fromkeys(FAMILIES.values()), "Xovs^D", strict=False))
+X_TICKS = (0.01, 0.1, 1, 10, 100, 1000)
 Y_TICKS = (1, 0, -1, -3, -10, -30)
 AXES = {
     "multiply_adds": (100.0, "multiply-adds, %"),
@@ -62,6 +75,11 @@ class Plan:
     draws: list[int] = field(default_factory=lambda: [0], hash=False)
     ours: bool = False
     counts: list[list[int]] = field(default_factory=list, hash=False)
+
+    @property
+    def family(self) -> str:
+        """What figures call the way."""
+        return "our channels" if self.ours else FAMILIES[self.way]
 
     def asked(self, subject: Subject, subset: tuple[int, ...], size: Mapping[str, Any], draw: int) -> Asked:
         """Return what is asked for a subset."""
@@ -330,7 +348,24 @@ def answer(page: Page, budgets: Sequence[float]) -> Markdown:
         "accuracy against the restricted parent (± standard error):\n\n"
     )
     tail = f"\n\nMasks make networks light, not small or fast. Within {POINTS:g} point: {_lightest(page)}."
-    return Markdown(head + "\n".join(said) + tail)
+    return Markdown(head + "\n".join(said) + tail + _elsewhere(page, min(budgets)))
+
+
+def _elsewhere(page: Page, most: float) -> str:
+    """Say, for each further parent, which way is best there, and how the best one of the first parent does."""
+    rows = page.rows[~page.rows["first"]]
+    said = []
+    for (dataset, model, classes), part in tables.groups(rows, ["dataset", "model", "classes"], sort=False):
+        gaps = part.groupby(["split", "plan", "size"])["gap"].mean()
+        held_out, test = gaps["held_out"], gaps["test"]
+        there = f"*{held_out.idxmax()[0]}* is best ({test[held_out.idxmax()]:+.2f})"
+        small = _small(page.means(classes), most)
+        here = _best(small)["plan"] if len(small) else ""
+        if here in held_out.index.unique("plan") and here != held_out.idxmax()[0]:
+            there += f"; *{here}* is at {test[here, held_out[here].idxmax()]:+.2f}"
+        networks = f"{of_network(dataset, model)}, {_amount(classes)} (n = {part['subset'].nunique()})"
+        said.append(f" On {networks}, {there}.")
+    return "".join(said)
 
 
 def best_table(page: Page, budgets: Sequence[float]) -> Markdown:
@@ -384,15 +419,11 @@ def _span(low: float, high: float) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def _colours(page: Page) -> dict[str, Any]:
-    return figures.palette([plan.name for plan in page.plans])
-
-
 def draw(page: Page, quantity: str) -> Figure:
-    """Draw accuracy against a quantity of `AXES`, a panel for each number of classes."""
+    """Draw accuracy against a quantity of `AXES`, a panel for each number of classes and a colour for each family."""
     scale, label = AXES[quantity]
     columns = page.sizes_of_subsets
-    figure, axes = plt.subplots(1, len(columns), figsize=(figures.WIDTH, 3.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(columns), figsize=(figures.WIDTH, 2.7), squeeze=False)
     for ax, classes in zip(axes[0], columns, strict=True):
         _panel(ax, page, classes, quantity, scale)
         if quantity == "kept_weights":
@@ -410,11 +441,12 @@ def _mark_moda(ax: Axes, classes: int) -> None:
 
 
 def _panel(ax: Axes, page: Page, classes: int, name: str, scale: float) -> None:
-    colours, means = _colours(page), page.means(classes)
-    markers = {plan.name: MARKERS[i % len(MARKERS)] for i, plan in enumerate(page.plans)}
+    colours, means = figures.palette(list(MARKERS)), page.means(classes)
+    families = {plan.name: plan.family for plan in page.plans}
     for plan, part in tables.groups(means, "plan", sort=False):
-        part = part.sort_values(name)
-        ax.plot(scale * part[name], part["gap"], color=colours[plan], marker=markers[plan], ms=4, lw=1, label=plan)
+        part, family = part.sort_values(name), families[plan]
+        style = {"color": colours[family], "marker": MARKERS[family], "label": family}
+        ax.plot(scale * part[name], part["gap"], ms=4, lw=1, **style)
     ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=1.0)
     low, high = ax.get_xlim()
@@ -428,7 +460,8 @@ def _panel(ax: Axes, page: Page, classes: int, name: str, scale: float) -> None:
 
 def _legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=3, frameon=False, fontsize=7)
+    once = dict(zip(labels, handles, strict=True))
+    figure.legend(once.values(), once, loc="outside upper center", ncol=4, frameon=False, fontsize=8)
 
 
 def moda_sentence() -> Markdown:
