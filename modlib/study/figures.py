@@ -62,7 +62,9 @@ def palette(values: Sequence[Any]) -> dict[Any, Any]:
     return dict(zip(values, sns.color_palette("colorblind", len(values)), strict=True))
 
 
-STEMMED = LinearSegmentedColormap.from_list("α", [(0, "#9ecae1"), (0.6, COLOURS["published"]), (1, "#02294a")])
+STEMMED = LinearSegmentedColormap.from_list(
+    "α", [(0, "#b5dcf0"), (0.2, "#4aa3d8"), (0.6, COLOURS["published"]), (1, "#02294a")]
+)
 
 
 def of_alphas(alphas: Iterable[float]) -> dict[float, Any]:

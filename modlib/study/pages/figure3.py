@@ -222,7 +222,7 @@ def _draw_panel(ax: Axes, curves: Curves, model: str, k: float, quantity: str, l
     part = curves.test[(curves.test["model"] == model) & (curves.test["k"] == k)]
     part = part.assign(shown=QUANTITIES[quantity][1] * part[quantity], α=part["alpha"])
     palette = figures.of_alphas(curves.grid.alphas)
-    sns.lineplot(part, x="epoch", y="shown", hue="α", palette=palette, errorbar="sd", ax=ax, legend=legend)
+    sns.lineplot(part, x="epoch", y="shown", hue="α", style="α", palette=palette, errorbar="sd", ax=ax, legend=legend)
     ax.tick_params(labelsize=7)
     if quantity == "remaining_parameters":
         ax.axhline(100 * k, ls=":", color="black", lw=1)

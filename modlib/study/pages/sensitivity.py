@@ -200,18 +200,21 @@ def draw_readings(found: Found) -> Figure:
     """Draw remaining parameters, epoch by epoch, under each reading: left without stemming, right with it."""
     test = found.rows[found.rows["split"] == "test"]
     figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.4), sharey=True)
+    colours = figures.palette(list(READINGS))
     for ax, stems in zip(axes, (False, True), strict=True):
         for row, change in CHANGES.items():
             if (change["alpha"] > 0) == stems:
                 curve = test[test["variant"] == row].groupby("epoch")["remaining_parameters"].mean()
-                ax.plot(curve.index, curve, label=row.rsplit(",", 1)[0])
+                reading = row.rsplit(",", 1)[0]
+                ax.plot(curve.index, curve, color=colours[reading], label=reading)
         if stems in found.paper.remaining:
             ax.scatter([TABLE2_EPOCH], [found.paper.remaining[stems]], marker="x", s=60, color="black", zorder=3)
         for level in (found.k, 2 * found.k):
             ax.axhline(level, ls=":", color="black", lw=1)
         ax.set(title=f"α = {1 if stems else 0}", xlabel="epoch")
-        ax.legend(frameon=False, fontsize=7)
     axes[0].set_ylabel("remaining parameters of pairs")
+    handles, labels = axes[1].get_legend_handles_labels()  # with stemming every reading has a curve
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=3, loc="outside upper center")
     return figure
 
 
