@@ -586,7 +586,7 @@ def _claim(evidence: Evidence, full: Panel) -> claims.Claim:
     stemming = {name: stemming_of(evidence, name) for name in shown}
     at_size = [name for name, results in shown.items() if not results.panel.reduced]
     changes = [change for name in at_size if (change := stemming[name][1]) is not None]
-    here = f"{len(at_size)} networks at full size" if at_size else "not run at full size"
+    here = f"{full.title}: {f'{len(at_size)} networks at full size' if at_size else 'smaller networks only'}"
     return claims.Claim(
         CLAIM,
         f"Evaluation of Composability, Figure 4 ({full.title})",
@@ -603,8 +603,7 @@ def _in_short(found: Sequence[tuple[float, pd.DataFrame | None]]) -> str:
         return ""
     indices = [f"{index:.2f}" for index, _ in found]
     span = " to ".join(dict.fromkeys((min(indices), max(indices))))
-    networks = "the network" if len(found) == 1 else f"the {len(found)} networks"
-    said = f". On {networks} here two modules' Jaccard index without stemming is {span}"
+    said = f". Two modules' Jaccard index without stemming is {span}"
     changes = [change["remaining_parameters"] for _, change in found if change is not None]
     if not changes:
         return f"{said}; α above 0 was not run"

@@ -304,7 +304,8 @@ def draw_counts(board: pd.DataFrame) -> None:
     tally = counted(board).groupby(["group", "verdict"]).size().unstack(fill_value=0)
     tally = tally.reindex(index=list(GROUPS)[::-1], columns=list(VERDICTS), fill_value=0)
     _, ax = plt.subplots(figsize=(4.4, 2.1))  # as narrow as a phone: it is not to scroll there
-    tally.plot.barh(stacked=True, ax=ax, color=[COLOURS[name] for name in VERDICTS], width=0.7)
+    said = tally.rename(columns={"partly": "holds in part"})
+    said.plot.barh(stacked=True, ax=ax, color=[COLOURS[name] for name in VERDICTS], width=0.7)
     for bars, verdict in zip(ax.containers, VERDICTS, strict=True):
         labels = [str(n) if n else "" for n in tally[verdict]]
         ax.bar_label(cast(BarContainer, bars), labels, label_type="center", color="white")

@@ -247,9 +247,9 @@ def claim(pulls: Pulls) -> claims.Claim:
     """Return the claim that the page judges; one α in two networks is not the right one of each: it stays open."""
     own = pulls.settings
     found = (
-        f"α = 1, `total`, {pulls.steps} steps leave {pulls.stated('fc1', 'apart')} of the scores' distance in "
-        f"{names.of_network(own.fc_dataset, 'fc1')}, {pulls.stated(own.model, 'apart')} in {own.label}; "
-        "which α is best was not tried"
+        f"averaged over all scores, Eq. 1 at α = 1 leaves {pulls.stated('fc1', 'apart')} of the scores' distance after "
+        f"{pulls.steps} steps in {names.of_network(own.fc_dataset, 'fc1')}, {pulls.stated(own.model, 'apart')} in "
+        f"{own.label}; which α is best was not tried"
     )
     return claims.Claim(
         claim="The right α depends on the size of the model",
