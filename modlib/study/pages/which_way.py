@@ -64,7 +64,7 @@ class Plan:
 
     `sizes`: settings that decide how small the network is. `tried`: what else was tried of the settings, with the first
     size, on held-out images. `draws`: seeds of what is drawn, see `Parent.runs`. `ours`: whether it is ours. `counts`:
-    of the subsets it is run on, as `Parent.counts`, where these are fewer.
+    of the subsets it is run on, as `Parent.counts`, where these are fewer. `timed`: whether its networks are.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Plan:
     draws: list[int] = field(default_factory=lambda: [0], hash=False)
     ours: bool = False
     counts: list[list[int]] = field(default_factory=list, hash=False)
+    timed: bool = True
 
     @property
     def family(self) -> str:
@@ -308,7 +309,7 @@ def _times(
         of = {
             f"{plan.name} {i}": plan.asked(parent.subject, subset, size, plan.draws[0])
             for plan in plans
-            if parent.runs(plan) and subset in parent.subsets_of(plan, data.num_classes, plan.draws[0])
+            if plan.timed and parent.runs(plan) and subset in parent.subsets_of(plan, data.num_classes, plan.draws[0])
             for i, size in enumerate(plan.sizes)
         }
         record = Timing(of, repeats).run(data, store)
