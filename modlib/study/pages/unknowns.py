@@ -23,7 +23,7 @@ from modlib.study.trials import Trial
 from modlib.study.unknowns import SCORES, Unknowns
 from modlib.zoo import datasets
 
-SAID = ("vote of modules", "the parent's softmax over them", "its softmax over all classes")
+SAID = ("vote of modules", "the parent's softmax over the asked classes", "its softmax over all classes")
 """The scores, in a sentence about asked classes."""
 
 
