@@ -153,7 +153,8 @@ page.in_use_table(found)
 page.subsets_table(found)
 
 # %% [markdown]
-# Whether a layer is a sparse product is decided by its size (`modlib.stacking.pays_sparse`). Each form was timed:
+# Whether a layer is a sparse product is decided by how many weights it has and how many of them are not 0
+# (`modlib.stacking.pays_sparse`). Each form was timed:
 
 # %% tags=["remove-input"]
 page.layers_sentence(found)

@@ -132,8 +132,9 @@ which_way.moda_sentence()
 # - **after MODA** (Ngo et al. 2026): *the parent itself* is trained further to be modular. Then the channels are kept that the
 #   subset's images activate most often.
 # - **one mask**: a mask trained for the subset, which starts from the largest weights.
-# - **modules, stemmed**: stored modules by module stemming as the paper has it (α = 1, the same share of every layer), with our
-#   rates. Not timed: as many passes as *modules, one mask first*.
+# - **modules, stemmed**: stored modules by module stemming as the paper has it (α = 1, the same share of every layer), with what
+#   our recipe changes: annealed rates, scores that start from the weights' magnitude, grafting layers from the own logit. Not
+#   timed: as many passes as *modules, one mask first*.
 # - **modules, one mask first**: stored modules, a pass for each class. They are co-trained from one mask, with the vote
 #   loss and without stemming: *one mask first* of [the paper's Figure 4](figure4.ipynb). It is ours, not the paper's.
 #

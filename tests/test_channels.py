@@ -118,7 +118,18 @@ def test_budgets_are_shared_out_by_a_rule():
 
 @pytest.mark.parametrize(
     ("count", "channels", "width"),
-    [(3, 49, 8), (13, 49, 16), (48, 49, 48), (49, 49, 49), (3, 64, 16), (3, 512, 32), (5, 10, 5), (0, 10, 1)],
+    [
+        (3, 49, 8),
+        (13, 49, 16),
+        (48, 49, 48),
+        (49, 49, 49),
+        (22, 23, 16),
+        (28, 30, 24),
+        (3, 64, 16),
+        (3, 512, 32),
+        (5, 10, 5),
+        (0, 10, 1),
+    ],
 )
 def test_widths_are_multiples_of_eight_where_a_layer_is_wide_enough(count, channels, width):
     assert _width(count, channels) == width

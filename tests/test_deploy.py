@@ -242,7 +242,7 @@ def test_the_ratio_is_the_median_of_the_rounds_own():
 
 def test_a_program_that_is_quick_is_called_until_its_turn_is_long_enough():
     calls = []
-    found = measuring._milliseconds({("a", "eager"): lambda: calls.append(1)}, repeats=2)
+    found = measuring.milliseconds({("a", "eager"): lambda: calls.append(1)}, repeats=2)
     assert len(calls) > 1000, "a turn of 5 ms holds many calls of some nanoseconds"
     assert len(found["a", "eager"]) == 2
 

@@ -321,7 +321,7 @@ def _width(count: int, channels: int, least: int = LEAST) -> int:
     if channels < 2 * MULTIPLE or count >= channels:
         return max(1, min(count, channels))
     least = max(MULTIPLE, min(least, channels // 4) // MULTIPLE * MULTIPLE)
-    return min(channels, max(least, round(count / MULTIPLE) * MULTIPLE))
+    return min(channels // MULTIPLE * MULTIPLE, max(least, round(count / MULTIPLE) * MULTIPLE))
 
 
 def _within(

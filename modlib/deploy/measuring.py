@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ TURN = 0.005
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 Key = tuple[str, str]
 """A network's name and a runtime."""
+K = TypeVar("K", bound=Hashable)
 
 
 @torch.no_grad()
@@ -159,7 +160,7 @@ def measure(
         rows = []
         for batch in batches:
             inputs = with_rows(example, batch)
-            times = _milliseconds(_programs(copies, sessions, inputs, runtimes), repeats)
+            times = milliseconds(_programs(copies, sessions, inputs, runtimes), repeats)
             rows += [_row(key, batch, sizes[key[0]], times) for key in times]
     order = [(name, runtime) for name in named for runtime in runtimes]
     rows.sort(key=lambda row: order.index((row["network"], row["runtime"])))  # stable: batches keep their order
@@ -246,7 +247,7 @@ def _call(network: nn.Module, by_position: tuple[Any, ...], by_name: dict[str, A
         network(*by_position, **by_name)
 
 
-def _milliseconds(programs: Mapping[Key, Program], repeats: int) -> dict[Key, list[float]]:
+def milliseconds(programs: Mapping[K, Program], repeats: int) -> dict[K, list[float]]:
     """Return the milliseconds of a call of each program, one number a round."""
     for program in programs.values():
         program()  # the first call of all sets things up

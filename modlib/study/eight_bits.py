@@ -40,7 +40,12 @@ class EightBits:
 
     def experiment(self, data: Dataset) -> Experiment:
         """Return it as an experiment: its record."""
-        settings = {"calibration": self.calibration, "repeats": self.repeats, "version": VERSION}
+        settings = {
+            "network_version": self.network.version,
+            "calibration": self.calibration,
+            "repeats": self.repeats,
+            "version": VERSION,
+        }
         of = identity(data) | vars(self.network.subject) | self.network.parameters | settings
         return Experiment("small_networks", f"{self.network.subject.label(data)}-int8", of)
 

@@ -16,10 +16,13 @@ from modlib.deploy import cost, measure
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Rows, Store
 from modlib.study.trials import SPLITS, trained_parent
+from modlib.zoo import parents
 from modlib.zoo.datasets import identity
 
 VERSION = 2
 """Raised when the same settings give another network."""
+OF_FULLY_CONNECTED = 3
+"""The same of fully connected parents, whose 49 units were not cut to multiples of eight before."""
 LISTED = 10
 """Classes in the name of a record's file: names have an end."""
 
@@ -60,9 +63,14 @@ class SmallNetwork:
         """What decides the network, beside data and parent."""
         return {"subset": list(self.subset), "settings": dict(self.settings)}
 
+    @property
+    def version(self) -> int:
+        """The version of what makes it."""
+        return OF_FULLY_CONNECTED if self.subject.model in parents.FC else VERSION
+
     def experiment(self, data: Dataset) -> Experiment:
         """Return it as an experiment: its record."""
-        of = identity(data) | vars(self.subject) | self.parameters | {"version": VERSION}
+        of = identity(data) | vars(self.subject) | self.parameters | {"version": self.version}
         return Experiment("small_networks", f"{self.subject.label(data)}-{listed(self.subset)}", of)
 
 

@@ -16,17 +16,14 @@ import torch
 from modlib import recipes, stacking
 from modlib.data import Dataset
 from modlib.deploy import measure
-from modlib.deploy.measuring import PARENT
+from modlib.deploy.measuring import PARENT, milliseconds
 from modlib.seeds import generator
-from modlib.study import timing
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Rows, Store
 from modlib.study.step_times import KIND
 from modlib.study.trials import Trial, trial_modules
 
 BATCHES = (1, 64)
-TURN = 2e-3
-"""Seconds that a measurement lasts at least."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class Layers:
         return Experiment(KIND, "layers-dense-or-sparse", asdict(self))
 
     def run(self, store: Store) -> Record:
-        """Return milliseconds, one thread: `dense_ms`, `sparse_ms`, and whether `modlib.stacking` takes the latter."""
+        """Return milliseconds, one thread: `dense_ms` and `sparse_ms`; `not_zero`: how many weights are not."""
         return self.experiment.run(store, self._timed)
 
     def _timed(self) -> Rows:
@@ -112,9 +109,5 @@ class Layers:
         inputs = torch.randn(batch, width, generator=draw)
         layers = {"dense": stacking.dense_layer(weight, bias), "sparse": sparse}
         programs = {name: partial(layer, inputs) for name, layer in layers.items()}
-        calls = {name: max(1, round(TURN / max(timing.seconds(run), 1e-7))) for name, run in programs.items()}
-        turns = {name: timing.repeated(run, calls[name]) for name, run in programs.items()}
-        taken = timing.in_turns(turns, self.repeats, warm_up=1)
-        times = {f"{name}_ms": 1e3 * median(taken[name]) / calls[name] for name in programs}
-        chosen = stacking.pays_sparse(out * width, len(rows))
-        return {"out": out, "in": width, "edges": edges, "batch": batch, **times, "chosen_sparse": chosen}
+        taken = {f"{name}_ms": median(ms) for name, ms in milliseconds(programs, self.repeats).items()}
+        return {"out": out, "in": width, "edges": edges, "not_zero": len(rows), "batch": batch, **taken}

@@ -20,6 +20,7 @@ from modlib import recipes
 from modlib.cotraining import cotrain_population
 from modlib.data import Dataset
 from modlib.recipes import Run
+from modlib.stacking import pays_sparse
 from modlib.study import figures, names, records, tables, two_programs
 from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
@@ -29,6 +30,8 @@ from modlib.study.step_times import Epochs, InUse, Passes, Steps
 from modlib.study.trials import Trial, measure, trained_parent
 from modlib.zoo import datasets
 
+TAKEN = {True: "sparse_ms", False: "dense_ms"}
+"""What a layer takes, by whether it is a sparse product."""
 COMPARED = ("vectorised", "modulewise")
 """The engines whose results are compared."""
 
@@ -488,6 +491,8 @@ def in_use_table(found: Found) -> Markdown:
 
 def subsets_table(found: Found) -> Markdown:
     """Return the times of recomposed networks by parent, k and number of modules."""
+    if not found.subsets.rows:
+        return Markdown("No subsets were timed.")
     rows = pd.DataFrame(found.subsets.rows)
     shown = []
     for (model, k, count), part in tables.groups(rows, ["model", "k", "modules"], sort=False):
@@ -507,14 +512,16 @@ def subsets_table(found: Found) -> Markdown:
 
 def layers_sentence(found: Found) -> Markdown:
     """Say how often the rule takes the faster form, and what the others cost."""
-    rows = pd.DataFrame(found.layers.rows)
-    best = rows[["dense_ms", "sparse_ms"]].min(axis=1)
-    taken = rows["sparse_ms"].where(rows["chosen_sparse"], rows["dense_ms"])
-    slower = taken / best
-    return Markdown(
-        f"In {int((slower == 1).sum())} of {len(rows)} cases the rule takes the faster form; at worst it takes "
-        f"{slower.max():.1f} times as long as the other."
-    )
+    if not found.layers.rows:
+        return Markdown("No layers were timed.")
+    slower = [row[TAKEN[_sparse(row)]] / min(row[name] for name in TAKEN.values()) for row in found.layers.rows]
+    said = f"In {slower.count(1.0)} of {len(slower)} cases the rule takes the faster form"
+    worst = f"; at worst what it takes is {max(slower):.1f} times as slow as the other" if max(slower) > 1 else ""
+    return Markdown(f"{said}{worst}.")
+
+
+def _sparse(row: Mapping[str, Any]) -> bool:
+    return pays_sparse(row["out"] * row["in"], row["not_zero"])
 
 
 def layers_table(found: Found) -> Markdown:
@@ -526,7 +533,7 @@ def layers_table(found: Found) -> Markdown:
             "batch": row["batch"],
             "dense (ms)": f"{row['dense_ms']:.3g}",
             "sparse (ms)": f"{row['sparse_ms']:.3g}",
-            "taken": "sparse" if row["chosen_sparse"] else "dense",
+            "taken": "sparse" if _sparse(row) else "dense",
         }
         for row in found.layers.rows
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -205,7 +204,7 @@ def draw_subsets(evidence: Evidence, goal: float) -> None:
     for ax, (name, results) in zip(axes.flat, evidence.panels.items(), strict=False):
         part, found = evidence.curves[evidence.curves["panel"] == name], InPanel.of(evidence, name, goal)
         means = 100 * part.groupby(["setting", "classes"], sort=False)["accuracy"].mean()
-        shown = {s: s for s in means.index.unique("setting") if re.fullmatch(r"α = [\d.]+", s)}
+        shown = {s: s for s, recipe in results.panel.settings().items() if s == f"α = {recipe.alpha:g}"}
         for label, setting in (shown | {BEST_MASK: found.mask, BEST: found.best, RESTRICTED: RESTRICTED}).items():
             _draw(ax, looks, label, means[setting], marker=".", ms=3)
         _title(ax, results)

@@ -356,7 +356,7 @@ def variants_table(page: Page) -> Markdown:
                 "s a subset": f"{mine['seconds'].mean():.0f}",
             }
         )
-    caption = "Variants, and their difference from the networks above, subset by subset, with its 95% interval."
+    caption = "Variants, and their difference from what they are variants of, subset by subset, with its 95% interval."
     return tables.table(pd.DataFrame(shown), caption, "tab-variants")
 
 

@@ -322,13 +322,13 @@ def answer(answers: Answers, readout: pd.DataFrame) -> Markdown:
     if len(more) == len(by_k):
         edges = f"Random edges name fewer: {', '.join(more)}"
     else:
-        edges = f"Random edges do as well{', except at ' if more else ''}{', '.join(more)}"
+        edges = f"Random edges name as many, or more{', except at ' if more else ''}{', '.join(more)}"
     said = {"partly": "holds in part"}.get(str(verdict), str(verdict))
     return Markdown(
         f"**Answer.** Asked about its own class, a module is right on {answers.own_class()}% of a balanced set; asked "
         f"about another class, on {answers.off_diagonal()}%, where a perfect module is right on {expected:.2f}% "
         f"(n = {trials_of(answers.count)} for each k). So the answers {'are' if verdict.answers else 'are not'} those "
-        f"of one class. Its outputs say more: a new linear layer on them names {named.min():.0f} to {named.max():.0f}% "
+        f"of one class. A new linear layer on its outputs names {named.min():.0f} to {named.max():.0f}% "
         f"of the other classes' images, guessing {guessed:.0f}% (n = {len(readout)} modules). {edges}. "
         f'That a module "holds only" its own class **{said}**.'
     )

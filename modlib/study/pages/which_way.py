@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -48,7 +49,9 @@ FAMILIES = {
 }
 """What figures call the ways of `modlib.study.ways.WAYS`: one colour each."""
 MARKERS = dict(zip(dict.fromkeys(FAMILIES.values()), "Xovs^D", strict=False))
-X_TICKS = (0.01, 0.1, 1, 10, 100, 1000)
+X_TICKS = (0.01, 0.1, 1, 5, 10, 25, 50, 100, 200, 500, 1000)
+MOST_TICKS = 4
+"""More of them would touch; then the powers of ten are enough."""
 Y_TICKS = (1, 0, -1, -3, -10, -30)
 AXES = {
     "multiply_adds": (100.0, "multiply-adds, %"),
@@ -349,12 +352,14 @@ def answer(page: Page, budgets: Sequence[float]) -> Markdown:
         "accuracy against the restricted parent (± standard error):\n\n"
     )
     tail = f"\n\nMasks make networks light, not small or fast. Within {POINTS:g} point: {_lightest(page)}."
-    return Markdown(head + "\n".join(said) + tail + _elsewhere(page, min(budgets)))
+    return Markdown(head + "\n".join(said) + tail + (_elsewhere(page, min(budgets)) if budgets else ""))
 
 
 def _elsewhere(page: Page, most: float) -> str:
     """Say, for each further parent, which way is best there, and how the best one of the first parent does."""
-    rows = page.rows[~page.rows["first"]]
+    way = page.rows["plan"].map({plan.name: plan.way for plan in page.plans})
+    rows = page.rows[~page.rows["first"] & (way != "restricted parent")]
+    rows = _small(rows, most)
     said = []
     for (dataset, model, classes), part in tables.groups(rows, ["dataset", "model", "classes"], sort=False):
         gaps = part.groupby(["split", "plan", "size"])["gap"].mean()
@@ -365,7 +370,7 @@ def _elsewhere(page: Page, most: float) -> str:
         if here in held_out.index.unique("plan") and here != held_out.idxmax()[0]:
             there += f"; *{here}* is at {test[here, held_out[here].idxmax()]:+.2f}"
         networks = f"{of_network(dataset, model)}, {_amount(classes)} (n = {part['subset'].nunique()})"
-        said.append(f" On {networks}, {there}.")
+        said.append(f" On {networks}, within {tables.percent(most, 0)}, {there}.")
     return "".join(said)
 
 
@@ -451,7 +456,8 @@ def _panel(ax: Axes, page: Page, classes: int, name: str, scale: float) -> None:
     ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=1.0)
     low, high = ax.get_xlim()
-    ax.set_xticks([t for t in X_TICKS if low <= t <= high])
+    ticks = [t for t in X_TICKS if low <= t <= high]
+    ax.set_xticks(ticks if len(ticks) <= MOST_TICKS else [t for t in ticks if math.log10(t).is_integer()])
     ax.set_yticks([t for t in Y_TICKS if t >= ax.get_ylim()[0]])
     for one in (ax.xaxis, ax.yaxis):
         one.set_major_formatter("{x:g}")
