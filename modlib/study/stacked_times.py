@@ -15,6 +15,7 @@ import torch
 
 from modlib import recipes, stacking
 from modlib.data import Dataset
+from modlib.decomposers.channels import restricted_accuracy
 from modlib.deploy import measure
 from modlib.deploy.measuring import PARENT, milliseconds
 from modlib.seeds import generator
@@ -65,8 +66,16 @@ class Subsets:
         found = measure(
             networks, modules.parent, example, batches=BATCHES, runtimes=("eager",), repeats=self.repeats
         ).rows
+        about = {name: {"remaining": network.remaining} for name, network in networks.items()}
+        for name, network in networks.items():
+            subset = network.classes.tolist()
+            mine = torch.isin(data.test_labels, network.classes)
+            right = network.predict(data.inputs(data.test_images[mine])) == data.test_labels[mine]
+            about[name]["accuracy"] = float(right.double().mean())
+            about[name]["parent_accuracy"] = restricted_accuracy(modules.parent, data, subset, "test", subset)
         return [
-            {"model": model, "k": k, "modules": int(row["network"]), "remaining": networks[row["network"]].remaining}
+            {"model": model, "k": k, "modules": int(row["network"])}
+            | about[row["network"]]
             | {name: row[name] for name in ("batch", "ms", "speedup")}
             for row in found
             if row["network"] != PARENT

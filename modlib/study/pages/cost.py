@@ -499,12 +499,14 @@ def subsets_table(found: Found) -> Markdown:
         of = part.set_index("batch")
         line = {"parent": names.of_model(model), "k": f"{k:.0%}", "modules": int(count)}
         line["remaining"] = tables.percent(of["remaining"].iloc[0], 1)
+        line["points, test"] = f"{100 * (of['accuracy'] - of['parent_accuracy']).iloc[0]:+.2f}"
         line["ms 1 / 64"] = " / ".join(f"{ms:.3g}" for ms in of["ms"])
         shown.append(line | {"times as fast 1 / 64": " / ".join(f"{times:.1f}" for times in of["speedup"])})
     return tables.table(
         pd.DataFrame(shown),
         "Recomposed networks beside their parent, for one image and for 64, torch, one thread: medians of "
-        f"{found.plan.repeats} rounds. Below 1 the parent is faster. Recipe ours, α = {found.plan.use_alpha:g}, no "
+        f"{found.plan.repeats} rounds. Below 1 the parent is faster. Points: against the restricted parent. Recipe "
+        f"ours, α = {found.plan.use_alpha:g}, no "
         "vote loss, one trial.",
         "tab-cost-subsets",
     )
