@@ -98,9 +98,8 @@ small_networks.int8_table(page)
 # fits what the next ReLU sets to zero. *Statistics taken anew*: so it does, and batch normalisation's statistics are measured
 # again. *Scale and shift alone*: a scale and a shift of every channel are all that is repaired. *Statistics alone*: the statistics are
 # measured again, without a repair. *Classical saliency*: channels are chosen by Taylor importance.
-# *Border weighs more*: in the repair, images count more the less sure the parent is of them. *500* and *4000 images*: so many
-# for the repair, and a quarter of them for the choice, instead of 2,000. *21%* and *6%*: other budgets, with and without knowing
-# the subset.
+# *Border weighs more*: in the repair, images count more the less sure the parent is of them. *500 images*: so many for the repair,
+# and a quarter of them for the choice, instead of 2,000.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.variants_table(page)
