@@ -22,7 +22,9 @@ plans: list[dict] = [
         "classes": 2, "count": 3, "settings": {"keep": 0.5, "known": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}, "beside": "pairs",
     },
 ]  # fmt: skip # see modlib.study.pages.small_networks.Plan; points, parameters, multiply_adds: goals set beforehand
-timed: list[str] = ["pairs"]  # plans whose first subset's network is timed beside the parent
+timed: list[list[str]] = [
+    ["pairs"]
+]  # plans whose first subset's network is timed beside the parent, a list for each machine
 int8: list[str] = ["pairs"]  # plans whose first subset's network is rounded to int8 as well
 repeats: int = 5  # rounds of the timing
 results: str = ""  # folder of records and parents; empty: keep none
@@ -76,7 +78,8 @@ small_networks.by_classes_table(page)
 # ## Milliseconds
 #
 # One network of each kind, that of its first subset, in two runtimes. The networks and their parent take turns in every
-# round, so that the machine is the same for all of them.
+# round, so that the machine is the same for all of them. How many times as fast a network is depends on the processor: it was
+# measured on two, and the answer above has both.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.times_table(page)

@@ -83,7 +83,7 @@ def test_a_plan_beside_none_and_a_time_of_none_are_refused():
     with pytest.raises(ValueError, match="'pairs' is beside 'fives'"):
         page.experiments(plans=[given], timed=[], int8=[], repeats=2, results="")
     with pytest.raises(ValueError, match=r"timed: \['fives'\] are none of the plans"):
-        page.experiments(plans=[given | {"beside": ""}], timed=["fives"], int8=[], repeats=2, results="")
+        page.experiments(plans=[given | {"beside": ""}], timed=[["fives"]], int8=[], repeats=2, results="")
     with pytest.raises(ValueError, match=r"int8: \['fives'\] are none of the plans"):
         page.experiments(plans=[given | {"beside": ""}], timed=[], int8=["fives"], repeats=2, results="")
 

@@ -147,26 +147,23 @@ class Page:
         same = found.plan.classes, found.plan.settings
         return [f for f in self.of_longer_training if (f.plan.classes, f.plan.settings) == same]
 
-    def faster(self, name: str, runtime: str, batch: int) -> float | None:
-        """Return how many times as fast as the parent a plan's network is, or None where it was not timed."""
-        return self._timed(name, runtime, batch, "speedup")
+    def times(self, name: str, runtime: str, batch: int, quantity: str = "speedup") -> list[float]:
+        """Return how many times as fast as the parent a plan's network was, each time that it was timed.
 
-    def time(self, name: str, runtime: str, batch: int) -> float | None:
-        """Return the milliseconds of a plan's network, or None where it was not timed."""
-        return self._timed(name, runtime, batch, "ms")
-
-    def _timed(self, name: str, runtime: str, batch: int, quantity: str) -> float | None:
+        `quantity` "ms": the milliseconds instead.
+        """
         asked = {"network": name, "runtime": runtime, "batch": batch}
         rows = (row for record in self.timed for row in record.rows)
-        return next((row[quantity] for row in rows if asked.items() <= row.items()), None)
+        return [row[quantity] for row in rows if asked.items() <= row.items()]
 
 
 def run(
-    plans: Sequence[Mapping[str, Any]], timed: Sequence[str], int8: Sequence[str], repeats: int, store: Store
+    plans: Sequence[Mapping[str, Any]], timed: Sequence[Sequence[str]], int8: Sequence[str], repeats: int, store: Store
 ) -> Page:
     """Return what all plans gave.
 
-    `timed`: names of those whose first subset's network is timed beside its parent; `int8`: of those whose first
+    `timed`: names of those whose first subset's network is timed beside its parent, those of one list and parent in
+    turns with each other; another list may be timed on another machine. `int8`: of those whose first
     subset's network is rounded, too.
     """
     return _run(plans, timed, int8, repeats, store, cache(load_images))
@@ -175,7 +172,7 @@ def run(
 def experiments(
     *,
     plans: Sequence[Mapping[str, Any]],
-    timed: Sequence[str],
+    timed: Sequence[Sequence[str]],
     int8: Sequence[str],
     repeats: int,
     results: str,
@@ -197,7 +194,7 @@ def kept(run: str, store: Store) -> Page | None:
 
 def _run(
     plans: Sequence[Mapping[str, Any]],
-    timed: Sequence[str],
+    timed: Sequence[Sequence[str]],
     int8: Sequence[str],
     repeats: int,
     store: Store,
@@ -208,12 +205,12 @@ def _run(
     for plan in asked:
         if plan.beside and plan.beside not in by_name:
             raise ValueError(f"plans: {plan.name!r} is beside {plan.beside!r}, which is none of {sorted(by_name)}")
-    for given, names in {"timed": timed, "int8": int8}.items():
+    for given, names in {"timed": [name for group in timed for name in group], "int8": int8}.items():
         if unknown := set(names) - by_name.keys():
             raise ValueError(f"{given}: {sorted(unknown)} are none of the plans {sorted(by_name)}")
     found = {plan.name: _found(plan, load(plan.dataset), store) for plan in asked}
     times = []
-    for mine in by_parent([by_name[name] for name in timed]):
+    for mine in [group for names in timed for group in by_parent([by_name[name] for name in names])]:
         data = load(mine[0].dataset)
         times.append(timing(mine, data.num_classes, repeats).run(data, store))
     rounded = {}
@@ -255,8 +252,8 @@ def answer(page: Page) -> Markdown:
     """Return the answer: what each plan of the first parent gave, and how many of all plans met their goals."""
     said = []
     for f in page.of_first_parent:
-        of, fast = f.split(), page.faster(f.plan.name, "eager", 1)
-        faster = "" if fast is None else f", {fast:.0f} times as fast"
+        of, fast = f.split(), page.times(f.plan.name, "eager", 1)
+        faster = f", {times_as_fast(fast)}" if fast else ""
         size = tables.percent(of["parameters"].mean(), 1)
         said.append(f"- **{f.plan.name}** (n = {len(of)}): {gap(of['gap'])}, {size} of parameters{faster}")
     asked = [f.goal_met for f in page.mains if f.goal_met is not None]
@@ -268,6 +265,17 @@ def answer(page: Page) -> Markdown:
     )
     tail = f"{_longer_training(page)}{sum(asked)} of {len(asked)} goals for accuracy and size are met{of_speed}."
     return Markdown(head + "\n".join(said) + f"\n\n{tail}")
+
+
+def times_as_fast(ratios: Sequence[float]) -> str:
+    """Return in words how many times as fast a network was, from the slowest to the fastest time."""
+    ends = dict.fromkeys(f"{ratio:.0f}" for ratio in (min(ratios), max(ratios)))
+    return f"{' to '.join(ends)} times as fast"
+
+
+def processor(record: Record) -> str:
+    """Return on which processor a record was timed."""
+    return str(record.provenance["device"]).removeprefix("CPU (").rsplit(",", 1)[0]
 
 
 def _longer_training(page: Page) -> str:
@@ -284,11 +292,11 @@ def _longer_training(page: Page) -> str:
 
 
 def _fast_enough(page: Page, plan: Plan) -> bool | None:
-    """Return whether a plan's network is as fast as was asked, in ONNX Runtime; None where that is not known."""
-    found = [page.faster(plan.name, "onnxruntime", batch) for batch in (1, 64)]
-    if not plan.faster_1 or found[0] is None or found[1] is None:
+    """Return whether a plan's network is as fast as was asked, in ONNX Runtime, each time; None where not known."""
+    found = [page.times(plan.name, "onnxruntime", batch) for batch in (1, 64)]
+    if not plan.faster_1 or not all(found):
         return None
-    return found[0] >= plan.faster_1 and found[1] >= plan.faster_64
+    return min(found[0]) >= plan.faster_1 and min(found[1]) >= plan.faster_64
 
 
 def draw(found: Sequence[Found]) -> Figure:
@@ -372,20 +380,16 @@ def by_classes_table(page: Page) -> Markdown:
             "mult.-adds": tables.percent(of["multiply_adds"].mean(), 1),
         }
         for runtime, name in RUNTIMES.items():
-            times = [page.time(f.plan.name, runtime, batch) for batch in (1, 64)]
-            faster = [page.faster(f.plan.name, runtime, batch) for batch in (1, 64)]
-            line[f"ms 1 / 64, {name}"] = _slashed(times, ".3g")
-            line[f"times as fast, {name}"] = _slashed(faster, ".1f")
+            for quantity, (said, how) in {"ms": ("ms 1 / 64", ".3g"), "speedup": ("times as fast", ".1f")}.items():
+                found = [page.times(f.plan.name, runtime, batch, quantity)[-1:] for batch in (1, 64)]
+                line[f"{said}, {name}"] = " / ".join(format(of[0], how) if of else "-" for of in found)
         shown.append(line | {"n": len(of)})
     caption = (
         f"Networks of {page.mains[0].plan.parent} by the number of classes. Points: mean over n subsets ± standard "
-        "error. Milliseconds: of the first subset's network, one thread, for one image and for 64."
+        "error. Milliseconds: of the first subset's network, one thread, for one image and for 64, on "
+        f"{processor(page.timed[-1]) if page.timed else 'no processor yet'}."
     )
     return tables.table(pd.DataFrame(shown), caption, "tab-small-by-classes")
-
-
-def _slashed(values: Sequence[float | None], how: str) -> str:
-    return " / ".join("-" if value is None else format(value, how) for value in values)
 
 
 def times_table(page: Page) -> Markdown:
@@ -393,6 +397,7 @@ def times_table(page: Page) -> Markdown:
     shown = [
         {
             "network": "their parent" if row["network"] == PARENT else row["network"],
+            "processor": processor(record),
             "runtime": RUNTIMES[row["runtime"]],
             "batch": row["batch"],
             "ms (quartiles)": f"{row['ms']:.3g} ({row['ms_25']:.3g} to {row['ms_75']:.3g})",
@@ -425,9 +430,10 @@ def int8_table(page: Page) -> Markdown:
                     "times as fast 1 / 64": " / ".join(f"{rows[name, batch]['speedup']:.1f}" for batch in (1, 64)),
                 }
             )
+    where = ", ".join(dict.fromkeys(processor(record) for record in page.rounded.values()))
     caption = (
         "The first subset's network of each kind and its int8 version, in ONNX Runtime, one thread: points and times "
-        "against the parent in float32 (n = 1 network each)."
+        f"against the parent in float32 (n = 1 network each), on {where}."
     )
     return tables.table(pd.DataFrame(shown), caption, "tab-small-int8")
 
