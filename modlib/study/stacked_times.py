@@ -29,7 +29,9 @@ BATCHES = (1, 64)
 
 @dataclass(frozen=True)
 class Subsets:
-    """Recomposed networks of recipe ours beside their parents: `counts`, numbers of modules, of the first classes.
+    """Recomposed networks of recipe ours beside their parents, as they are and baked: plain modules.
+
+    `counts`: numbers of modules, of the first classes.
 
     `ks`: shares of the edges; `repeats`: rounds, in which all networks of a parent and a k take turns.
     """
@@ -39,6 +41,7 @@ class Subsets:
     ks: Sequence[float]
     counts: Sequence[int]
     alpha: float
+    vote: float
     epochs: int
     parent_epochs: int
     seed: int
@@ -57,26 +60,31 @@ class Subsets:
         return [row for model, k in product(self.models, self.ks) for row in self._of(model, k, data, store)]
 
     def _of(self, model: str, k: float, data: Dataset, store: Store) -> Rows:
-        recipe = recipes.ours(k=k, alpha=self.alpha, epochs=self.epochs)
+        recipe = recipes.ours(k=k, alpha=self.alpha, vote=self.vote, epochs=self.epochs)
         modules = trial_modules(
             Trial(data.name, model, "ours", recipe, self.seed, self.parent_epochs), data, store, device="cpu"
         )
-        networks = {str(count): modules.recompose(modules.classes[:count]) for count in self.counts}
+        recomposed = {count: modules.recompose(modules.classes[:count]) for count in self.counts}
+        about, networks = {}, {}
+        for count, network in recomposed.items():
+            mine, subset = torch.isin(data.test_labels, network.classes), network.classes.tolist()
+            right = network.predict(data.inputs(data.test_images[mine])) == data.test_labels[mine]
+            of_parent = restricted_accuracy(modules.parent, data, subset, "test", subset)
+            accuracies = {"accuracy": float(right.double().mean()), "parent_accuracy": of_parent}
+            for form, made in (("recomposed", network), ("baked", network.baked())):
+                networks[f"{count} {form}"] = made
+                about[f"{count} {form}"] = {"modules": count, "form": form, "remaining": network.remaining} | accuracies
         example = data.inputs(data.test_images[: BATCHES[-1]])
         found = measure(
             networks, modules.parent, example, batches=BATCHES, runtimes=("eager",), repeats=self.repeats
         ).rows
-        about = {name: {"remaining": network.remaining} for name, network in networks.items()}
-        for name, network in networks.items():
-            subset = network.classes.tolist()
-            mine = torch.isin(data.test_labels, network.classes)
-            right = network.predict(data.inputs(data.test_images[mine])) == data.test_labels[mine]
-            about[name]["accuracy"] = float(right.double().mean())
-            about[name]["parent_accuracy"] = restricted_accuracy(modules.parent, data, subset, "test", subset)
         return [
-            {"model": model, "k": k, "modules": int(row["network"])}
-            | about[row["network"]]
-            | {name: row[name] for name in ("batch", "ms", "speedup")}
+            {
+                "model": model,
+                "k": k,
+                **about[row["network"]],
+                **{name: row[name] for name in ("batch", "ms", "speedup")},
+            }
             for row in found
             if row["network"] != PARENT
         ]
