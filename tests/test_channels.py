@@ -117,22 +117,28 @@ def test_budgets_are_shared_out_by_a_rule():
 
 
 @pytest.mark.parametrize(
-    ("count", "channels", "width"),
+    ("count", "channels", "multiple", "width"),
     [
-        (3, 49, 8),
-        (13, 49, 16),
-        (48, 49, 48),
-        (49, 49, 49),
-        (22, 23, 16),
-        (28, 30, 24),
-        (3, 64, 16),
-        (3, 512, 32),
-        (5, 10, 5),
-        (0, 10, 1),
+        (3, 49, 16, 8),
+        (13, 49, 16, 16),
+        (48, 49, 16, 48),
+        (49, 49, 16, 49),
+        (22, 23, 16, 16),
+        (28, 30, 16, 24),
+        (3, 64, 8, 16),
+        (23, 64, 8, 24),
+        (23, 64, 16, 16),
+        (25, 64, 16, 32),
+        (3, 512, 16, 32),
+        (90, 512, 16, 96),
+        (90, 512, 1, 90),
+        (7, 49, 1, 12),
+        (5, 10, 16, 5),
+        (0, 10, 16, 1),
     ],
 )
-def test_widths_are_multiples_of_eight_where_a_layer_is_wide_enough(count, channels, width):
-    assert _width(count, channels) == width
+def test_widths_are_multiples_where_a_layer_is_wide_enough(count, channels, multiple, width):
+    assert _width(count, channels, multiple) == width
 
 
 def test_within_gives_the_smallest_that_loses_no_more_on_held_out_images(channels, parent, data):
@@ -188,6 +194,8 @@ def test_what_cannot_be_is_said(channels, data):
         channels.recompose([0], data=data, keep=0.5, near=0.0)
     with pytest.raises(ValueError, match="of must be one of"):
         channels.recompose([0], data=data, keep=0.5, of="seconds")
+    with pytest.raises(ValueError, match="multiple"):
+        channels.recompose([0], data=data, keep=0.5, multiple=0)
 
 
 @pytest.mark.parametrize("settings", [{"within": 1.0}, {"keep": 0.5, "distilled": 5}], ids=str)

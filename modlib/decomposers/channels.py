@@ -29,8 +29,11 @@ from modlib.parent_checks import check_parent
 from modlib.seeds import generator
 
 COSTS = ("multiply_adds", "parameters")
-MULTIPLE = 8
-"""Widths are multiples of this, where a layer is wide enough: processors work on so many channels at once."""
+MULTIPLE = 16
+"""Widths of wide layers are multiples of this: processors with AVX-512 work on so many float32 channels at once."""
+WIDE = 64
+"""Channels of a wide layer. Multiples in narrower ones are `OF_NARROW` at most: each step is a large share of them."""
+OF_NARROW = 8
 LEAST = 32
 """Channels that stay of a layer, but no more than a quarter of it; fewer where a budget leaves no other way."""
 KEEPS = (1.0, 0.8, 0.65, 0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02, 0.01)
@@ -148,6 +151,7 @@ class Channels:
         repair: str | None = "nonlinear",
         rule: str = "explained",
         ranking: str = "variance",
+        multiple: int = MULTIPLE,
         order: Mapping[str, Tensor] | None = None,
         known: Iterable[int] | None = None,
         near: float | None = None,
@@ -165,7 +169,8 @@ class Channels:
         `images`: training images of the subset, without their labels, that the repair sees; of a quarter of them it is
         measured which channels are needed. `ridge`: see `modlib.deploy.repair`. `distilled`: steps of label-free
         training afterwards at `rate`, see `modlib.deploy.distilling`, on twice as many images; `mirrored` ones are
-        part of it where that changes no class.
+        part of it where that changes no class. `multiple`: widths are multiples of it, of `OF_NARROW` at most in layers
+        of less than `WIDE` channels.
 
         For comparisons: `repair`, one of `modlib.deploy.repair.KINDS`, or None for no repair at all; `rule`, how a
         budget is shared out among the layers, one of `RULES`; `ranking`, in which order channels are kept, one of
@@ -180,6 +185,7 @@ class Channels:
             checks.choice("repair", repair, repairing.KINDS)
         checks.whole("images", images, 4)
         checks.whole("distilled", distilled, 0)
+        checks.whole("multiple", multiple, 1)
         checks.positive("rate", rate)
         checks.positive("ridge", ridge)
         if len(chosen) == 1 and (within is not None or distilled):
@@ -196,7 +202,7 @@ class Channels:
         given = _images(data, seen, 2 * images, self.seed, self.parent) if distilled else None
 
         def made(share: float) -> nn.Module:
-            small, kept = self._cut(chosen, ranked, share, of, RULES[rule])
+            small, kept = self._cut(chosen, ranked, share, of, RULES[rule], multiple)
             if aims is not None and repair is not None:
                 repairing.repair(small, aims, kept, ridge, repair)
             if given is not None:
@@ -217,7 +223,7 @@ class Channels:
         return {root: saliency.by_variance(found) for root, found in moments.items()}
 
     def _cut(
-        self, subset: Sequence[int], ranked: Mapping[str, Ranking], keep: float, of: str, rule: Rule
+        self, subset: Sequence[int], ranked: Mapping[str, Ranking], keep: float, of: str, rule: Rule, multiple: int
     ) -> tuple[nn.Module, dict[str, Tensor]]:
         """Return the largest cut network within a budget, and the outputs kept of each layer that was cut."""
         example = self.example
@@ -225,7 +231,7 @@ class Channels:
 
         def made(strength: float, least: int) -> tuple[nn.Module, dict[str, Tensor]]:
             kept = {
-                unit.root: unit.first(r.order, _width(rule(r, strength), unit.channels, least))
+                unit.root: unit.first(r.order, _width(rule(r, strength), unit.channels, multiple, least))
                 for unit in self.anatomy.units
                 for r in [ranked[unit.root]]
             }
@@ -313,15 +319,16 @@ def _relative(saliency: Tensor) -> Tensor:
     return saliency / saliency.mean().clamp(min=1e-30)
 
 
-def _width(count: int, channels: int, least: int = LEAST) -> int:
-    """Return a width near `count`: a multiple of `MULTIPLE`, or the least that stays, which `LEAST` tells.
+def _width(count: int, channels: int, multiple: int, least: int = LEAST) -> int:
+    """Return a width near `count`: a multiple of `multiple`, or the least that stays, which `LEAST` tells.
 
     In layers too narrow for that, `count`; and all channels where all are asked for.
     """
-    if channels < 2 * MULTIPLE or count >= channels:
+    step = multiple if channels >= WIDE else min(multiple, OF_NARROW)
+    if channels < 2 * step or count >= channels:
         return max(1, min(count, channels))
-    least = max(MULTIPLE, min(least, channels // 4) // MULTIPLE * MULTIPLE)
-    return min(channels // MULTIPLE * MULTIPLE, max(least, round(count / MULTIPLE) * MULTIPLE))
+    least = max(step, min(least, channels // 4) // step * step)
+    return min(channels // step * step, max(least, round(count / step) * step))
 
 
 def _within(

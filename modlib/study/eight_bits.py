@@ -56,7 +56,7 @@ class EightBits:
     def _rows(self, data: Dataset, store: Store) -> Rows:
         parent, channels = channels_of(data, store)(self.network.subject)
         subset = self.network.subset
-        small = channels.recompose(list(subset), data=data, **self.network.settings)
+        small = self.network.made(channels, data)
         with tempfile.TemporaryDirectory() as folder:
             exact, rounded = (Path(folder) / f"{name}.onnx" for name in (FLOAT, INT8))
             export(small, exact, channels.example)

@@ -23,6 +23,8 @@ VERSION = 2
 """Raised when the same settings give another network."""
 OF_FULLY_CONNECTED = 3
 """The same of fully connected parents, whose 49 units were not cut to multiples of eight before."""
+WIDTHS = 8
+"""Widths of networks in records are multiples of this, where settings name no other `multiple`."""
 LISTED = 10
 """Classes in the name of a record's file: names have an end."""
 
@@ -73,6 +75,10 @@ class SmallNetwork:
         of = identity(data) | vars(self.subject) | self.parameters | {"version": self.version}
         return Experiment("small_networks", f"{self.subject.label(data)}-{listed(self.subset)}", of)
 
+    def made(self, channels: Channels, data: Dataset) -> nn.Module:
+        """Return the network, cut out of the channels of its parent."""
+        return channels.recompose(list(self.subset), data=data, **({"multiple": WIDTHS} | dict(self.settings)))
+
 
 def measured(networks: Sequence[SmallNetwork], data: Dataset, store: Store) -> list[Record]:
     """Return the records of networks: read where they are there, else computed and written one by one."""
@@ -113,7 +119,7 @@ class Timing:
 
     def _rows(self, data: Dataset, store: Store) -> Rows:
         parent, channels = channels_of(data, store)(self.subject)
-        made = {name: channels.recompose(list(n.subset), data=data, **n.settings) for name, n in self.networks.items()}
+        made = {name: network.made(channels, data) for name, network in self.networks.items()}
         return measure(made, parent, channels.example, repeats=self.repeats).rows
 
 
@@ -131,7 +137,7 @@ def channels_of(data: Dataset, store: Store) -> Callable[[Subject], tuple[nn.Mod
 def _rows(network: SmallNetwork, parent: nn.Module, channels: Channels, data: Dataset) -> Rows:
     """Return the rows of a network; `seconds`: until it is there."""
     subset, before = network.subset, time.perf_counter()
-    small = channels.recompose(list(subset), data=data, **network.settings)
+    small = network.made(channels, data)
     about = network.subject.columns(data) | {"seconds": time.perf_counter() - before}
 
     def of_parent(split: str) -> float:

@@ -16,6 +16,7 @@ from torch import nn
 from modlib.data import Data
 from modlib.decomposers.channels import Channels, ChannelSaliency
 from modlib.study.records import Store
+from modlib.study.small_networks import WIDTHS
 from modlib.study.ways.fitting import Labelled, fit_labels
 from modlib.study.ways.interface import Made
 
@@ -62,6 +63,7 @@ class KeptChannels:
             repair=self.repair,
             rule=self.rule,
             ranking=self.ranking,
+            multiple=WIDTHS,
             known=range(data.num_classes) if self.class_blind else None,
         )
         if not self.tuned:

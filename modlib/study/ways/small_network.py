@@ -18,6 +18,7 @@ from modlib.deploy.distilling import distil
 from modlib.parent import brought
 from modlib.seeds import generator
 from modlib.study.records import Store
+from modlib.study.small_networks import WIDTHS
 from modlib.study.ways.fitting import Labelled, fit_labels
 from modlib.study.ways.interface import Made
 
@@ -50,7 +51,7 @@ class SmallNetwork:
     def make(self, parent: nn.Module, data: Data, subset: Sequence[int], seed: int, prepared: Channels) -> Made:
         """See `Way.make`."""
         small = prepared.recompose(
-            subset, data=data, keep=self.keep, images=4, repair=None, rule="uniform", ranking="l1"
+            subset, data=data, keep=self.keep, images=4, repair=None, rule="uniform", ranking="l1", multiple=WIDTHS
         )
         _anew(small, seed)
         ours = Labelled.of(data, subset)

@@ -23,6 +23,7 @@ from modlib.decomposers.channels import Channels, ChannelSaliency
 from modlib.deploy.saliency import log_odds
 from modlib.precision import undisturbed
 from modlib.study.records import Store
+from modlib.study.small_networks import WIDTHS
 from modlib.study.ways.fitting import Labelled, logits_at
 from modlib.study.ways.interface import Made
 from modlib.study.ways.units import masked, passing
@@ -105,7 +106,9 @@ class TrainedChannels:
             root: scores[list(subset)].mean(0).argsort(descending=True, stable=True)
             for root, scores in prepared.scores.items()
         }
-        small = prepared.channels.recompose(subset, data=data, keep=self.keep, images=self.images, order=best_first)
+        small = prepared.channels.recompose(
+            subset, data=data, keep=self.keep, images=self.images, order=best_first, multiple=WIDTHS
+        )
         return Made(small, prepared.labelled_images)
 
 
