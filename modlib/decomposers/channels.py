@@ -271,7 +271,6 @@ class Channels:
         return good
 
 
-@torch.no_grad()
 def restricted_accuracy(
     network: nn.Module, data: Data, subset: Sequence[int], split: str, picked: Sequence[int] | None = None
 ) -> float:
@@ -279,17 +278,29 @@ def restricted_accuracy(
 
     `network`: gives one logit for each class of `subset`, in that order; or for all classes, `picked` are then taken.
     """
+    rows = rows_of_classes(data, subset, split)
+    logits = logits_of(network, data, split, rows)
+    return told_right(logits if picked is None else logits[:, list(picked)], data.part(split).labels[rows], subset)
+
+
+def rows_of_classes(data: Data, subset: Sequence[int], split: str) -> Tensor:
+    """Return which rows of a split show one of some classes, int64; ValueError where none does."""
     labels = data.part(split).labels
     mine = torch.isin(labels, torch.tensor(list(subset), device=labels.device))
     if not bool(mine.any()):
         raise ValueError(f"subset: there are no {split} images of {list(subset)}")
-    rows = mine.nonzero()[:, 0]
-    found = []
-    for part in rows.split(BATCH):
-        logits = called(network, _as_inputs(data, split, part, network))
-        found.append((logits if picked is None else logits[:, list(picked)]).argmax(1).cpu())
-    names = torch.tensor(list(subset))
-    return float((names[torch.cat(found)] == labels[rows].cpu()).double().mean())
+    return mine.nonzero()[:, 0]
+
+
+@torch.no_grad()
+def logits_of(network: nn.Module, data: Data, split: str, rows: Tensor) -> Tensor:
+    """Return a network's outputs for rows of a split, on the CPU."""
+    return torch.cat([called(network, _as_inputs(data, split, part, network)).cpu() for part in rows.split(BATCH)])
+
+
+def told_right(logits: Tensor, labels: Tensor, subset: Sequence[int]) -> float:
+    """Return the share of labels [B] that are the class of `subset` with the largest of logits [B, K], in [0, 1]."""
+    return float((torch.tensor(list(subset))[logits.argmax(1)] == labels.cpu()).double().mean())
 
 
 @torch.no_grad()

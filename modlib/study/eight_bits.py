@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from modlib.data import Dataset
-from modlib.decomposers.channels import restricted_accuracy
+from modlib.decomposers.channels import BATCH, restricted_accuracy, rows_of_classes, told_right
 from modlib.deploy import export, measure, quantised
 from modlib.deploy.exporting import feeds, session
 from modlib.deploy.measuring import PARENT
@@ -23,7 +23,6 @@ from modlib.zoo.datasets import identity
 
 VERSION = 1
 """Raised when the same settings give another network."""
-BATCH = 64
 FLOAT, INT8 = "float32", "int8"
 
 
@@ -72,8 +71,7 @@ class EightBits:
         return [row | {"subset": list(subset)} | _named(found[row["network"]]) for row in times.rows]
 
     def _images(self, data: Dataset) -> torch.Tensor:
-        labels = data.train_labels
-        rows = torch.isin(labels, torch.tensor(self.network.subset)).nonzero()[:, 0]
+        rows = rows_of_classes(data, self.network.subset, "train")
         drawn = torch.randperm(len(rows), generator=generator(self.network.subject.seed, "calibration"))
         return data.part("train").batch(rows[drawn[: self.calibration]]).inputs
 
@@ -84,8 +82,7 @@ def _named(accuracies: dict[str, float]) -> dict[str, float]:
 
 def accuracy_of_file(file: Path, data: Dataset, subset: Sequence[int], split: str) -> float:
     """Return what `restricted_accuracy` does of an ONNX file that gives one logit for each class of `subset`."""
-    labels, opened = data.part(split).labels, session(file)
-    rows = torch.isin(labels, torch.tensor(list(subset))).nonzero()[:, 0]
+    rows, opened = rows_of_classes(data, subset, split), session(file)
     parts = [opened.run(None, feeds(opened, data.part(split).batch(part).inputs))[0] for part in rows.split(BATCH)]
-    told = torch.cat([torch.as_tensor(part).argmax(1) for part in parts])
-    return float((torch.tensor(list(subset))[told] == labels[rows]).double().mean())
+    logits = torch.cat([torch.as_tensor(part) for part in parts])
+    return told_right(logits, data.part(split).labels[rows], subset)

@@ -271,7 +271,8 @@ def _on_test(plan: Plan, network: SmallNetwork, store: Store) -> dict[str, Any]:
 def _times(plans: dict[str, Plan], given: dict[str, Any], store: Store) -> Rows:
     """Return the rows of the record of the networks that are timed beside VGG16's parent."""
     shown = plans[VGG16_PLANS[0]]
-    mine = next(group for group in by_parent([plans[name] for name in given["timed"][0]]) if shown in group)
+    groups = (group for names in given["timed"] for group in by_parent([plans[name] for name in names]))
+    mine = next(group for group in groups if shown in group)
     return _read(timing(mine, 10, given["repeats"]).experiment(stand_in(shown.dataset)), store).rows
 
 

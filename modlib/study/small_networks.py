@@ -5,13 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from modlib.data import Dataset
-from modlib.decomposers.channels import Channels, ChannelSaliency, restricted_accuracy
+from modlib.decomposers.channels import (
+    Channels,
+    ChannelSaliency,
+    logits_of,
+    restricted_accuracy,
+    rows_of_classes,
+    told_right,
+)
 from modlib.deploy import cost, measure
 from modlib.study.experiment import Experiment
 from modlib.study.records import Record, Rows, Store
@@ -84,8 +92,13 @@ def measured(networks: Sequence[SmallNetwork], data: Dataset, store: Store) -> l
     """Return the records of networks: read where they are there, else computed and written one by one."""
     channels = channels_of(data, store)
 
+    @cache
+    def of_parent(subject: Subject, split: str) -> Tensor:  # of all images, once for all subsets
+        parent, _ = channels(subject)
+        return logits_of(parent, data, split, torch.arange(len(data.part(split).labels)))
+
     def compute(network: SmallNetwork) -> Callable[[], Rows]:
-        return lambda: _rows(network, *channels(network.subject), data)
+        return lambda: _rows(network, *channels(network.subject), data, partial(of_parent, network.subject))
 
     sha256 = data.sha256()
     return [n.experiment(data).run(store, compute(n), data_sha256=sha256) for n in networks]
@@ -134,14 +147,17 @@ def channels_of(data: Dataset, store: Store) -> Callable[[Subject], tuple[nn.Mod
     return of
 
 
-def _rows(network: SmallNetwork, parent: nn.Module, channels: Channels, data: Dataset) -> Rows:
-    """Return the rows of a network; `seconds`: until it is there."""
+def _rows(
+    network: SmallNetwork, parent: nn.Module, channels: Channels, data: Dataset, logits: Callable[[str], Tensor]
+) -> Rows:
+    """Return the rows of a network; `seconds`: until it is there. `logits`: the parent's, of all images of a split."""
     subset, before = network.subset, time.perf_counter()
     small = network.made(channels, data)
     about = network.subject.columns(data) | {"seconds": time.perf_counter() - before}
 
     def of_parent(split: str) -> float:
-        return restricted_accuracy(parent, data, subset, split, subset)
+        rows = rows_of_classes(data, subset, split)
+        return told_right(logits(split)[rows][:, list(subset)], data.part(split).labels[rows], subset)
 
     return [about | row for row in beside_parent(small, parent, channels.example, data, subset, of_parent)]
 

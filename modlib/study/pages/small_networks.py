@@ -123,15 +123,16 @@ class Page:
     @property
     def of_first_parent(self) -> list[Found]:
         """Those of the parent that the page begins with."""
-        return [f for f in self.mains if self._of_first(f)]
+        return [f for f in self.mains if self.is_of_first(f)]
 
     @property
     def by_classes(self) -> list[Found]:
         """Networks of that parent by the number of classes: no variants, and not trained afterwards."""
         plain = [f for f in self.found.values() if not f.plan.beside and not f.plan.settings.get("distilled")]
-        return sorted((f for f in plain if self._of_first(f)), key=lambda f: f.plan.classes)
+        return sorted((f for f in plain if self.is_of_first(f)), key=lambda f: f.plan.classes)
 
-    def _of_first(self, found: Found) -> bool:
+    def is_of_first(self, found: Found) -> bool:
+        """Return whether a plan's parent is the one that the page begins with."""
         first = self.mains[0].plan
         return (found.plan.dataset, found.plan.subject) == (first.dataset, first.subject)
 
@@ -280,7 +281,7 @@ def processor(record: Record) -> str:
 
 def _longer_training(page: Page) -> str:
     """Say whether a parent that was trained for longer loses more with the same settings, by the first plan."""
-    both = [(f, g) for g in page.of_first_parent for f in page.like(g)]
+    both = [(f, g) for g in page.found.values() if page.is_of_first(g) for f in page.like(g)]
     if not both:
         return ""
     longer, first = both[0]
