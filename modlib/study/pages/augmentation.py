@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -14,9 +15,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from modlib.data import Dataset
-from modlib.study import figures, tables
+from modlib.study import figures, panels, records, tables
+from modlib.study.experiment import Experiment
 from modlib.study.names import of_data, of_network
-from modlib.study.records import mean_and_spread
+from modlib.study.panels import Panel
+from modlib.study.records import Record, Store, mean_and_spread
 
 Augmentations = Mapping[str, Callable[[Tensor], Tensor]]
 """By the name that the page shows: uint8 image [C, H, W] -> another one."""
@@ -135,6 +138,68 @@ def asked(
     return Asked(len(labels), share_right(plain), share_right(flip(plain)), pd.DataFrame(rows))
 
 
+PLAIN, AUGMENTED = "images as they are", "augmented images"
+
+
+def both_trainings(settings: Mapping[str, Any]) -> Panel:
+    """Return a panel whose controls are one supermask for all classes, trained on images as they are and on others.
+
+    `settings`: of the panel, and "augment", one of `modlib.augmentation.POLICIES`.
+    """
+    alike = {"allocation": "lamp"}
+    controls = {PLAIN: alike, AUGMENTED: alike | {"augment": settings["augment"]}}
+    common = {name: value for name, value in settings.items() if name != "augment"}
+    return Panel.of({**common, "alphas": [], "controls": controls})
+
+
+def experiments(*, masks: Mapping[str, Any], **_: Any) -> list[Experiment]:
+    """Return the experiments that the page reads, from its parameters."""
+    panel = both_trainings(masks)
+    return [panels.control_experiment(panel, seed, name) for name, seed in panel.control_runs()]
+
+
+def trained_masks(panel: Panel, data: Dataset, store: Store) -> list[Record]:
+    """Return the records of both trainings, one of each for every seed; their rows say which, "trained"."""
+
+    def of(name: str, seed: int) -> Record:
+        record = panels.shared_mask(panel, seed, data, store, control=name)
+        return replace(record, rows=[{"trained": name} | row for row in record.rows])
+
+    return [of(name, seed) for name, seed in panel.control_runs()]
+
+
+def of_all_classes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return of each training and seed the row of all classes: accuracy on held-out and on test images."""
+    return rows[rows["classes"] == rows["classes"].max()]
+
+
+def gains(rows: pd.DataFrame) -> pd.Series:
+    """Return what augmenting brings a mask, in points of test accuracy, by seed; `rows`: see `of_all_classes`."""
+    wide = 100 * rows.pivot(index="seed", columns="trained", values="accuracy")
+    return wide[AUGMENTED] - wide[PLAIN]
+
+
+def mask_table(panel: Panel, rows: pd.DataFrame) -> Markdown:
+    """Return the accuracy of masks trained with and without augmentation, and the difference, seed by seed."""
+    low, high = records.interval(gains(rows))
+    shown = [
+        {
+            "trained on": name,
+            "n": str(len(own)),
+            "held-out (%)": mean_and_spread(own["held_out_accuracy"]),
+            "test (%)": mean_and_spread(own["accuracy"]),
+            "parent, test (%)": mean_and_spread(own["parent_accuracy"]),
+            "difference, test": f"{gains(rows).mean():+.2f} [{low:+.2f}, {high:+.2f}]" if name == AUGMENTED else "",
+        }
+        for name, own in rows.groupby("trained", sort=False)
+    ]
+    caption = (
+        f"One supermask for all classes of {panel.title}, {100 * panel.k:g}% of the edges, {panel.epochs} epochs; "
+        "mean ± standard deviation over n parents, difference by parent with its 95% interval."
+    )
+    return tables.table(pd.DataFrame(shown), caption, "tab-augmented-masks")
+
+
 def draw_accuracy(found: Asked) -> Figure:
     """Draw the accuracy on augmented images, draw by draw."""
     figure, ax = plt.subplots(figsize=(figures.WIDTH, 2.6))
@@ -165,12 +230,16 @@ def accuracy_table(found: Asked) -> Markdown:
     )
 
 
-def answer(found: Asked, dataset: str, model: str, draws: int) -> Markdown:
-    """Return the answer in sentences: how far the augmentations lie from what the parent knows."""
+def answer(found: Asked, dataset: str, model: str, draws: int, panel: Panel, rows: pd.DataFrame) -> Markdown:
+    """Return the answer in sentences: how far augmentations lie from what a parent knows, and what masks gain."""
     change, flipped = 100 * (found.means - found.own), 100 * (found.flipped - found.own)
     said = ", ".join(f"{name} **{points:+.1f}**" for name, points in change.sort_values().items())
+    gained = gains(rows)
+    low, high = records.interval(gained)
     return Markdown(
         f"**Answer.** {of_network(dataset, model)}, trained without augmentation, is right on "
         f"{tables.percent(found.own, 1)} of {found.images:,} held-out images. Augmenting them changes that by so many "
-        f"points: {said} (n = {draws} draws each). With all images flipped it changes by {flipped:+.1f}."
+        f"points: {said} (n = {draws} draws each). With all images flipped it changes by {flipped:+.1f}.\n\n"
+        f"A mask for {panel.title}, trained for {panel.epochs} epochs, gains **{gained.mean():+.2f}** points of test "
+        f"accuracy from augmented images [{low:+.2f}, {high:+.2f}] (n = {len(gained)} parents)."
     )

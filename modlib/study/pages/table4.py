@@ -142,7 +142,7 @@ def curves(looks: Mapping[float, Look]) -> pd.DataFrame:
 def draw_decompositions(curve: pd.DataFrame, parents_accuracy: float) -> Figure:
     """Draw the rows of `curves` over the epochs, one curve for each weight decay."""
     palette = figures.palette(list(curve["decay"].unique()))
-    figure, axes = plt.subplots(2, 2, figsize=(figures.WIDTH, 5.0), sharex=True)
+    figure, axes = plt.subplots(2, 2, figsize=(figures.WIDTH, 4.0), sharex=True)
     quantities = [
         ("accuracy", 100, "accuracy of the vote (%)"),
         ("jaccard_index", 1, "Jaccard index"),

@@ -112,7 +112,7 @@ def draw(done: Sequence[Record]) -> Figure:
     networks, columns = rows["network"].unique(), rows["kind"].unique()
     shape = (len(networks), len(columns))
     figure, axes = plt.subplots(
-        *shape, figsize=(figures.WIDTH, 0.6 + 1.2 * len(networks)), sharex=True, sharey=True, squeeze=False
+        *shape, figsize=(figures.WIDTH, 0.7 + 0.85 * len(networks)), sharex=True, sharey=True, squeeze=False
     )
     for (i, network), (j, kind) in product(enumerate(networks), enumerate(columns)):
         part = rows[(rows["network"] == network) & (rows["kind"] == kind)]
@@ -120,10 +120,13 @@ def draw(done: Sequence[Record]) -> Figure:
             part, x="classes", y="auroc", hue="score", style="score", markers=True, errorbar=None, ax=axes[i, j],
             palette=figures.palette(SCORES), legend=(i, j) == (0, 0),
         )  # fmt: skip
-        axes[i, j].set(title=kind, xlabel="classes that are known", ylabel=f"{network}\nAUROC")
+        axes[i, j].set(
+            title=kind if i == 0 else "", xlabel="classes that are known", ylabel=network.replace(" ", "\n", 1)
+        )
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].get_legend().remove()
     figure.legend(handles, labels, loc="outside upper center", ncol=3, frameon=False)
+    figure.supylabel("AUROC")
     return figure
 
 

@@ -429,7 +429,7 @@ def draw(page: Page, quantity: str) -> Figure:
     """Draw accuracy against a quantity of `AXES`, a panel for each number of classes and a colour for each family."""
     scale, label = AXES[quantity]
     columns = page.sizes_of_subsets
-    figure, axes = plt.subplots(1, len(columns), figsize=(figures.WIDTH, 2.7), squeeze=False)
+    figure, axes = plt.subplots(1, len(columns), figsize=(figures.WIDTH, 2.5), squeeze=False)
     for ax, classes in zip(axes[0], columns, strict=True):
         _panel(ax, page, classes, quantity, scale)
         if quantity == "kept_weights":
