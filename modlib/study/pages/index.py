@@ -170,8 +170,8 @@ def _small(evidence: Evidence) -> Card:
         return Card(title, OURS, NOT_YET, "small_networks")
     found = evidence.small.mains[0]
     of, plan = found.split(), found.plan
-    times = evidence.small.times(plan.name, "eager", 1)
-    speed = f", {small_networks.times_as_fast(times)} for one image" if times else ""
+    fast = small_networks.in_each_runtime(evidence.small, plan.name)
+    speed = f", {fast} for one image" if fast else ""
     return Card(
         title,
         OURS,

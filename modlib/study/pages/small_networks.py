@@ -253,25 +253,35 @@ def answer(page: Page) -> Markdown:
     """Return the answer: what each plan of the first parent gave, and how many of all plans met their goals."""
     said = []
     for f in page.of_first_parent:
-        of, fast = f.split(), page.times(f.plan.name, "eager", 1)
-        faster = f", {times_as_fast(fast)}" if fast else ""
+        of, fast = f.split(), in_each_runtime(page, f.plan.name)
+        faster = f", {fast}" if fast else ""
         size = tables.percent(of["parameters"].mean(), 1)
         said.append(f"- **{f.plan.name}** (n = {len(of)}): {gap(of['gap'])}, {size} of parameters{faster}")
     asked = [f.goal_met for f in page.mains if f.goal_met is not None]
-    speeds = [met for met in (_fast_enough(page, f.plan) for f in page.of_first_parent) if met is not None]
-    of_speed = f", {sum(speeds)} of {len(speeds)} for speed" if speeds else ""
+    speeds = {f.plan.name: met for f in page.of_first_parent if (met := _fast_enough(page, f.plan)) is not None}
+    where = {processor(record) for record in page.timed if any(row["network"] in speeds for row in record.rows)}
+    of_speed = (
+        f", {sum(speeds.values())} of {len(speeds)} for speed (on {' and '.join(sorted(where))})" if speeds else ""
+    )
     head = (
         f"**Answer** ({page.mains[0].plan.parent}). Points of test accuracy against the parent restricted to the "
-        "subset (± standard error), size, and speed of the first subset's network for one image:\n\n"
+        "subset (± standard error), size, and speed for one image of the first subset's network:\n\n"
     )
     tail = f"{_longer_training(page)}{sum(asked)} of {len(asked)} goals for accuracy and size are met{of_speed}."
     return Markdown(head + "\n".join(said) + f"\n\n{tail}")
 
 
-def times_as_fast(ratios: Sequence[float]) -> str:
-    """Return in words how many times as fast a network was, from the slowest to the fastest time."""
-    ends = dict.fromkeys(f"{ratio:.0f}" for ratio in (min(ratios), max(ratios)))
-    return f"{' to '.join(ends)} times as fast"
+def in_each_runtime(page: Page, name: str) -> str:
+    """Return in words how many times as fast as the parent a plan's network was for one image; "" where not known.
+
+    In each runtime, from the slowest to the fastest time.
+    """
+    said = []
+    for runtime, called in RUNTIMES.items():
+        if ratios := page.times(name, runtime, 1):
+            ends = dict.fromkeys(f"{ratio:.0f}" for ratio in (min(ratios), max(ratios)))
+            said.append(f"{' to '.join(ends)} ({called})")
+    return f"{', '.join(said)} times as fast" if said else ""
 
 
 def processor(record: Record) -> str:
@@ -284,7 +294,7 @@ def _longer_training(page: Page) -> str:
     both = [(f, g) for g in page.found.values() if page.is_of_first(g) for f in page.like(g)]
     if not both:
         return ""
-    longer, first = both[0]
+    longer, first = min(both, key=lambda pair: pair[0].plan.classes)
     of_first = f"{first.plan.name} {gap(longer.split()['gap'])}"
     epochs = f"trained for {longer.plan.parent_epochs} epochs instead of {first.plan.parent_epochs}"
     if all(f.split()["gap"].mean() < g.split()["gap"].mean() for f, g in both):
