@@ -80,7 +80,8 @@ small_networks.by_classes_table(page)
 # One network of each kind, that of its first subset, in two runtimes. The networks and their parent take turns in every
 # round, so that the machine is the same for all of them. How many times as fast a network is depends on the processor: the
 # Xeon computes 16 channels at once (AVX-512), the EPYC eight. So widths are multiples of 16, which wastes nothing on either;
-# *multiples of eight* were measured on both.
+# *multiples of eight* were measured on both. Ratios move from run to run: the next table has some of the same networks, timed on
+# the same kind of processor at another time.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.times_table(page)
