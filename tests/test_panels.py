@@ -307,7 +307,6 @@ def test_the_book_shows_what_its_file_says():
         assert bool(panel.reduced) == (panel != panels.FULL.get(panel.name))
         trials = [trial for of_setting in (panel.trials() | panel.tried_trials()).values() for trial in of_setting]
         assert [trial.name for trial in trials if not is_done(trial, store)] == []
-        kept = {
-            path.name.rsplit("-", 1)[0] for path in (store.folder / "panels").glob(f"{panel.dataset}-{panel.model}-*")
-        }
-        assert len(kept) == len(panel.control_runs()) + 1
+        controls = [panels.control_experiment(panel, seed, name) for name, seed in panel.control_runs()]
+        controls += [panels.before_training_experiment(panel)]
+        assert [one.name for one in controls if not one.is_done(store)] == []
