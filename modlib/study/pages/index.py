@@ -183,7 +183,7 @@ def _small(evidence: Evidence) -> Card:
 
 def draw(evidence: Evidence) -> None:
     """Draw accuracies of the vote and Jaccard indices, a row for each recipe, one point a trial."""
-    _, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 1.4), sharey=True)
+    _, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 1.2), sharey=True)
     labels = evidence.labels
     for y, label in enumerate(labels):
         trials = evidence.stemmed[evidence.stemmed["label"] == label]

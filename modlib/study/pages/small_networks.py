@@ -314,7 +314,7 @@ def draw(found: Sequence[Found]) -> Figure:
     frames = [f.split().assign(plan=f.plan.name) for f in found]
     rows = pd.concat(frames).assign(share=lambda t: 100 * t["multiply_adds"])
     names = [f.plan.name for f in found]
-    height = max(2.1, 0.3 + 0.2 * len(names))  # as high as its legend
+    height = max(1.9, 0.3 + 0.2 * len(names))  # as high as its legend
     figure, ax = plt.subplots(figsize=(figures.WIDTH, height))
     sns.scatterplot(rows, x="share", y="gap", hue="plan", style="plan", palette=figures.palette(names), ax=ax, s=28)
     ax.axhline(0, color="0.4", linewidth=1)

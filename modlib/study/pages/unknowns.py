@@ -112,7 +112,7 @@ def draw(done: Sequence[Record]) -> Figure:
     networks, columns = rows["network"].unique(), rows["kind"].unique()
     shape = (len(networks), len(columns))
     figure, axes = plt.subplots(
-        *shape, figsize=(figures.WIDTH, 0.7 + 0.85 * len(networks)), sharex=True, sharey=True, squeeze=False
+        *shape, figsize=(figures.WIDTH, 0.65 + 0.72 * len(networks)), sharex=True, sharey=True, squeeze=False
     )
     for (i, network), (j, kind) in product(enumerate(networks), enumerate(columns)):
         part = rows[(rows["network"] == network) & (rows["kind"] == kind)]
