@@ -260,8 +260,8 @@ def answer(page: Page) -> Markdown:
     asked = [f.goal_met for f in page.mains if f.goal_met is not None]
     speeds = {f.plan.name: met for f in page.of_first_parent if (met := _fast_enough(page, f.plan)) is not None}
     where = {processor(record) for record in page.timed if any(row["network"] in speeds for row in record.rows)}
-    met = f"{sum(speeds.values())} of {len(speeds)}"
-    of_speed = f", {met} for speed (on {' and '.join(sorted(where))})" if speeds else ""
+    fast_enough = f"{sum(speeds.values())} of {len(speeds)}"
+    of_speed = f", {fast_enough} for speed (on {' and '.join(sorted(where))})" if speeds else ""
     head = (
         f"**Answer** ({page.mains[0].plan.parent}). Points of test accuracy against the parent restricted to the "
         "subset (± standard error), size, and speed for one image of the first subset's network:\n\n"
