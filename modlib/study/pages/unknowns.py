@@ -120,9 +120,8 @@ def draw(done: Sequence[Record]) -> Figure:
             part, x="classes", y="auroc", hue="score", style="score", markers=True, errorbar=None, ax=axes[i, j],
             palette=figures.palette(SCORES), legend=(i, j) == (0, 0),
         )  # fmt: skip
-        axes[i, j].set(
-            title=kind if i == 0 else "", xlabel="classes that are known", ylabel=network.replace(" ", "\n", 1)
-        )
+        axes[i, j].set(title=kind if i == 0 else "", xlabel="classes that are known")
+        axes[i, j].set_ylabel(network.replace(" ", "\n", 1), fontsize=7)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].get_legend().remove()
     figure.legend(handles, labels, loc="outside upper center", ncol=3, frameon=False)
