@@ -14,6 +14,7 @@ from modlib.decomposers import SharedMask
 from modlib.decomposers.fixed_masks import masked
 from modlib.study import cli as command_line
 from modlib.study import panels, trials
+from modlib.study.pages import augmentation
 from modlib.study.panels import Panel
 from modlib.study.records import Store
 from modlib.study.trials import is_done
@@ -310,3 +311,8 @@ def test_the_book_shows_what_its_file_says():
         controls = [panels.control_experiment(panel, seed, name) for name, seed in panel.control_runs()]
         controls += [panels.before_training_experiment(panel)]
         assert [one.name for one in controls if not one.is_done(store)] == []
+        masks = yaml.safe_load((file.parent / "augmentation.yml").read_text())["masks"]
+        mine = f"{panel.dataset}-{panel.model}-"
+        of_augmentation = [one.label for one in augmentation.experiments(masks=masks) if one.label.startswith(mine)]
+        kept = {path.name.rsplit("-", 1)[0] for path in (store.folder / "panels").glob(f"{mine}*")}
+        assert kept == {one.label for one in controls} | set(of_augmentation)  # and none of what no page reads
