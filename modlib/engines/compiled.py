@@ -12,7 +12,7 @@ import torch
 from numba import njit, prange, set_num_threads
 from numba.core import config
 
-BLOCK = 128
+BLOCK = 512
 """Scores are looked at in blocks of this many: a block stays in the fastest cache from one loop to the next."""
 CANDIDATES = 4096
 """Room for the edges near the guess of one row; where more are near, the whole row is looked through."""
