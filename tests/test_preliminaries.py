@@ -18,7 +18,7 @@ from modlib.zoo.datasets import STATISTICS
 GIVEN: dict[str, Any] = {
     "dataset": "mnist", "model": "fc1", "seeds": [0, 1, 2], "k": 0.1, "parent_epochs": 1, "epochs": 3,
     "squared_alphas": [1.0, 10.0], "further_alphas": [10.0], "base_classes": [3, 4, 5], "base_epochs": 2,
-    "base_trials": 2,
+    "base_trials": 2, "elsewhere": "",
 }  # fmt: skip
 SMALL, LARGE = "p = 2, α = 1", "p = 2, α = 10"
 LEVEL = [0.960, 0.960, 0.960]
@@ -97,6 +97,7 @@ def test_held_out_images_choose_the_base_classes_with_further_trials() -> None:
         ({"seeds": []}, "seeds: empty"),
         ({"base_classes": []}, "base_classes: empty"),
         ({"squared_alphas": [], "further_alphas": []}, "squared_alphas, further_alphas: both empty"),
+        ({"elsewhere": "mnist"}, "elsewhere: 'mnist' is the page's own data set"),
         ({"base_epochs": 4}, r"base_epochs: 4 is more than epochs \(3\)"),
     ],
 )
@@ -206,9 +207,31 @@ def test_method_a_from_its_best_base_class_against_b(best: dict[int, float], ver
     assert (claim.verdict, claim.n) == (verdict, len(best))
 
 
+@pytest.mark.parametrize(
+    ("there", "verdict", "lost"),
+    [
+        ([0.80, 0.83, 0.81], "holds", (0.01, 0.03)),  # here class 3 is best: 0.95, 0.94, 0.93
+        ([0.829, 0.83, 0.81], "open", (0.01, 0.001)),
+        ([0.83, 0.82, 0.81], "does not hold", (0.0, 0.0)),
+    ],
+)
+def test_what_the_best_base_class_of_another_data_set_loses(
+    there: list[float], verdict: str, lost: tuple[float, float]
+) -> None:
+    level = same(0.96, 0.96, 0.96)
+    bases = {3: {0: 0.95}, 4: {0: 0.94}, 5: {0: 0.93}}
+    accuracy = pd.Series(there, [page.from_base(c) for c in bases])
+    second = page.Elsewhere(accuracy, max(bases, key=lambda c: accuracy[page.from_base(c)]))
+    made = replace(found(level, level, bases, elsewhere="fashion_mnist"), elsewhere=second)
+    assert made.lost(second) == pytest.approx(lost)
+    assert (made.depends, page.judged(made)[3].verdict) == (verdict, verdict)
+    assert f"**{verdict}**" in page.elsewhere(made).data
+
+
 def test_other_networks_than_the_papers_leave_its_claims_open() -> None:
     accuracies = same(0.96, 0.96, 0.96)
-    assert [c.verdict for c in page.judged(found(accuracies, accuracies))] == ["holds", "holds", "holds"]
+    verdicts = [c.verdict for c in page.judged(found(accuracies, accuracies))]
+    assert verdicts == ["holds", "holds", "holds", "open"]  # the last: no second data set
     assert {c.verdict for c in page.judged(found(accuracies, accuracies, dataset="digits"))} == {"open"}
 
 
@@ -216,16 +239,17 @@ def test_the_experiments_are_the_records_that_the_page_reads(data: Any, tmp_path
     """Before the first run those of the first choice; after it, those of the chosen base classes too."""
     digits = replace(data, name="digits", preprocess=Scaling(*STATISTICS["digits"]))
     given = GIVEN | {"dataset": "digits", "seeds": [0, 1], "k": 0.3, "epochs": 2, "base_classes": [0, 1, 2]}
+    given["elsewhere"] = "mnist"  # in name alone
     before = page.experiments(results=str(tmp_path), **given)
-    assert len(before) == 2 + 1 + 2 + 2 + 3
+    assert len(before) == 2 + 1 + 2 + 2 + 3 + 3
     store = Store.at(tmp_path)
-    made = page.run(store, lambda _: digits, **given)
+    made = page.run(store, lambda name: replace(digits, name=name, preprocess=Scaling(*STATISTICS[name])), **given)
     after = page.experiments(results=str(tmp_path), **given)
     assert after[: len(before)] == before
     assert [dict(e.parameters) for e in after] == [r.parameters for r in made.done]
     assert all(e.is_done(store) for e in after)
     assert len(after) == len(before) + len({made.best, made.worst})
-    for shown in (page.norms(made), page.methods(made), page.answer(made)):
+    for shown in (page.norms(made), page.methods(made), page.elsewhere(made), page.answer(made)):
         assert " nan" not in shown.data
     lines = page.methods(made).data.splitlines()
     assert [line.rstrip(" |")[-1] for line in lines if line.startswith(f"| A, base {made.best} (best)")] == ["2"]

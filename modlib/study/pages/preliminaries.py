@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from modlib.study import figures, tables
 from modlib.study.claims import Claim
 from modlib.study.columns import Load, listing, stand_in
 from modlib.study.experiment import Experiment
-from modlib.study.names import of_network
+from modlib.study.names import of_data, of_model, of_network
 from modlib.study.published import trials_of
 from modlib.study.records import Record, Store, interval, mean_and_spread, signed
 from modlib.study.trials import Trial, differences, is_done, last_epochs, run_variants, variants
@@ -50,6 +50,7 @@ class Plan:
 
     Every seed: p = 1, no stemming, and p = 2 at `further_alphas`. The first seed alone: p = 2 at `squared_alphas`, and
     method A from every base class; A from the best and the worst of them with the first `base_trials` seeds.
+    `elsewhere`: a second data set for A from every base class, with the first seed; empty: none.
     """
 
     dataset: str
@@ -63,6 +64,7 @@ class Plan:
     base_classes: Sequence[int]
     base_epochs: int
     base_trials: int
+    elsewhere: str = ""
 
     @classmethod
     def of(cls, **parameters: Any) -> Plan:
@@ -78,6 +80,8 @@ class Plan:
             raise ValueError(
                 f"base_epochs: {self.base_epochs} is more than epochs ({self.epochs}), at which method B ends"
             )
+        if self.elsewhere == self.dataset:
+            raise ValueError(f"elsewhere: {self.elsewhere!r} is the page's own data set; name another one, or none")
 
     @property
     def base(self) -> Trial:
@@ -92,14 +96,21 @@ class Plan:
         # where both have a name, it keeps the place of the first, and gets the trials of the second
         return variants(self.base, one | swept, self.seeds[:1]) | variants(self.base, every, self.seeds)
 
-    def from_bases(self, base_classes: Sequence[int], seeds: Sequence[int]) -> dict[str, list[Trial]]:
-        """Return the trials of method A from some base classes, by name."""
+    def from_bases(
+        self, base_classes: Sequence[int], seeds: Sequence[int], dataset: str = ""
+    ) -> dict[str, list[Trial]]:
+        """Return the trials of method A from some base classes, by name; `dataset`: another one than the page's."""
         common = {"method": "base", "epochs": self.base_epochs}
-        return variants(self.base, {from_base(c): common | {"base_class": c} for c in base_classes}, seeds)
+        base = replace(self.base, dataset=dataset or self.dataset)
+        return variants(base, {from_base(c): common | {"base_class": c} for c in base_classes}, seeds)
 
     def first_bases(self) -> dict[str, list[Trial]]:
         """Return the trials of method A from every base class, with the first seed."""
         return self.from_bases(self.base_classes, self.seeds[:1])
+
+    def bases_elsewhere(self) -> dict[str, list[Trial]]:
+        """Return the trials of method A from every base class on the second data set, with the first seed."""
+        return self.from_bases(self.base_classes, self.seeds[:1], self.elsewhere) if self.elsewhere else {}
 
     def extremes(self, rows: pd.DataFrame) -> tuple[int, int]:
         """Return the best and the worst base class on held-out images, in the last epoch; `rows`: of `first_bases`."""
@@ -120,7 +131,7 @@ def experiments(*, results: str = "", **parameters: Any) -> list[Experiment]:
     """
     plan, store = Plan.of(**parameters), listing(results)
     first = plan.first_bases()
-    found = _experiments(plan.norms() | first)
+    found = _experiments(plan.norms() | first) + _experiments(plan.bases_elsewhere())
     if all(is_done(trial, store) for part in first.values() for trial in part):
         _, rows = run_variants(first, stand_in(plan.dataset), store)
         found += _experiments(plan.further_bases(rows))
@@ -132,11 +143,22 @@ def _experiments(trials: Mapping[str, Sequence[Trial]]) -> list[Experiment]:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Method A on the second data set, a trial from every base class.
+
+    `accuracy`: on test images, a fraction, by variant. `best`: the base class that is best on held-out images.
+    """
+
+    accuracy: pd.Series
+    best: int
+
+
+@dataclass(frozen=True)
 class Preliminaries:
     """What came out on one network.
 
     `rows`: on test images, one for each variant, seed and epoch. `best`, `worst`: the base classes of method A that are
-    so on held-out images, with the first seed.
+    so on held-out images, with the first seed. `elsewhere`: the second data set, if there is one.
     """
 
     plan: Plan
@@ -144,6 +166,7 @@ class Preliminaries:
     rows: pd.DataFrame
     best: int
     worst: int
+    elsewhere: Elsewhere | None = None
 
     @property
     def network(self) -> str:
@@ -192,6 +215,26 @@ class Preliminaries:
         """From how many base classes method A is more accurate than B, in the first trial."""
         bases = self.plan.base_classes
         return f"{sum(self.lead(c).get(self.plan.seeds[0], 0.0) > 0 for c in bases)} of {len(bases)}"
+
+    def by_base(self, elsewhere: Elsewhere) -> pd.DataFrame:
+        """Accuracy of method A in the first trial: a row for each base class, here and on the second data set."""
+        first = self.methods[self.methods["seed"] == self.plan.seeds[0]].set_index("variant")["accuracy"]
+        both = pd.DataFrame({"here": first, "elsewhere": elsewhere.accuracy})
+        return both.loc[[from_base(c) for c in self.plan.base_classes]]
+
+    def lost(self, elsewhere: Elsewhere) -> tuple[float, float]:
+        """What the other data set's best base class loses against a data set's own, a fraction: here, and elsewhere."""
+        table, own, other = self.by_base(elsewhere), from_base(self.best), from_base(elsewhere.best)
+        here, there = table["here"], table["elsewhere"]
+        return float(here[own] - here[other]), float(there[other] - there[own])
+
+    @property
+    def depends(self) -> str:
+        """Whether a good base class depends on the data set: holds if more than half a point is lost both ways."""
+        if self.elsewhere is None:
+            return OPEN
+        lost = self.lost(self.elsewhere)
+        return HOLDS if min(lost) > NOISE else DOES_NOT_HOLD if max(lost) < NOISE else OPEN
 
     @property
     def verdicts(self) -> tuple[str, str, str]:
@@ -249,12 +292,17 @@ def run(store: Store, load: Load = load_images, **parameters: Any) -> Preliminar
     done, norms = run_variants(plan.norms(), data, store)
     of_bases, first = run_variants(plan.first_bases(), data, store)
     done, parts = done + of_bases, [norms, first]
+    second = None
+    if plan.elsewhere:
+        of_bases, others = run_variants(plan.bases_elsewhere(), load(plan.elsewhere), store)
+        accuracy = last_epochs(others, by=["variant"]).set_index("variant")["accuracy"]
+        done, second = done + of_bases, Elsewhere(accuracy, plan.extremes(others)[0])
     further = plan.further_bases(first)
     if further:
         of_bases, rows = run_variants(further, data, store)
         done, parts = done + of_bases, [*parts, rows]
     rows = pd.concat(parts, ignore_index=True)
-    return Preliminaries(plan, done, rows[rows["split"] == "test"], *plan.extremes(first))
+    return Preliminaries(plan, done, rows[rows["split"] == "test"], *plan.extremes(first), second)
 
 
 def draw_norms(found: Preliminaries) -> Figure:
@@ -329,6 +377,41 @@ def methods(found: Preliminaries) -> Markdown:
     return tables.table(pd.DataFrame(lines), caption, "tab-preliminaries-methods")
 
 
+def elsewhere(found: Preliminaries) -> Markdown:
+    """Return what a good base class of one data set is worth on another: a sentence, and the table of both."""
+    plan, second = found.plan, found.elsewhere
+    if second is None:
+        return Markdown("No second data set was run (parameter `elsewhere`).")
+    table = found.by_base(second)
+    lines = [
+        {
+            "base class": str(c),
+            f"{of_data(plan.dataset)} (%)": f"{100 * here:.2f}{' (best)' if c == found.best else ''}",
+            f"{of_data(plan.elsewhere)} (%)": f"{100 * there:.2f}{' (best)' if c == second.best else ''}",
+        }
+        for c, here, there in zip(plan.base_classes, table["here"], table["elsewhere"], strict=True)
+    ]
+    caption = (
+        f"Accuracy of all classes by method A from every base class, {of_model(plan.model)}, α = 1, epoch "
+        f"{plan.base_epochs}, test images, n = 1 trial. Best: on held-out images."
+    )
+    shown = tables.table(pd.DataFrame(lines), caption, "tab-preliminaries-elsewhere")
+    return Markdown(f"{_about_elsewhere(found, second)}\n\n{shown.data}")
+
+
+def _about_elsewhere(found: Preliminaries, second: Elsewhere) -> str:
+    here, there = (signed([-100 * lost]) for lost in found.lost(second))
+    one, two = of_data(found.plan.dataset), of_data(found.plan.elsewhere)
+    table = found.by_base(second)
+    rank = table["here"].corr(table["elsewhere"], method="spearman")
+    return (
+        f"On {one} the best base class of {two} ({second.best}) gives {here} points against {one}'s own "
+        f"({found.best}); the other way round it is {there}. Over the {len(table)} base classes the rank correlation "
+        f"of the two accuracies is {rank:.2f}. That a good choice depends "
+        f"heavily on the data set: **{found.depends}**."
+    )
+
+
 def points(values: pd.Series, digits: int = 2) -> str:
     """Return the mean of differences of shares in points, with its 95% interval where there are several trials."""
     low, high = interval(100 * values)
@@ -387,4 +470,20 @@ def judged(found: Preliminaries) -> list[Claim]:
             base,
             len(lead),
         ),
+        Claim(
+            "A good base class for method A depends heavily on the data set",
+            "Module Co-training",
+            "no number",
+            _lost_elsewhere(found),
+            found.depends if own_network else OPEN,
+            "" if found.elsewhere is None else 1,
+        ),
     ]
+
+
+def _lost_elsewhere(found: Preliminaries) -> str:
+    if found.elsewhere is None:
+        return "method A was run on one data set alone"
+    here, there = (signed([-100 * lost]) for lost in found.lost(found.elsewhere))
+    one, two = of_data(found.plan.dataset), of_data(found.plan.elsewhere)
+    return f"{two}'s best base class has {here} points on {one} against the best there, the other way round {there}"
