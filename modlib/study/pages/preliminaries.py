@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -403,12 +404,12 @@ def _about_elsewhere(found: Preliminaries, second: Elsewhere) -> str:
     here, there = (signed([-100 * lost]) for lost in found.lost(second))
     one, two = of_data(found.plan.dataset), of_data(found.plan.elsewhere)
     table = found.by_base(second)
-    rank = table["here"].corr(table["elsewhere"], method="spearman")
+    ranks = float(table["here"].rank().corr(table["elsewhere"].rank()))
     return (
         f"On {one} the best base class of {two} ({second.best}) gives {here} points against {one}'s own "
         f"({found.best}); the other way round it is {there}. Over the {len(table)} base classes the rank correlation "
-        f"of the two accuracies is {rank:.2f}. That a good choice depends "
-        f"heavily on the data set: **{found.depends}**."
+        f"of the two accuracies is {'not defined' if math.isnan(ranks) else format(ranks, '.2f')}. That a good choice "
+        f"depends heavily on the data set: **{found.depends}**."
     )
 
 
