@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
@@ -20,7 +20,7 @@ from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
 from modlib.study.names import of_data, of_model
 from modlib.study.published import Grid, count_of, trials_of
-from modlib.study.records import mean_and_spread
+from modlib.study.records import interval, mean_and_spread
 from modlib.study.trials import last_epochs
 
 SETTING = ["model", "k", "alpha"]
@@ -101,6 +101,15 @@ class Curves:
             for kind, same in KINDS.items()
         }
 
+    @cached_property
+    def clear(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """The same, of clear comparisons alone."""
+        return {
+            (quantity, kind): _clear_comparisons(self.last, quantity, same)
+            for quantity in ACCURACIES
+            for kind, same in KINDS.items()
+        }
+
     @property
     def verdict(self) -> str:
         """On the sentence about parameters and accuracy: of votes of two and of all modules, where both agree."""
@@ -108,15 +117,34 @@ class Curves:
         return found.pop() if len(found) == 1 else "neither"
 
 
+def _compared(settings: Iterable[tuple[Any, ...]], same: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    """Yield every two settings, see `SETTING`, that agree in the parent and in `same`."""
+    common = [SETTING.index(name) for name in ["model", *same]]
+    return ((a, b) for a, b in combinations(settings, 2) if all(a[i] == b[i] for i in common))
+
+
 def _comparisons(means: pd.DataFrame, quantity: str, same: Sequence[str]) -> tuple[int, int]:
     """Return how often more parameters go with less accuracy, of how many pairs of settings that agree in `same`."""
     less = total = 0
-    for a, b in combinations(means.reset_index().to_dict("records"), 2):
-        if any(a[name] != b[name] for name in ["model", *same]):
-            continue
-        change = (a["remaining_parameters"] - b["remaining_parameters"]) * (a[quantity] - b[quantity])
-        less += change < 0
-        total += change != 0
+    for a, b in _compared(means.index, same):
+        difference = means.loc[a] - means.loc[b]
+        change = difference["remaining_parameters"] * difference[quantity]
+        less += bool(change < 0)
+        total += bool(change != 0)
+    return less, total
+
+
+def _clear_comparisons(last: pd.DataFrame, quantity: str, same: Sequence[str]) -> tuple[int, int]:
+    """Return the same of pairs whose accuracies clearly differ: seed by seed, the 95% interval leaves zero out."""
+    by_seed = last.pivot(index="seed", columns=SETTING, values=["remaining_parameters", quantity])
+    parameters, accuracy = by_seed["remaining_parameters"], by_seed[quantity]
+    less = total = 0
+    for a, b in _compared(accuracy.columns, same):
+        change = (accuracy[a] - accuracy[b]).dropna()
+        low, high = interval(change)
+        if low > 0 or high < 0:
+            less += bool(change.mean() * (parameters[a] - parameters[b]).mean() < 0)
+            total += 1
     return less, total
 
 
@@ -189,13 +217,14 @@ def trade_off(curves: Curves) -> Markdown:
             "accuracy of": ACCURACIES[quantity],
             "settings differ in": kind,
             "more parameters, less accuracy": f"{less} of {total}",
+            "of the clear ones": "{} of {}".format(*curves.clear[quantity, kind]),
             "the sentence": judged(less, total),
         }
         for (quantity, kind), (less, total) in curves.trade.items()
     ]
     caption = (
-        f"Comparisons of settings, means over n = {trials_of(curves.count)} each, test images, "
-        f"epoch {curves.grid.epochs}."
+        f"Comparisons of settings, means over n = {trials_of(curves.count)} each, test images, epoch "
+        f"{curves.grid.epochs}. Clear: the 95% interval of the difference in accuracy, seed by seed, leaves out zero."
     )
     return tables.table(pd.DataFrame(lines), caption, "tab-figure3-trade")
 
