@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # To a parent without augmentation, a shifted image is another image; a mirrored one is not
+# # To a fully connected parent without augmentation, a shifted image is another image; a mirrored one is not
 #
 # **Question.** What do the paper's three augmentations do to an image, and how much do they bother a parent that never saw them?
 

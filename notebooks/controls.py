@@ -139,7 +139,8 @@ controls.single_classes(runs)
 # :class: tip
 #
 # - The vote loss makes the difference: without it, the parent with its other logits ignored is more accurate.
-# - Masks of their own for each class are worth a little accuracy, and cost a pass for each class.
+# - Masks of their own for each class are worth some accuracy, and cost a pass for each class. The best shared mask was not
+#   tried at equal memory.
 # - The parent with its other logits ignored takes no work and is nearly as accurate: what modules save is memory.
 # ```
 

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # A random mask silences a convolutional network; the parent's largest weights bring it back
+# # A random mask silences a convolutional network; its largest weights and own statistics bring it back
 #
 # **Question.** The paper's first mask keeps a *random* tenth of every layer. What is left of a convolutional network under
 # such a mask, why, and what repairs it?
@@ -125,7 +125,8 @@ plt.show()
 page.signal_after_table(after, settings)
 
 # %% [markdown]
-# Own statistics are the default of `modlib.cotrain`. The largest weights are not, because the paper starts from random scores.
+# `modlib.cotrain(parent, data, seed=0)` takes both, own statistics and the largest weights. `modlib.recipes.published` has
+# own statistics and starts from random scores, as the paper does.
 # How the edges are shared out among the layers [matters too](figure4.ipynb).
 #
 # ## What statistics of its own cost a module

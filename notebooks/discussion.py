@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Discussion: a subset costs no training, but one pass for each of its classes
+# # Discussion: a subset costs no training, but time that grows with its classes
 #
 # **Question.** What does a decomposed network cost, in time and memory? What is lost as more classes are asked for? And what
 # do the paper, and this book, leave open?
@@ -140,9 +140,10 @@ discussion.rests_on()
 # Every departure from the paper is listed under [deviations](../deviations.md), every claim on the
 # [scoreboard](scoreboard.ipynb).
 #
-# Decomposing pays where many subsets are asked for, and memory or reuse counts more than the time of a prediction. Where one
+# Decomposing pays where many subsets are asked for, and storage or reuse counts more than the time of a prediction. Where one
 # subset is needed once, the restricted parent takes no work at all. For a small and fast network, cut channels
-# ([small networks](small_networks.ipynb)).
+# ([small networks](small_networks.ipynb)): that takes seconds for each subset, as long for some dozens of pairs as training
+# the modules once ([which way](which_way.ipynb)).
 
 # %% [markdown]
 # ```{admonition} Take-aways
@@ -150,7 +151,8 @@ discussion.rests_on()
 #
 # - A subset is there at once, without training. In use it costs a pass for each of its classes.
 # - Masks are light where classes are few. With more than 32 classes they weigh more than the parent itself.
-# - Decompose where many subsets are asked for. Where one subset is needed once, ignore the parent's other logits.
+# - Decompose where many subsets come from one file, or classes are exchanged. Where one is needed once, ignore the parent's
+#   other logits.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Measuring modules: nearly all printed numbers agree
+# # Measuring modules: two of the four quantities are one
 #
 # **Question.** By what are modules judged, and do the paper's printed numbers agree with each other?
 

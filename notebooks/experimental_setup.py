@@ -50,7 +50,9 @@ page.draw_class_counts(facts, dataset)
 #
 # The paper (section "Experimental Setup") takes MNIST {cite:p}`lecun1998`, Fashion-MNIST {cite:p}`xiao2017`, CIFAR-10 and
 # CIFAR-100 {cite:p}`krizhevsky2009` and SVHN {cite:p}`netzer2011`. It trains on all training images. Here the last sixth of
-# them is **held out**, for every choice that needs images. So test images are read once, at the end.
+# them is **held out**, for every choice that needs images. So test images are read once, at the
+# end. Where a page read them before, it says so ([our recipe](ours.ipynb), [frontier](frontier.ipynb),
+# [recommended settings](recommended.ipynb)).
 #
 # `modlib.zoo.datasets.load` reads a packed copy, or gets the data through torchvision. What can't be had is left out, with
 # the reason.
@@ -88,7 +90,7 @@ page.accuracy_table(trained, edges)
 # network {cite:p}`zagoruyko2016`. Its baselines do not apply to them. They are on the page on [the paper's Figure 4](figure4.ipynb).
 #
 # ```{admonition} Take-aways
-# - Where classes differ in size, so do the levels of a balanced set from class to class
+# - Where classes differ in size, a perfect module scores a little differently on the balanced set of each class
 #   ([Measuring modules](evaluation.ipynb)).
 # - A module that always answers "another" is right on most images. So the paper's Table 6 asks on balanced sets.
 # - A decomposition is worth as much as it keeps of its parent. So accuracies stand beside those of the parent.

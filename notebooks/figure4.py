@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Figure 4, re-run: in convolutional networks shares by layer decide, not stemming
+# # Figure 4, re-run small: modules that start from one mask do best, equal shares of every layer badly
 #
 # **Question.** Does the method carry over to convolutional networks with batch normalisation? What does stemming do there?
 
@@ -48,8 +48,9 @@ evidence = page.gather(panels, store)
 page.answer(evidence, goal)
 
 # %% [markdown]
-# **Caveat.** Every panel is smaller than the paper's, so its claims about Figure 4 stay *open*. *One mask first* trains one
-# mask for all classes, and every module goes on from it. Such modules are nearly equal: that is not much of a decomposition.
+# **Caveat.** Every panel is smaller than the paper's, so its claims about Figure 4 stay *open*. *One mask first* is
+# ours: shares of the layers by LAMP, a loss for the vote, and one mask trained for all classes, from which every module goes on.
+# Such modules are nearly equal, which is not much of a decomposition, and alone they can be useless (last table).
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of recomposed networks on test images against the number of classes: modules with the same share of every layer, as in the paper (α), with the best setting of the table below (with our vote loss, which is not the paper's), one shared mask, and the parent restricted to the subset, at the reduced size that each title names. Means over subsets of one size and over trials.", "name": "fig-figure4-subsets"}, "image": {"alt": "Falling curves of accuracy over the number of classes: the restricted parent on top, the best setting and the shared mask close below it, the settings of the paper far below."}}
 page.draw_subsets(evidence, goal)
@@ -123,7 +124,7 @@ page.untrained_table(evidence)
 # %% [markdown]
 # ## One mask first
 #
-# Every module needs a mask under which the small network works at all. One mask can be found for all of them. So
+# Every module needs a mask under which the small network works at all; here edges are shared out by LAMP, with the vote loss. One mask can be found for all of them. So
 # `modlib.cotrain` with `shared_epochs` first trains one mask, with a grafting layer for each class, by the sum of the modules'
 # objectives. Then every module goes on from its scores and statistics, with the grafting layer of its class. Rates are annealed
 # over both phases. A step for all classes costs as much as a step of a single module. At equal passes the two were not compared.

@@ -29,7 +29,7 @@ page.six_cards(evidence)
 
 # %% [markdown]
 # ```python
-# modules = modlib.cotrain(parent, data, seed=0)  # of any classifier
+# modules = modlib.cotrain(parent, data, seed=0)  # any classifier, our settings; recipe=modlib.published() for the paper's
 # pair = modules.recompose([1, 7])  # an nn.Module: no training
 # pair.predict(inputs)  # 1 or 7, for each input
 # ```

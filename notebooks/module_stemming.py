@@ -68,7 +68,8 @@ share = stemmed.remaining(classes[:1])
 page.answer(with_it, without, data, recipe, model)
 
 # %% [markdown]
-# **Caveat.** This is one decomposition of one network by our recipe. How hard an $\alpha$ pulls depends on the parent and
+# **Caveat.** This is one decomposition of one network by our recipe without vote loss. It takes few steps at falling rates, so
+# masks stay near their shared start; with the paper's recipe they go far apart ([Table 2](table2.ipynb)). How hard an $\alpha$ pulls depends on the parent and
 # the batch size, so it compares within this page only.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Co-training with and without the stemming loss, from the same shared scores. Left: remaining parameters of pairs, mean over all pairs. Dashed: one module, and two modules with no edge in common. Right: accuracy of the vote of all modules on held-out images.", "name": "fig-stemming-epochs"}, "image": {"alt": "Two panels over epochs, each with one curve for training with stemming and one for training without: remaining parameters, and accuracy."}}
@@ -188,7 +189,8 @@ page.a_or_b(measured, data)
 # $$\text{vote loss} = -\log \frac{e^{d_y(\mathbf x)}}{\sum_c e^{d_c(\mathbf x)}}, \qquad
 # (1 - v) \sum_c \text{CE}_c + v\,N\,\text{vote loss} + \text{stemming}.$$
 #
-# With $v = 0$, the default, this is the paper's objective, and so is every result "of the paper's method" in this book.
+# With $v = 0$ this is the paper's objective, and so is every result "of the paper's method" in this book. The recipes
+# `published` and `ours` have $v = 0$; `cotrain` without settings takes the [recommended](recommended.ipynb) ones, which train the vote.
 # Gradients of the vote loss have another size, so it gets an $\alpha$ of its own.
 
 # %%
@@ -237,7 +239,8 @@ page.of_the_vote(with_vote, with_it, data)
 # :::
 #
 # ```{admonition} Take-aways
-# - Shared initial scores decide where modules start, and the stemming loss decides where they end.
+# - Shared initial scores decide where modules start. In short training that counts most; in long training the stemming loss
+#   decides where they end.
 # - $\alpha$ sets how much the modules share, from little up to nearly one mask for all.
 # - The paper leaves the factor in Eq. 1 open, so its $\alpha$ can't be carried over to another network.
 # ```

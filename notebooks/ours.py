@@ -55,8 +55,8 @@ plt.show()
 # %% [markdown]
 # ## One thing at a time
 #
-# Each row changes **one** thing of our recipe with vote loss, on the same parents and seeds. Without the vote loss
-# $\alpha$ is a quarter, because stemming pulls harder there. Differences are paired: a trial minus the base trial of the
+# Each row changes **one** thing of our recipe with vote loss, on the same parents and seeds; but without the vote loss
+# $\alpha$ is a quarter, too, because stemming pulls harder there. The grid below has both at the same $\alpha$. Differences are paired: a trial minus the base trial of the
 # same seed. Nothing is chosen on test images. Our larger batches have no row.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}

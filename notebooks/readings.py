@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # One reading of Eq. 1 gives the printed sizes, none gives the printed vote
+# # Eq. 1 layer by layer comes close to the printed sizes; no reading gives the printed vote
 #
 # **Question.** The text leaves three things open: how pixels are scaled, whether Eq. 1 averages over all scores or layer by
 # layer, and whether $S$ or $|S|$ is ranked. Which of the eight combinations gives what the paper prints?
@@ -66,7 +66,7 @@ readings.distances_table(found)
 # %% [markdown]
 # ## Does it hold elsewhere?
 #
-# The table has the reading whose index is nearest, on other networks of the paper's Table 1.
+# The table has the reading whose index is nearest, on other networks of the paper's Table 1. It is not the one of the answer.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 readings.elsewhere_table(found)
@@ -84,7 +84,7 @@ readings.elsewhere_table(found)
 # ```{admonition} Take-aways
 # :class: tip
 #
-# - Reading Eq. 1 layer by layer gives the sizes of the paper's Table 2. How pixels are scaled hardly matters.
+# - Reading Eq. 1 layer by layer comes close to the sizes of the paper's Table 2. How pixels are scaled hardly matters.
 # - No reading tried gives the printed vote too, so we don't know what the paper did.
 # - Sizes that agree on one network don't show that the reading is right: on other networks it does not fit.
 # ```

@@ -41,7 +41,8 @@ recommended.answer(done)
 
 # %% [markdown]
 # **Caveat.** The parents are small and have ten classes, and the settings were chosen on these very parents, though on other
-# images. A larger network, or a hundred classes, may need more steps: give it `minutes=`. In an LSTM only the linear layers
+# images; one choice read test images twice (below). A larger network, or a hundred classes, may need more steps: give it
+# `minutes=`. In an LSTM only the linear layers
 # are masked, unless a [`policy`](../own_network.md) says otherwise.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "The vote of all modules against the parent, in points of accuracy on test images (+ is better); a point for each decomposition. Dashed: three points behind.", "name": "fig-recommended"}, "image": {"alt": "A row for each kind of parent, with a point for each decomposition at its distance to the parent, and a dashed line at three points."}}

@@ -62,7 +62,8 @@ times = page.Times.of(modules, inputs[:256], repeats)
 page.answer(pairs, grown, times, data.name, model)
 
 # %% [markdown]
-# **Caveat.** Each module needs a pass with its own mask. So a network of many modules is small, but slower than its parent.
+# **Caveat.** One decomposition by *our* recipe without vote loss; the paper's own loses more ([Table 1](table1.ipynb)). Each
+# module needs a pass with its own mask. So a network of many modules is small, but slower than its parent.
 # For faster ones see [small networks](small_networks.ipynb).
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Networks recomposed for K classes: mean over the drawn subsets, the band spans the smallest and the largest. Left: remaining parameters, with the sizes of independent masks (dashed) and of masks with no edge in common (dotted). Right: accuracy on the test images of the subset's classes, of the vote and of the parent restricted to the same classes (a single class always wins).", "name": "fig-growing"}, "image": {"alt": "Two line charts over the number of classes: the share of weights that remains, with two reference curves, and the accuracy of the vote and of the parent."}}

@@ -80,7 +80,8 @@ page.ours_table(evidence)
 #
 # A *number* holds where our mean lies within two of our standard deviations of the paper's, which prints no spread; or within
 # half a percentage point of accuracy, 0.01 of the Jaccard index, or 0.001 of remaining parameters. It is *close* within a
-# point, 0.03, or 0.005. Trials do *not change* where they are printed alike, and come close within half a point.
+# point, 0.03, or 0.005. *No change* over trials holds if all
+# print the same number, and is close if they differ by less than half a point.
 # Where the paper does not say which $\alpha$ a number is of, it holds where it does at both ends, 0 and 1. It stays open
 # where an $\alpha$ in between may give it.
 #
@@ -92,8 +93,8 @@ page.ours_table(evidence)
 # ```{admonition} Take-aways
 # :class: tip
 #
-# - Most of what the paper is about holds, or holds in part; what does not hold compares modules with their parent or with older
-#   methods.
+# - Most of what the paper is about holds, or holds in part. Three central claims don't: a module is no better than its parent,
+#   modules overlap less than those of older methods, and more parameters don't go with less accuracy.
 # - What convolutional networks of the paper's size do stays open.
 # - Every verdict follows from numbers by a rule: where you would draw the line elsewhere, the card has the numbers.
 # ```

@@ -7,10 +7,10 @@
 # ---
 
 # %% [markdown]
-# # The stemming loss as printed hardly pulls in large networks
+# # The stemming loss as printed pulls weaker than weight decay in large networks
 #
 # **Question.** The stemming loss is to make the modules use the same weights. Eq. 1 divides it by the number of scores. Does it
-# still pull modules together in a convolutional network a thousand times larger than FC1?
+# still pull modules together in a convolutional network, far larger than FC1?
 
 # %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, cifar10, cifar100, svhn, svhn_10k

@@ -81,7 +81,7 @@ plt.show()
 # :class: tip
 #
 # - The printed weight decay shrinks the weights so far that parents stay far below what they can reach: it must be a slip.
-# - This book reads it, and the printed factor of the rate, as the work does that the paper follows.
+# - This book takes the weight decay and the factor of the rate of the work that the paper follows.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Table 6, re-run: a module answers for one class, but its outputs say more
+# # Table 6, re-run: a module answers for one class; its outputs hold the others about as random edges do
 #
 # **Question.** Does a module answer for its own class and for no other? And is what it answers all that it holds?
 

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Training a mask: choosing edges is enough
+# # Training a mask: choose edges, change no weight
 #
 # **Question.** Can a trained network be cut down to a small subnetwork that recognises one class, by choosing edges only,
 # without changing a weight?
@@ -167,7 +167,7 @@ plt.show()
 # ```{admonition} Take-aways
 # - A class can be carried by a choice of edges: no weight of the parent changes.
 # - Scores are trained, and the mask follows from them. Edges that are not kept get a gradient too.
-# - Without a common pull every module finds edges of its own. [Module stemming](module_stemming.ipynb) makes them agree.
+# - In long training every module finds edges of its own, unless something pulls them together. [Module stemming](module_stemming.ipynb) makes them agree.
 # ```
 #
 # **Re-run it:** `modlib reproduce training_mask -p k 0.05`.

@@ -139,7 +139,8 @@ def answer(store: Store, data: Dataset | None) -> str:
         f"Each of the {len(rows):,} subsets of two classes or more is a network at once, without training. Two classes "
         f"hold {sizes.iloc[0]:.1%} of the parent's weights (mean over {(rows['classes'] == 2).sum()} pairs), all ten "
         f"{sizes.iloc[-1]:.1%}, at {points.mean():+.2f} points against the restricted parent (all subsets, test "
-        f"images; worst {points.min():+.2f}, best {points.max():+.2f}). Our recipe, k = 10%, one trial."
+        f"images; worst {points.min():+.2f}, best {points.max():+.2f}). Our recipe with vote loss (not the paper's), "
+        f"k = 10%, one trial."
     )
 
 

@@ -369,7 +369,8 @@ def answer(runs: Runs) -> Markdown:
         f"{''.join(', and ' + other for other in others)}. Against the parent with its other logits ignored that is "
         f"{signed(-paired[RESTRICTED])} points; without the vote loss, {signed(paired[ALONE] - paired[RESTRICTED])}. "
         f"Modules store {of[RESTRICTED] / of[BASE]:.1f} times fewer bytes than the parent, and take "
-        f"{ms[EVERY_MASK] / ms['parent']:.1f} times as long. At its own class a single module is at "
+        f"{ms[EVERY_MASK] / ms['parent']:.1f} times as long (batch of {runs.in_use.rows[0]['batch']}). At its own "
+        f"class a single module is at "
         f"{min(single):+.2f} to {max(single):+.2f} points against the parent."
     )
 
@@ -411,5 +412,5 @@ def _time_for_a_pair(runs: Runs) -> tuple[str, str]:
     worse = runs.paired("chosen_pairs_accuracy")[SMALL_PAIR]
     return verdict, (
         f"a pair: recomposed in {recomposing:.3f} s, after a decomposition of {runs.fastest[BASE]:.0f} s; trained from "
-        f"scratch in {scratch:.1f} s ({signed(worse)} points of accuracy): {pays}"
+        f"scratch in {scratch:.1f} s ({signed(worse)} points against the modules): {pays}"
     )

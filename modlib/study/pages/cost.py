@@ -303,7 +303,9 @@ def answer(found: Found) -> Markdown:
         f"obvious way, and only {growth.iloc[-1] / growth.iloc[0]:.1f} times the time of one module. Those of a "
         f"convolutional network, {found.convolutional}, take turns: {many['modules']:.0f} modules take "
         f"**{many['seconds'] / few['seconds']:.1f} times** as long as {few['modules']:.0f}. In use every module is a "
-        f"pass of its own: a vote of {use.index[-1]} takes as long as {use.iloc[-1]:.1f} passes of the parent."
+        f"pass. Fully connected networks join them: a vote of {use.index[-1]} takes as long as {use.iloc[-1]:.1f} "
+        f"passes "
+        "of the parent. Convolutional ones don't."
     )
 
 

@@ -329,8 +329,8 @@ def claim(curves: Curves) -> Claim:
         "The accuracy of the model decreased as the remaining parameters increased",
         "Evaluation of Composability, Figure 3",
         "no number",
-        f"more parameters, less accuracy: pairs {pairs[0]} of {pairs[1]}, all classes "
-        f"{all_classes[0]} of {all_classes[1]} comparisons ({curves.verdict})",
+        f"of two settings the one with more parameters is the less accurate in {pairs[0]} of {pairs[1]} comparisons of "
+        f"pairs, and in {all_classes[0]} of {all_classes[1]} of all classes",
         verdict if curves.grid.has_papers_network else "open",
         curves.count,
     )

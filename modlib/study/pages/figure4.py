@@ -136,7 +136,6 @@ def panels_table(evidence: Evidence) -> Markdown:
         panel = results.panel
         parents = last[last["panel"] == name].drop_duplicates("seed")["parent_accuracy"]
         reached = public.get(results.paper_dataset)
-        steps = -(-(panel.images_per_epoch or results.train_images) // panel.batch_size)
         lines.append(
             {
                 "panel": name,
@@ -144,7 +143,7 @@ def panels_table(evidence: Evidence) -> Markdown:
                 "trials": len(panel.seeds),
                 "epochs": panel.epochs,
                 "images per epoch and module": panel.images_per_epoch or "all",
-                "steps of a module": panel.epochs * steps,
+                "steps of a module": _steps(results),
                 "own parents (%)": mean_and_spread(parents),
                 "points behind": f"{reached - 100 * parents.mean():.1f}" if reached else "",
             }
@@ -465,17 +464,28 @@ def answer(evidence: Evidence, goal: float) -> Markdown:
     alike = last.loc[last["variant"] == "α = 0", "jaccard_index"].groupby(last["panel"]).mean()
     changes = [change for name in evidence.panels if (change := stemming_of(evidence, name)[1]) is not None]
     most = max((100 * abs(change["remaining_parameters"].mean()) for change in changes), default=0.0)
-    stemming = f"α = 1 changes the remaining parameters of pairs by at most {most:.2f} points, because"
+    stemming = (
+        f"α = 1 changes the remaining parameters of pairs by at most {most:.2f} points ({len(changes)} of {len(found)} "
+        "panels):"
+    )
     n = count_of([len(results.panel.seeds) for results in evidence.panels.values()])
+    steps = count_of([_steps(results) for results in evidence.panels.values()])
     chosen = " or ".join(f"*{name}*" for name in dict.fromkeys(one.best for one in found.values()))
     return Markdown(
         f"**Answer** (reduced networks, {len(found)} panel{'s' if len(found) > 1 else ''}, n = {trials_of(n)} each). "
         "The vote of all classes against the own parent, in points of test accuracy:\n\n"
-        f"- with the same share of every layer, as in the paper: {plain};\n"
-        f"- with the best setting, {chosen}: **{best}**; with one shared mask alone: {alone}.\n\n"
+        f"- with the same share of every layer, as in the paper, but after {steps} steps a module: {plain};\n"
+        f"- with the best setting, {chosen} (ours): **{best}**; with one shared mask alone: {alone}.\n\n"
         f"{stemming if changes else 'α above 0 was not run;'} already without stemming two modules have a Jaccard "
-        f"index of {alike.min():.2f} to {alike.max():.2f}."
+        f"index of {alike.min():.2f} to {alike.max():.2f}, and the loss as printed "
+        "[pulls weakly in large networks](stemming_at_scale.ipynb)."
     )
+
+
+def _steps(results: Results) -> int:
+    """Return how many steps a module of a panel takes."""
+    panel = results.panel
+    return panel.epochs * -(-(panel.images_per_epoch or results.train_images) // panel.batch_size)
 
 
 def _from_to(points: Sequence[float]) -> str:
@@ -585,7 +595,8 @@ def _claim(evidence: Evidence, full: Panel) -> claims.Claim:
     stemming = {name: stemming_of(evidence, name) for name in shown}
     at_size = [name for name, results in shown.items() if not results.panel.reduced]
     changes = [change for name in at_size if (change := stemming[name][1]) is not None]
-    here = f"{full.title}: {f'{len(at_size)} networks at full size' if at_size else 'smaller networks only'}"
+    runs = f"{len(at_size)} networks at full size" if at_size else "reduced runs only (width, images or epochs)"
+    here = f"{full.title}: {runs}"
     return claims.Claim(
         CLAIM,
         f"Evaluation of Composability, Figure 4 ({full.title})",

@@ -335,7 +335,7 @@ class Taste:
             f"**Answer.** Yes. On {of_network(self.data.name, self.trial.model)} (n = 1 seed, "
             f"{len(self.data.test_labels):,} test images) the vote of all modules has {whole:+.2f} points against the "
             f"parent, with {percent(self.modules.remaining())} remaining parameters. A network for the classes "
-            f"{' and '.join(self.named.rsplit(', ', 1))}, put together in {self.milliseconds:.1f} ms, has {part:+.2f} "
+            f"{' and '.join(self.named.rsplit(', ', 1))}, put together in milliseconds, has {part:+.2f} "
             "points against the parent restricted to the same classes, with "
             f"{percent(self.modules.remaining(self.subset))} remaining parameters."
         )

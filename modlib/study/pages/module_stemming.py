@@ -236,7 +236,7 @@ def of_the_vote(voted: Measured, plain: Measured, data: Dataset) -> Markdown:
     sure = abs(voted["accuracy"] - plain["accuracy"]) > 2 * error
     return Markdown(
         f"With the vote loss the vote has {_change(voted, plain, 'accuracy')} against modules without it, "
-        f"{'more' if sure else 'not more'} than two standard errors ({100 * error:.2f} each). Single modules have "
+        f"{'more' if sure else 'not more'} than two standard errors (one is {100 * error:.2f}). Single modules have "
         f"{_change(voted, plain, 'module_accuracy')}: their own yes or no weighs less in the loss. "
         "[Our recipe](ours.ipynb) looks at the vote loss over several seeds."
     )

@@ -237,12 +237,15 @@ def answer(pairs: pd.DataFrame, grown: pd.DataFrame, times: Times, data: str, mo
         "**Answer.** Unite the masks of the asked classes over the parent, and let each module vote with its own mask. "
         f"On {of_network(data, model)} (n = 1 seed) a pair has {percent(means['remaining'])} remaining parameters and "
         f"{of_pairs:+.2f} points against the parent restricted to the same classes (mean of {len(pairs)} pairs). All "
-        f"{count} classes have {percent(whole['remaining'])} and {of_all:+.2f}. Recomposing takes at most "
-        f"{max(times.recompose.values()):.1f} ms."
+        f"{count} classes have {percent(whole['remaining'])} and {of_all:+.2f}. Recomposing took at most "
+        f"{max(times.recompose.values()):.0f} ms in this run."
     )
 
 
 def of_files(bytes_of: Mapping[str, int]) -> Markdown:
     """Say how large the files of the "modules" and of the "parent" are."""
     sizes = {name: f"{count / 1024:.0f} KiB" for name, count in bytes_of.items()}
-    return Markdown(f"The file of the modules has {sizes['modules']}, and that of the parent {sizes['parent']}.")
+    return Markdown(
+        f"The file of the modules has {sizes['modules']}. It works beside that of the parent, which has "
+        f"{sizes['parent']}."
+    )

@@ -297,7 +297,12 @@ def _longer_training(page: Page) -> str:
     of_first = f"{first.plan.name} {gap(longer.split()['gap'])}"
     epochs = f"trained for {longer.plan.parent_epochs} epochs instead of {first.plan.parent_epochs}"
     if all(f.split()["gap"].mean() < g.split()["gap"].mean() for f, g in both):
-        return f"A better parent is harder to cut: with one {epochs}, all lose more ({of_first}). "
+        last = max(both, key=lambda pair: pair[0].plan.classes)
+        ends = " against ".join(f"{100 * f.split()['accuracy'].mean():.1f}%" for f in last)
+        return (
+            f"A better parent is harder to cut: with one {epochs}, all lose more ({of_first}), though the networks are "
+            f"still better ({last[0].plan.classes} classes: {ends}). "
+        )
     return f"With a parent {epochs}: {of_first}. "
 
 

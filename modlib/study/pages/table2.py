@@ -119,11 +119,11 @@ class Ablation:
         return {PARAMETERS: abs(self.stemming.mean()) / 10, "accuracy": 0.005}
 
     def effect(self, quantity: str, alpha: float) -> str:
-        """Return "none", "lowers", "raises" or "open": where the interval of sharing's effect lies in the end."""
+        """Return "negligible", "lowers", "raises" or "open": where the interval of sharing's effect lies in the end."""
         low, high = interval(self.changes(quantity, alpha, self.grid.epochs))
         margin = self.margins[quantity]
         if -margin < low and high < margin:
-            return "none"
+            return "negligible"
         return "lowers" if high < -margin else "raises" if low > margin else "open"
 
     @cached_property
@@ -135,7 +135,7 @@ class Ablation:
     def verdict(self) -> str:
         """On the sentence that sharing has no significant effect."""
         found = set(self.effects.values())
-        return "holds" if found == {"none"} else "does not hold" if found & {"lowers", "raises"} else "open"
+        return "holds" if found == {"negligible"} else "does not hold" if found & {"lowers", "raises"} else "open"
 
 
 def _printed(ablation: Ablation, sharing: bool, alpha: float) -> list[str]:
@@ -273,14 +273,15 @@ def answer(ablation: Ablation) -> Markdown:
     low, high = alphas[0], alphas[-1]
     shared = ablation.last[ablation.last["share_init"]].groupby("alpha")[PARAMETERS].mean()
     ends = " and ".join(f"{_points(ablation, alpha, grid.epochs)} at α = {alpha:g}" for alpha in alphas)
-    none, undecided = effects.count("none"), effects.count("open")
+    none, undecided = effects.count("negligible"), effects.count("open")
     return Markdown(
         f"**Answer.** The stemming loss takes the remaining parameters of two-class networks from "
         f"{tables.percent(shared[low], 1)} to {tables.percent(shared[high], 1)} "
         f"({mean_and_spread(ablation.stemming)} points, n = {len(ablation.stemming)}). "
         f"Shared initial scores change them by {_points(ablation, low, 1)} points after one epoch, but after "
         f"{grid.epochs} epochs only by {ends}. The paper says that sharing has no significant effect; that is "
-        f"**{ablation.verdict}**: {none} of {len(effects)} comparisons find none, {undecided} "
+        f"**{ablation.verdict}**: in {none} of {len(effects)} comparisons the effect lies within our margin, "
+        f"{undecided} "
         f"{'is' if undecided == 1 else 'are'} undecided."
     )
 

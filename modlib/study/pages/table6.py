@@ -341,8 +341,8 @@ def claim(answers: Answers, readout: pd.DataFrame) -> Claim:
         "Each module holds only the classification function of its own class",
         "Table 6",
         "44.8% off the diagonal",
-        f"by their answers: {answers.off_diagonal()}% off the diagonal. By their edges, other classes are told apart "
-        f"better than by random edges by {verdict.told} (95%)",
+        f"by their answers: {answers.off_diagonal()}% off the diagonal. How much better their edges tell other "
+        f"classes apart than random edges, 95%: {verdict.told}; below zero speaks for the claim",
         str(verdict) if answers.grid.has_papers_network else "open",
         answers.count,
     )

@@ -99,8 +99,24 @@ def answer(done: Sequence[Record]) -> Markdown:
         said.append(f"- **{of_network(dataset, model)}**, {sizes} classes ({n}): {', '.join(cells)}.")
     return Markdown(
         f"**Answer.** The vote is {', and '.join(wins)}. AUROC between images of the asked classes and of the parent's "
-        "others (1: always apart, 0.5: chance; test images, means over subsets and trials):\n\n" + "\n".join(said)
+        "others (1: always apart, 0.5: chance; test images, means over subsets and trials):\n\n"
+        + "\n".join(said)
+        + _never_seen(records.frame(done))
     )
+
+
+def _never_seen(rows: pd.DataFrame) -> str:
+    """Say how many images that nobody has seen are rejected by a network of all classes."""
+    said = []
+    for (dataset, model), part in tables.groups(rows, ["dataset", "model"], sort=False):
+        every = part[(part["classes"] == part["classes"].max()) & (part["unknown"] != "other classes")]
+        shares = every.groupby(["unknown", "score"], sort=False)["rejected"].mean().unstack()
+        vote, *_, full = SCORES
+        cells = [f"{100 * row[vote]:.0f}% of {kind} ({100 * row[full]:.0f}%)" for kind, row in shares.iterrows()]
+        said.append(
+            f"{int(every['classes'].max())} modules of {of_network(dataset, model)} reject {' and '.join(cells)}"
+        )
+    return f"\n\nDon't rely on it for images that nobody has seen: {'; '.join(said)}; in brackets the parent's softmax."
 
 
 def draw(done: Sequence[Record]) -> Figure:

@@ -351,7 +351,10 @@ def answer(page: Page, budgets: Sequence[float]) -> Markdown:
         f"**Answer**{_first_parent(page)}. The best within {shares} of the parent's multiply-adds, in points of test "
         "accuracy against the restricted parent (± standard error):\n\n"
     )
-    tail = f"\n\nMasks make networks light, not small or fast. Within {POINTS:g} point: {_lightest(page)}."
+    tail = (
+        "\n\nMasks leave few weights to store, and a network as large and slow as before. "
+        f"Within {POINTS:g} point: {_lightest(page)}."
+    )
     return Markdown(head + "\n".join(said) + tail + (_elsewhere(page, min(budgets)) if budgets else ""))
 
 
@@ -545,7 +548,7 @@ def decision_table(page: Page, budgets: Sequence[float]) -> Markdown:
         f"many subsets ({MANY}), {tables.percent(max(budgets), 0)}: fewest seconds in all, within {near}": lambda r: (
             _least(_small(r.assign(all=r["first_seconds"] + (MANY - 1) * r["further_seconds"]), max(budgets)), "all")
         ),
-        f"memory: fewest weights, within {near}": lambda r: _least(r, "kept_weights"),
+        f"small file: fewest weights other than 0, within {near}": lambda r: _least(r, "kept_weights"),
         f"speed: fewest ms for one image, within {near}, a tenth less than the parent": lambda r: _fastest(r, 1),
         "speed in batches: the same for 64 images": lambda r: _fastest(r, 64),
     }
@@ -557,7 +560,8 @@ def decision_table(page: Page, budgets: Sequence[float]) -> Markdown:
         shown.append(line)
     caption = (
         "What to take, by need: chosen on held-out images by the rules in the first column, shown with points on test "
-        "images. Seconds: of the first subset / of each further one."
+        "images. Seconds: of the first subset / of each further one. Modules never fit into a "
+        "share of the multiply-adds: each is a pass of its own."
     )
     return tables.table(pd.DataFrame(shown), caption, "tab-which-way-decide")
 
