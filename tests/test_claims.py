@@ -53,7 +53,7 @@ def test_claims_of_the_text_are_open_without_results() -> None:
 
 
 def test_claims_of_the_text_are_judged_by_what_was_exported(tmp_path: Path) -> None:
-    """Two trials of 50 epochs: their best differ by a point, and stemming is better once."""
+    """Two trials of 50 epochs: their best differ by a point, and stemming is better once, worse once."""
     common = {"dataset": "mnist", "model": "fc1", "recipe": "published", "split": "test", "k": 0.1}
     rows = [
         common | {"seed": seed, "epoch": epoch, "alpha": alpha, "accuracy": best, "module_accuracy": module}
@@ -67,7 +67,8 @@ def test_claims_of_the_text_are_judged_by_what_was_exported(tmp_path: Path) -> N
         pd.DataFrame(rows).to_csv(tmp_path / f"{stem}.csv", index=False)
     found = {claim.where + claim.claim[:5]: claim for claim, *_ in text_claims.judged(Store.at(str(tmp_path)))}
     better, changed, small = found["Table 5With "], found["Table 5Under"], found["IntroductionA sma"]
-    assert (better.verdict, better.here[:40]) == ("holds", "for 1 of 2 trials, by 0.20 points at mos")
+    assert better.verdict == "open"  # ahead once and behind once is what chance gives
+    assert better.here.startswith("α = 1 is ahead in 1 of 2 trials, 0.00 points [-2.54, +2.54]")
     assert changed.verdict == "does not hold"
     assert "1.00 points at α = 0; 0.00 points at α = 1" in changed.here
     assert (small.verdict, "all ten classes 45.0%" in small.here) == ("holds", True)

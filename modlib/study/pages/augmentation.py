@@ -241,8 +241,6 @@ def answer(found: Asked, dataset: str, model: str, draws: int, panel: Panel, row
         f"{tables.percent(found.own, 1)} of {found.images:,} held-out images. Augmenting them changes that by so many "
         f"points: {said} (n = {draws} draws each). With all images flipped it changes by {flipped:+.1f}.\n\n"
         f"A mask for {panel.title}, trained for {panel.epochs} epochs on augmented images, is at "
-        f"**{gained.mean():+.2f}** "
-        f"points of test accuracy against one on plain images (95% interval {low:+.2f} to {high:+.2f}, n = "
-        f"{len(gained)} "
-        f"parents): {'a clear difference' if low * high > 0 else 'not clear'}."
+        f"**{gained.mean():+.2f}** points of test accuracy against one on plain images (95% interval {low:+.2f} to "
+        f"{high:+.2f}, n = {len(gained)} parents): {'a clear difference' if low * high > 0 else 'not clear'}."
     )

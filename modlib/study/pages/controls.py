@@ -370,8 +370,7 @@ def answer(runs: Runs) -> Markdown:
         f"{signed(-paired[RESTRICTED])} points; without the vote loss, {signed(paired[ALONE] - paired[RESTRICTED])}. "
         f"Modules store {of[RESTRICTED] / of[BASE]:.1f} times fewer bytes than the parent, and take "
         f"{ms[EVERY_MASK] / ms['parent']:.1f} times as long (batch of {runs.in_use.rows[0]['batch']}). At its own "
-        f"class a single module is at "
-        f"{min(single):+.2f} to {max(single):+.2f} points against the parent."
+        f"class a single module is at {min(single):+.2f} to {max(single):+.2f} points against the parent."
     )
 
 

@@ -187,8 +187,7 @@ def answer(modules: Modules, error: float, agree: bool) -> Markdown:
         "**Answer.** By four quantities, and two of them are one: a pair with the Jaccard index J has the remaining "
         f"parameters 2k / (1 + J), {holds} for all {pairs} pairs here (n = 1 seed). The index of the paper's Table 1 "
         f'lies {"within" if agree else "outside"} the range of its Table 2 (MNIST FC1). But its "RPs close to 0.5" '
-        f"can't be: at k = {PRINTED_K:.0%} a pair has "
-        f"{PRINTED_K:.0%} to {2 * PRINTED_K:.0%}."
+        f"can't be: at k = {PRINTED_K:.0%} a pair has {PRINTED_K:.0%} to {2 * PRINTED_K:.0%}."
     )
 
 
@@ -204,10 +203,8 @@ def about_the_identity(table1: pd.Series, table2: pd.Series) -> Markdown:
         f"{100 * table1['remaining_parameters']:.1f}%. Its Table 2 prints a mean of {mean:.1f}% for the same network, "
         f"which makes J = {table2['jaccard_index']:.2f}, and pairs from {low:.1f}% to {high:.1f}%. So its Table 1 "
         f"lies {'within' if agree else 'outside'} the range of Table 2. The means are not quite those of one run: a "
-        f"mean index "
-        f"of {table1['jaccard_index']:.2f} needs at least {100 * table1['remaining_parameters']:.1f}% on average, "
-        f"because "
-        "2k / (1 + J) is convex. The tables may be of another α or epoch."
+        f"mean index of {table1['jaccard_index']:.2f} needs at least {100 * table1['remaining_parameters']:.1f}% on "
+        f"average, because 2k / (1 + J) is convex. The tables may be of another α or epoch."
     )
 
 
@@ -228,10 +225,9 @@ def about_table_6(levels: Levels) -> Markdown:
         said += (
             f" The paper's numbers rise and fall with those of perfect modules (correlation {follows:.2f} over the "
             f"ten modules at k = 10%). This suggests that its images of other classes are drawn {drawn}.\n\nThe "
-            f"table {of_one} of one "
-            f"trial. In one trial every entry would be a share of twice a class's images, which takes few values. "
-            f"Only {hits} of the {entries} entries can be such a share, about as many as of random numbers "
-            f"({chance:.0f}). As "
-            f"means over five trials {of_five} are possible (of random numbers {by_chance:.0f})."
+            f"table {of_one} of one trial. In one trial every entry would be a share of twice a class's images, which "
+            f"takes few values. Only {hits} of the {entries} entries can be such a share, about as many as of random "
+            f"numbers ({chance:.0f}). As means over five trials {of_five} are possible (of random numbers "
+            f"{by_chance:.0f})."
         )
     return Markdown(said)

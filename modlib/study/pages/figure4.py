@@ -477,8 +477,8 @@ def answer(evidence: Evidence, goal: float) -> Markdown:
         f"- with the same share of every layer, as in the paper, but after {steps} steps a module: {plain};\n"
         f"- with the best setting, {chosen} (ours): **{best}**; with one shared mask alone: {alone}.\n\n"
         f"{stemming if changes else 'α above 0 was not run;'} already without stemming two modules have a Jaccard "
-        f"index of {alike.min():.2f} to {alike.max():.2f}, and the loss as printed "
-        "[pulls weakly in large networks](stemming_at_scale.ipynb)."
+        f"index of {alike.min():.2f} to {alike.max():.2f}, and the loss as printed [pulls weakly in large "
+        "networks](stemming_at_scale.ipynb)."
     )
 
 

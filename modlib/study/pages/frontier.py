@@ -425,8 +425,7 @@ def _said(one: Search, behind: float) -> str:
         f"- **{one.name}** (n = {len(rows)}): all classes need **{union:.2%}** of the weights, two {pairs:.2%}, at "
         f"{_signed(gap)} points against the parent. Goal: {goal} {verdict}. One shared mask of that size "
         f"needs one pass, not {one.data.num_classes} joined ones; the modules are at {_signed(lead)} points against "
-        f"it (95% "
-        f"interval {low:+.2f} to {high:+.2f})."
+        f"it (95% interval {low:+.2f} to {high:+.2f})."
     )
 
 

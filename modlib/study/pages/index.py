@@ -152,10 +152,9 @@ def _convolutional(evidence: Evidence) -> Card:
         return Card(title, OPEN, NOT_YET, "figure4")
     text = (
         f"CIFAR-10, a quarter of VGG16's width (n = {len(better)}): "
-        f"{records.mean_and_spread(written['accuracy'], digits=1)}% "
-        f"as in the paper, parents {records.mean_and_spread(better['parent_accuracy'], digits=1)}%; our way, with "
-        f"modules "
-        f"that hardly differ, {records.mean_and_spread(better['accuracy'], digits=1)}%. Others lose more or train less."
+        f"{records.mean_and_spread(written['accuracy'], digits=1)}% as in the paper, parents "
+        f"{records.mean_and_spread(better['parent_accuracy'], digits=1)}%; our way, with modules that hardly differ, "
+        f"{records.mean_and_spread(better['accuracy'], digits=1)}%. Others lose more or train less."
     )
     return Card(title, verdicts.of_rows(pd.Series([c.verdict for c in found])), text, "figure4")
 

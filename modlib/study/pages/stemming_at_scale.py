@@ -250,9 +250,8 @@ def claim(pulls: Pulls) -> claims.Claim:
     own = pulls.settings
     found = (
         f"averaged over all scores, Eq. 1 at α = 1 leaves two modules' scores {pulls.stated('fc1', 'apart')} as far "
-        f"apart as without it, after "
-        f"{pulls.steps} steps in {names.of_network(own.fc_dataset, 'fc1')}, {pulls.stated(own.model, 'apart')} in "
-        f"{own.label}; which α is best was not tried"
+        f"apart as without it, after {pulls.steps} steps in {names.of_network(own.fc_dataset, 'fc1')}, "
+        f"{pulls.stated(own.model, 'apart')} in {own.label}; which α is best was not tried"
     )
     return claims.Claim(
         claim="The right α depends on the size of the model",

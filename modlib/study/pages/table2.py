@@ -281,8 +281,7 @@ def answer(ablation: Ablation) -> Markdown:
         f"Shared initial scores change them by {_points(ablation, low, 1)} points after one epoch, but after "
         f"{grid.epochs} epochs only by {ends}. The paper says that sharing has no significant effect; that is "
         f"**{ablation.verdict}**: in {none} of {len(effects)} comparisons the effect lies within our margin, "
-        f"{undecided} "
-        f"{'is' if undecided == 1 else 'are'} undecided."
+        f"{undecided} {'is' if undecided == 1 else 'are'} undecided."
     )
 
 

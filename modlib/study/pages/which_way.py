@@ -352,8 +352,8 @@ def answer(page: Page, budgets: Sequence[float]) -> Markdown:
         "accuracy against the restricted parent (± standard error):\n\n"
     )
     tail = (
-        "\n\nMasks leave few weights to store, and a network as large and slow as before. "
-        f"Within {POINTS:g} point: {_lightest(page)}."
+        f"\n\nMasks leave few weights to store, and a network as large and slow as before. Within {POINTS:g} point: "
+        f"{_lightest(page)}."
     )
     return Markdown(head + "\n".join(said) + tail + (_elsewhere(page, min(budgets)) if budgets else ""))
 
@@ -560,8 +560,8 @@ def decision_table(page: Page, budgets: Sequence[float]) -> Markdown:
         shown.append(line)
     caption = (
         "What to take, by need: chosen on held-out images by the rules in the first column, shown with points on test "
-        "images. Seconds: of the first subset / of each further one. Modules never fit into a "
-        "share of the multiply-adds: each is a pass of its own."
+        "images. Seconds: of the first subset / of each further one. Modules never fit into a share of the "
+        "multiply-adds: each is a pass of its own."
     )
     return tables.table(pd.DataFrame(shown), caption, "tab-which-way-decide")
 
