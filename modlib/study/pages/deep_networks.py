@@ -346,7 +346,7 @@ def answer(rows: pd.DataFrame, after: pd.DataFrame, bench: Bench) -> Markdown:
         f"After a short co-training the vote of {count} modules (chance: {100 / count:.0f}%) is right on\n\n"
         f"- {percent(chosen, 'kaiming', 'frozen', 'accuracy')} with the parent's statistics;\n"
         f"- {percent(chosen, 'kaiming', 'batch', 'accuracy')} with statistics of each module's own;\n"
-        f"- {percent(chosen, 'magnitude', 'frozen', 'accuracy')} with the parent's, and its largest weights as first "
-        "mask;\n"
+        f"- {percent(chosen, 'magnitude', 'frozen', 'accuracy')} with the parent's statistics, and its largest "
+        "weights as first mask;\n"
         f"- **{percent(chosen, 'magnitude', 'batch', 'accuracy')}** with both."
     )

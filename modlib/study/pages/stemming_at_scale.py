@@ -223,12 +223,12 @@ def answer(found: pull.Strengths, pulls: Pulls) -> Markdown:
     return Markdown(
         "**Answer.** Read as printed, Eq. 1 divides by the number of scores, so its pull gets weaker as networks get "
         f"larger: it outweighs weight decay from α = {found['fc1', 'total'].mean('equal'):.2g} on in FC1, but only "
-        f"from α = {equal}. In {pulls.steps} steps at α = 1 the modules' scores come to "
-        f"**{pulls.stated('fc1', 'apart')}** of their distance without stemming in "
-        f"{names.of_network(own.fc_dataset, 'fc1')}, and to **{pulls.stated(own.model, 'apart')}** in "
-        f"{own.label} (n = {len(own.seeds)}). Without weight decay {own.label} gets to "
-        f"{pulls.stated(own.model, 'apart', 0.0)}. Masks move less: {pulls.stated('fc1', 'disagreement')} of what they "
-        f"differ in is left in FC1, and {pulls.stated(own.model, 'disagreement')} in {own.label}."
+        f"from α = {equal}.\n\nWhat {pulls.steps} steps at α = 1 leave of how far apart two modules are "
+        f"without it (n = {len(own.seeds)}):\n\n"
+        f"- {names.of_network(own.fc_dataset, 'fc1')}: **{pulls.stated('fc1', 'apart')}** for their scores, "
+        f"{pulls.stated('fc1', 'disagreement')} for their masks;\n"
+        f"- {own.label}: **{pulls.stated(own.model, 'apart')}** and {pulls.stated(own.model, 'disagreement')}; scores "
+        f"without weight decay {pulls.stated(own.model, 'apart', 0.0)}."
     )
 
 
