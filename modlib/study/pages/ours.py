@@ -294,11 +294,15 @@ def answer(found: Sequence[Levers]) -> Markdown:
     """Return the answer in sentences: the changes that are clear on each network, and what the vote loss costs."""
     said = "\n".join(_said(one) for one in found)
     lost = 100 * pd.concat([one.single[WITHOUT]["all"] - one.single[BASE]["all"] for one in found])
+    own = " and ".join(
+        f"{100 * (one.single[WITHOUT]['own'] - one.single[BASE]['own']).mean():.1f} ({one.name})" for one in found
+    )
     gains = 100 * pd.concat([rows["gain"] for one in found for rows in one.votes.values()])
     return Markdown(
         "**Answer.** Changing one thing changes the accuracy of the vote by so many points on test images (means; only "
-        f"where the 95% interval of paired trials leaves out zero):\n\n{said}\n\nThe vote loss costs a "
-        f"module alone {mean_and_spread(lost, 1)} points (n = {len(lost)}). Calibrating the vote changes its accuracy "
+        f"where the 95% interval of paired trials leaves out zero):\n\n{said}\n\nThe vote loss costs "
+        f"a module alone {mean_and_spread(lost, 1)} points on all images (n = {len(lost)}), where most answers are no; "
+        f"on the balanced set of its own class {own}. Calibrating the vote changes its accuracy "
         f"by {gains.mean():+.2f} points."
     )
 

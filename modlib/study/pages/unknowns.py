@@ -17,7 +17,7 @@ from modlib.recipes import ours
 from modlib.study import figures, records, tables
 from modlib.study.columns import named
 from modlib.study.experiment import Experiment
-from modlib.study.names import of_network
+from modlib.study.names import of_data, of_network
 from modlib.study.records import Record, Store
 from modlib.study.trials import Trial
 from modlib.study.unknowns import SCORES, Unknowns
@@ -112,11 +112,14 @@ def _never_seen(rows: pd.DataFrame) -> str:
         every = part[(part["classes"] == part["classes"].max()) & (part["unknown"] != "other classes")]
         shares = every.groupby(["unknown", "score"], sort=False)["rejected"].mean().unstack()
         vote, *_, full = SCORES
-        cells = [f"{100 * row[vote]:.0f}% of {kind} ({100 * row[full]:.0f}%)" for kind, row in shares.iterrows()]
-        said.append(
-            f"{int(every['classes'].max())} modules of {of_network(dataset, model)} reject {' and '.join(cells)}"
-        )
-    return f"\n\nDon't rely on it for images that nobody has seen: {'; '.join(said)}; in brackets the parent's softmax."
+        cells: list[str] = []
+        for kind, row in shares.iterrows():
+            whose = "" if cells else "the parent's softmax: "
+            name = "noise" if kind == "noise" else of_data(str(kind))
+            cells.append(f"{100 * row[vote]:.0f}% of {name} ({whose}{100 * row[full]:.0f}%)")
+        count, network = int(every["classes"].max()), of_network(dataset, model)
+        said.append(f"{count} modules of {network} reject {' and '.join(cells)}")
+    return f"\n\nImages that nobody has seen pass too often: {'; '.join(said)}."
 
 
 def draw(done: Sequence[Record]) -> Figure:
