@@ -44,9 +44,8 @@ page = small_networks.run(plans, timed, int8, repeats, store)
 small_networks.answer(page)
 
 # %% [markdown]
-# **Caveat.** This is ours, not the paper's: *these weights are not the parent's*. How far one can cut depends on the network:
-# far less of ResNet50 ¼, FC1 and CIFAR-100's WRN-16-2 than of VGG16 (next table). Each parent was trained once, and times are of
-# one network of each kind.
+# **Caveat.** Ours, not the paper's: *these weights are not the parent's*. Other networks can be cut less (next table). Each parent
+# was trained once.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Every subset's network: points of test accuracy against the parent restricted to the same classes (+ is better), over the share of the parent's multiply-adds.", "name": "fig-small-networks"}, "image": {"alt": "Points of a few groups, each at its own share of the multiply-adds; most lie a little below zero."}}
 small_networks.draw(page.of_first_parent)

@@ -7,10 +7,10 @@
 # ---
 
 # %% [markdown]
-# # The stemming loss as printed pulls weaker than weight decay in large networks
+# # In large networks the stemming loss as printed is weaker than weight decay
 #
-# **Question.** The stemming loss is to make the modules use the same weights. Eq. 1 divides it by the number of scores. Does it
-# still pull modules together in a convolutional network, far larger than FC1?
+# **Question.** Eq. 1 divides the stemming loss by the number of scores. Does it still pull modules together in a network far
+# larger than FC1?
 
 # %% tags=["parameters", "remove-input"]
 dataset: str = "digits"  # data set: digits, cifar10, cifar100, svhn, svhn_10k
@@ -57,8 +57,7 @@ claim = page.claim(pulls)
 page.answer(strengths, pulls)
 
 # %% [markdown]
-# **Caveat.** What a pull *can* do is computed from the sizes of the networks; the trials are short, of two modules and few
-# images. Nothing here says where long runs end. The test images are not read.
+# **Caveat.** The trials are short, of two modules and few held-out images: they don't say where long runs end.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "How far Eq. 1 can move a score in an epoch at α = 1, in standard deviations of its layer's initial scores. Bars: from the layer that it moves least to the one that it moves most; points: means over all scores. Dashed: one standard deviation.", "name": "fig-deep-reach"}, "image": {"alt": "On logarithmic axes, what the readings total and layer can move falls with the number of weights of the network, from about one standard deviation in FC1 to far below a hundredth in the largest networks; the scale-free reading stays at one."}}
 pull.draw_reach(strengths)

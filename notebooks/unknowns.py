@@ -38,8 +38,7 @@ done = unknowns.run(networks, sizes, count, store)
 unknowns.answer(done)
 
 # %% [markdown]
-# **Caveat.** The parent has seen all ten classes in training, and so has every module, as images of "another class": these
-# are easy unknowns. Noise and another data set are images that nobody has seen.
+# **Caveat.** The parent's other classes are easy unknowns: every module has seen them, as images of "another class".
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "AUROC of telling images of the asked classes from others, by the number of classes asked for; a row for each network, a column for each kind of unknown image; mean over subsets and trials.", "name": "fig-unknowns"}, "image": {"alt": "Panels with three lines each: the vote of modules, the parent's softmax over the asked classes, and over all."}}
 unknowns.draw(done)

@@ -344,9 +344,8 @@ def answer(rows: pd.DataFrame, after: pd.DataFrame, bench: Bench) -> Markdown:
         f"**Answer**, for {own.label} (held-out images, n = {len(own.seeds)}). Under a random mask, with the parent's "
         f"statistics in batch normalisation, {_signal_in_words(left)} of the parent's signal is left at the logits. "
         f"After a short co-training the vote of {count} modules (chance: {100 / count:.0f}%) is right on\n\n"
-        f"- {percent(chosen, 'kaiming', 'frozen', 'accuracy')} with the parent's statistics;\n"
-        f"- {percent(chosen, 'kaiming', 'batch', 'accuracy')} with statistics of each module's own;\n"
-        f"- {percent(chosen, 'magnitude', 'frozen', 'accuracy')} with the parent's statistics, and its largest "
-        "weights as first mask;\n"
-        f"- **{percent(chosen, 'magnitude', 'batch', 'accuracy')}** with both."
+        f"- random mask: {percent(chosen, 'kaiming', 'frozen', 'accuracy')} with the parent's statistics, "
+        f"{percent(chosen, 'kaiming', 'batch', 'accuracy')} with each module's own;\n"
+        f"- the parent's largest weights as first mask: {percent(chosen, 'magnitude', 'frozen', 'accuracy')} and "
+        f"**{percent(chosen, 'magnitude', 'batch', 'accuracy')}**."
     )

@@ -263,8 +263,8 @@ def answer(page: Page) -> Markdown:
     fast_enough = f"{sum(speeds.values())} of {len(speeds)}"
     of_speed = f", {fast_enough} for speed (on {' and '.join(sorted(where))})" if speeds else ""
     head = (
-        f"**Answer** ({page.mains[0].plan.parent}). Points of test accuracy against the parent restricted to the "
-        "subset (± standard error), size, and speed for one image of the first subset's network:\n\n"
+        f"**Answer** ({page.mains[0].plan.parent}). Test accuracy in points against the restricted parent (± "
+        "standard error), size, and speed for one image:\n\n"
     )
     tail = f"{_longer_training(page)}{sum(asked)} of {len(asked)} goals for accuracy and size are met{of_speed}."
     return Markdown(head + "\n".join(said) + f"\n\n{tail}")

@@ -221,10 +221,9 @@ def answer(found: pull.Strengths, pulls: Pulls) -> Markdown:
     own = pulls.settings
     equal = ", ".join(f"{found[which, 'total'].mean('equal'):.0f} in {name}" for which, name in LARGE.items())
     return Markdown(
-        "**Answer.** Read as printed, Eq. 1 divides by the number of scores, so its pull gets weaker as networks get "
-        f"larger: it outweighs weight decay from α = {found['fc1', 'total'].mean('equal'):.2g} on in FC1, but only "
-        f"from α = {equal}.\n\nWhat {pulls.steps} steps at α = 1 leave of how far apart two modules are "
-        f"without it (n = {len(own.seeds)}):\n\n"
+        "**Answer.** Read as printed, Eq. 1 outweighs weight decay from "
+        f"α = {found['fc1', 'total'].mean('equal'):.2g} on in FC1, but only from α = {equal}. What {pulls.steps} steps "
+        f"at α = 1 leave of how far apart two modules are without it (n = {len(own.seeds)}):\n\n"
         f"- {names.of_network(own.fc_dataset, 'fc1')}: **{pulls.stated('fc1', 'apart')}** for their scores, "
         f"{pulls.stated('fc1', 'disagreement')} for their masks;\n"
         f"- {own.label}: **{pulls.stated(own.model, 'apart')}** and {pulls.stated(own.model, 'disagreement')}; scores "

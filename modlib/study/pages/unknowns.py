@@ -25,6 +25,8 @@ from modlib.zoo import datasets
 
 SAID = ("vote of modules", "the parent's softmax over the asked classes", "its softmax over all classes")
 """The scores, in a sentence about asked classes."""
+SHORT = ("vote", "softmax over the asked classes", "over all")
+"""The same, in a list."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,14 @@ def answer(done: Sequence[Record]) -> Markdown:
         mine = means.loc[dataset, model]
         cells = [
             f"{name} {' and '.join(f'{value:.3f}' for value in mine[score])}"
-            for score, name in zip(SCORES, SAID, strict=True)
+            for score, name in zip(SCORES, SHORT, strict=True)
         ]
         sizes = " and ".join(str(k) for k in mine.index)
         n = f"n = {part['subsets'].max()} subsets of each size, {part['seed'].nunique()} trials"
         said.append(f"- **{of_network(dataset, model)}**, {sizes} classes ({n}): {', '.join(cells)}.")
     return Markdown(
-        f"**Answer.** The vote is {', and '.join(wins)}. AUROC between images of the asked classes and of the parent's "
-        "others (1: always apart, 0.5: chance; test images, means over subsets and trials):\n\n"
+        f"**Answer.** The vote is {', and '.join(wins)}. AUROC between images of the asked classes and of others "
+        "(1: always apart; test images, means over subsets and trials):\n\n"
         + "\n".join(said)
         + _never_seen(records.frame(done))
     )
