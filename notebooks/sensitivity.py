@@ -42,7 +42,8 @@ sensitivity.answer(found)
 
 # %% [markdown]
 # **Caveat.** Most settings have one trial, on one network, and only one thing is changed at a time.
-# [Readings](readings.ipynb) combines three of them.
+# [Readings](readings.ipynb) combines three of them. The paper's own Tables 1 and 2 do not quite fit each other (below), so no
+# run can give both.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks, epoch by epoch, under each setting. Left without stemming, right with α = 1. Crosses: the paper's Table 2. Dotted: k and twice k.", "name": "fig-sensitivity"}, "image": {"alt": "Two panels of curves, one for each setting. A setting whose curve ends at the cross agrees with the paper."}}
 sensitivity.draw_readings(found)
