@@ -423,6 +423,8 @@ def points(values: pd.Series, digits: int = 2) -> str:
 def answer(found: Preliminaries) -> Markdown:
     """Return the page's answer: on the norms, and on methods A and B."""
     slower, best, base = found.verdicts
+    if len({unchanged(found.apart(which)) for which in ("best", "best_of_all")}) > 1:
+        best += ", because two readings of it disagree"
     one, two = (found.mean(norm, "pace") for norm in (PAPERS, found.closest))
     of_norms, lead = trials_of(len(found.apart("pace"))), found.lead(found.best)
     return Markdown(
