@@ -42,8 +42,8 @@ claims.publish(store, "figure3", [figure3.claim(curves)])
 figure3.answer(curves)
 
 # %% [markdown]
-# **Caveat.** Most settings have one trial, and 25 of the paper's 50 epochs: a difference of a few tenths of a point may
-# come from the seed alone.
+# **Caveat.** FC3 and FC4 are not among the parents yet. Settings of one parent are compared with each other, so the comparisons
+# are not independent.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "FC1 (the first parent): accuracy against remaining parameters in the last epoch, test images, one point a trial. A line joins the means of one k, from the largest α (left) to the smallest (right). Left: votes of two modules, mean over pairs. Right: the vote of all modules.", "name": "fig-figure3-trade"}, "image": {"alt": "Two scatter plots with one line for each k: every line goes from fewer remaining parameters at large alpha to more at small alpha, and most of them rise on the way."}}
 figure3.draw_trade_off(curves, models[:1])

@@ -297,11 +297,14 @@ def draw_trade_off(curves: Curves, models: Sequence[str]) -> Figure:
 def answer(curves: Curves) -> Markdown:
     """Return what the trials say of both sentences of the paper."""
     grid = curves.grid
-    pairs, all_classes = (curves.trade[quantity, ANY] for quantity in ("pair_accuracy", "accuracy"))
+    pairs, all_classes = (
+        "{} of {} ({} of {} clear ones)".format(*curves.trade[quantity, ANY], *curves.clear[quantity, ANY])
+        for quantity in ("pair_accuracy", "accuracy")
+    )
     return Markdown(
         f"**Answer.** {_about_multiples(curves)}The paper says that accuracy decreased as the remaining parameters "
-        f"increased; that is **{curves.verdict}**. More parameters go with less accuracy in only {pairs[0]} of "
-        f"{pairs[1]} comparisons of settings for pairs, and in {all_classes[0]} of {all_classes[1]} for all classes "
+        f"increased; that is **{curves.verdict}**. Of two settings the one with more parameters is the less "
+        f"accurate in {pairs} comparisons of pairs, and in {all_classes} of all classes "
         f"({of_data(grid.dataset)}, {len(grid.models)} parent{'s' if len(grid.models) > 1 else ''}, {grid.epochs} "
         f"epochs, n = {trials_of(curves.count)} a setting)."
     )
