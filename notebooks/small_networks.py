@@ -44,8 +44,7 @@ page = small_networks.run(plans, timed, int8, repeats, store)
 small_networks.answer(page)
 
 # %% [markdown]
-# **Caveat.** Ours, not the paper's: *these weights are not the parent's*. Other networks can be cut less (next table). Each parent
-# was trained once.
+# **Caveat.** Ours, not the paper's: *these weights are not the parent's*. Smaller parents can be cut less.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Every subset's network: points of test accuracy against the parent restricted to the same classes (+ is better), over the share of the parent's multiply-adds.", "name": "fig-small-networks"}, "image": {"alt": "Points of a few groups, each at its own share of the multiply-adds; most lie a little below zero."}}
 small_networks.draw(page.of_first_parent)
@@ -134,7 +133,7 @@ small_networks.variants_table(page)
 #
 # - For speed, cut channels: what is left is a plain network, much smaller and faster than the parent.
 # - No training is needed: what is left is solved anew, layer by layer, from 2,000 images without labels, or 3,000.
-# - The more classes are asked for, and the better the parent is, the less can be cut.
+# - The more classes are asked for, the better the parent is, and the smaller it is, the less can be cut.
 # ```
 
 # %% tags=["remove-cell", "nbval-check-output"]

@@ -295,13 +295,13 @@ def _longer_training(page: Page) -> str:
         return ""
     longer, first = min(both, key=lambda pair: pair[0].plan.classes)
     of_first = f"{first.plan.name} {gap(longer.split()['gap'])}"
-    epochs = f"trained for {longer.plan.parent_epochs} epochs instead of {first.plan.parent_epochs}"
+    epochs = f"trained for {longer.plan.parent_epochs} epochs, not {first.plan.parent_epochs}"
     if all(f.split()["gap"].mean() < g.split()["gap"].mean() for f, g in both):
         last = max(both, key=lambda pair: pair[0].plan.classes)
-        ends = " against ".join(f"{100 * f.split()['accuracy'].mean():.1f}%" for f in last)
+        after, before = (f"{100 * f.split()['accuracy'].mean():.1f}%" for f in last)
         return (
-            f"A better parent is harder to cut: with one {epochs}, all lose more ({of_first}), though the networks are "
-            f"still better ({last[0].plan.classes} classes: {ends}). "
+            f"A parent {epochs}, is harder to cut: all lose more ({of_first}), yet end higher "
+            f"({last[0].plan.classes} classes: {after}, not {before}). "
         )
     return f"With a parent {epochs}: {of_first}. "
 
