@@ -68,7 +68,7 @@ def test_claims_of_the_text_are_judged_by_what_was_exported(tmp_path: Path) -> N
     found = {claim.where + claim.claim[:5]: claim for claim, *_ in text_claims.judged(Store.at(str(tmp_path)))}
     better, changed, small = found["Table 5With "], found["Table 5Under"], found["IntroductionA sma"]
     assert better.verdict == "open"  # ahead once and behind once is what chance gives
-    assert better.here.startswith("α = 1 is ahead in 1 of 2 trials, 0.00 points [-2.54, +2.54]")
+    assert better.here.startswith("α = 1 is more accurate in 1 of 2 trials, +0.00 points [-2.54, +2.54]")
     assert changed.verdict == "does not hold"
     assert "1.00 points at α = 0; 0.00 points at α = 1" in changed.here
     assert (small.verdict, "all ten classes 45.0%" in small.here) == ("holds", True)

@@ -163,8 +163,8 @@ def _sometimes_better(rows: pd.DataFrame) -> Claim:
     ahead = best.drop(columns=0.0).sub(best[0.0], axis=0)
     spans = {alpha: interval(values) for alpha, values in ahead.items()}
     said = [
-        f"α = {alpha:g} is ahead in {int((ahead[alpha] > 0).sum())} of {len(ahead)} trials, {ahead[alpha].mean():+.2f} "
-        f"points [{low:+.2f}, {high:+.2f}]"
+        f"α = {alpha:g} is more accurate in {int((ahead[alpha] > 0).sum())} of {len(ahead)} trials, "
+        f"{ahead[alpha].mean():+.2f} points [{low:+.2f}, {high:+.2f}]"
         for alpha, (low, high) in spans.items()
     ]
     clear = any(low > 0 for low, _ in spans.values())
