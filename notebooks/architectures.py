@@ -58,8 +58,9 @@ cuts = architectures_cut.run(cut, image_size, store)
 page.answer(found, goal)
 
 # %% [markdown]
-# **Caveat.** Weights and images are random: nothing here is about accuracy. Recurrent layers and embeddings stay whole. Whether deep networks *learn* under a mask is
-# [another page's](deep_networks.ipynb) question.
+# **Caveat.** Weights and images are random: nothing here is about accuracy. Recurrent layers and embeddings stay whole
+# unless a `policy` names them. Whether deep networks *learn* under a mask is [another page's](deep_networks.ipynb)
+# question.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "A module's training step over a plain one: fastest over fastest measurement. Dashed: the goal; solid: as fast as a plain step.", "name": "fig-architectures"}, "image": {"alt": "One row for each network, sorted: points of the ratio of a module's step to a plain step, by precision, beside a dashed line at the goal and a solid one at 1."}}
 page.draw_ratios(found, goal)

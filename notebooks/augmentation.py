@@ -61,8 +61,8 @@ found = page.asked(parent, data, images, augmentations, always, seed=seed, draws
 page.answer(found, dataset, model, draws, panel, of_masks)
 
 # %% [markdown]
-# **Caveat.** As in the paper, **no result of FC1 to FC4 in this book uses an augmentation**. Masks were trained for few epochs, and
-# augmentation is for long trainings.
+# **Caveat.** As in the paper, **no result of FC1 to FC4 in this book uses an augmentation**. Masks were trained for few
+# epochs, and augmentation is for long trainings.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Accuracy of a parent trained without augmentation, on augmented held-out images: one point a draw, and bars for their mean. Line: the same images as they are.", "name": "fig-augmented-accuracy"}, "image": {"alt": "Three bars, one for each augmentation, with the accuracy of the parent on augmented images, below or at a horizontal line for the images as they are."}}
 page.draw_accuracy(found)

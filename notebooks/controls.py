@@ -53,7 +53,8 @@ controls.answer(runs)
 
 # %% [markdown]
 # **Caveat.** This is one small network on one easy data set (MNIST FC1, $k = 10\%$), where all good methods lie within a
-# point of each other; on [F-MNIST](tab-controls-elsewhere), too, module stemming with the vote loss is ahead. That loss is ours, not the paper's.
+# point of each other; on [F-MNIST](tab-controls-elsewhere), too, module stemming with the vote loss is ahead. That loss is
+# ours, not the paper's.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Each control minus module stemming of the same trial, in points of test accuracy; one dot a trial, a bar at the mean. Left of the line module stemming is better. Scale: linear within a tenth of a point, logarithmic beyond.", "name": "fig-controls"}, "image": {"alt": "Two dot plots with one line for each control, for all classes and for the chosen pairs. Dots left of zero are controls that are less accurate than module stemming, dots right of zero are more accurate."}}
 controls.draw_differences(runs)

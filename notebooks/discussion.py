@@ -160,8 +160,8 @@ print(f"parent: {sizes.edges} edges, {sizes.parent} bytes with biases")
 print(f"{len(modules.classes)} masks, packed: {sizes.masks} bytes; grafting layers: {sizes.grafting} bytes")
 
 # %% [markdown]
-# **Re-run it:** `modlib reproduce discussion -p model fc4`. Where times are kept, in `book/results/timings`, they are read; remove
-# them to time anew.
+# **Re-run it:** `modlib reproduce discussion -p model fc4`. Where times are kept, in `book/results/timings`, they are read;
+# remove them to time anew.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 shown = vars(settings) | {"recipe": "ours"}

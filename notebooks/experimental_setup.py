@@ -87,7 +87,8 @@ page.accuracy_table(trained, edges)
 
 # %% [markdown]
 # The paper's other parents are convolutional: VGG16 {cite:p}`simonyan2015`, ResNet50 {cite:p}`he2016` and a wide residual
-# network {cite:p}`zagoruyko2016`. Its baselines do not apply to them. They are on the page on [the paper's Figure 4](figure4.ipynb).
+# network {cite:p}`zagoruyko2016`. Its baselines do not apply to them. They are on the page on [the paper's Figure
+# 4](figure4.ipynb).
 #
 # ```{admonition} Take-aways
 # - Where classes differ in size, a perfect module scores a little differently on the balanced set of each class

@@ -124,10 +124,11 @@ page.untrained_table(evidence)
 # %% [markdown]
 # ## One mask first
 #
-# Every module needs a mask under which the small network works at all; here edges are shared out by LAMP, with the vote loss. One mask can be found for all of them. So
-# `modlib.cotrain` with `shared_epochs` first trains one mask, with a grafting layer for each class, by the sum of the modules'
-# objectives. Then every module goes on from its scores and statistics, with the grafting layer of its class. Rates are annealed
-# over both phases. A step for all classes costs as much as a step of a single module. At equal passes the two were not compared.
+# Every module needs a mask under which the small network works at all; here edges are shared out by LAMP, with the vote
+# loss. One mask can be found for all of them. So `modlib.cotrain` with `shared_epochs` first trains one mask, with a
+# grafting layer for each class, by the sum of the modules' objectives. Then every module goes on from its scores and
+# statistics, with the grafting layer of its class. Rates are annealed over both phases. A step for all classes costs as
+# much as a step of a single module. At equal passes the two were not compared.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 page.one_mask_table(evidence)
@@ -151,10 +152,10 @@ page.tried_table(tried)
 # %% [markdown]
 # ## Beside another system that reuses parts of such networks
 #
-# MODA (Ngo et al. 2026, [arXiv 2411.01074](https://arxiv.org/abs/2411.01074)) trains the parent so that it falls into modules, and
-# then composes them without training. We don't touch the parent. Theirs are *their* numbers, for VGG16 at full size, of another
-# parent, trained for longer. They print neither that parent's accuracy nor accuracies by the number of classes. So only the
-# share of the weights can be compared.
+# MODA (Ngo et al. 2026, [arXiv 2411.01074](https://arxiv.org/abs/2411.01074)) trains the parent so that it falls into
+# modules, and then composes them without training. We don't touch the parent. Theirs are *their* numbers, for VGG16 at full
+# size, of another parent, trained for longer. They print neither that parent's accuracy nor accuracies by the number of
+# classes. So only the share of the weights can be compared.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Share of the parent's weights that a recomposed network holds, against the number of classes. Grey squares: MODA, VGG16 on CIFAR-10 at full size, two and ten classes, as its authors print them; the line between them is ours. Others: our modules of the CIFAR-10 panels above, at their reduced size, means over subsets and trials. Dotted: our goal for all classes.", "name": "fig-figure4-moda"}, "image": {"alt": "Share of weights over the number of classes: MODA's two points at 5 and 48 percent with a line between them, and our curves from about k to their union."}}
 page.draw_moda(evidence, goal)

@@ -50,7 +50,8 @@ held_out, test = (page.Answers.of(own_logit, random, control, data, split) for s
 page.answer(trials[0], test, held_out)
 
 # %% [markdown]
-# **Caveat.** One decomposition by our recipe without vote loss. [Controls](controls.ipynb) has several trials, and other ways to ask the parent.
+# **Caveat.** One decomposition by our recipe without vote loss. [Controls](controls.ipynb) has several trials, and other
+# ways to ask the parent.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Errors of single-class classification on the test images (images missed, and images wrongly claimed), as a share of all images. Left: mean over the classes. Right: by class, without the masked network that has no grafting layer.", "name": "fig-single-class"}, "image": {"alt": "A bar chart of the mean errors of four classifiers, and dots for the errors of three of them, class by class."}}
 page.draw_errors(test)

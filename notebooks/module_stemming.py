@@ -69,8 +69,8 @@ page.answer(with_it, without, data, recipe, model)
 
 # %% [markdown]
 # **Caveat.** This is one decomposition of one network by our recipe without vote loss. It takes few steps at falling rates, so
-# masks stay near their shared start; with the paper's recipe they go far apart ([Table 2](table2.ipynb)). How hard an $\alpha$ pulls depends on the parent and
-# the batch size, so it compares within this page only.
+# masks stay near their shared start; with the paper's recipe they go far apart ([Table 2](table2.ipynb)). How hard an
+# $\alpha$ pulls depends on the parent and the batch size, so it compares within this page only.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Co-training with and without the stemming loss, from the same shared scores. Left: remaining parameters of pairs, mean over all pairs. Dashed: one module, and two modules with no edge in common. Right: accuracy of the vote of all modules on held-out images.", "name": "fig-stemming-epochs"}, "image": {"alt": "Two panels over epochs, each with one curve for training with stemming and one for training without: remaining parameters, and accuracy."}}
 page.draw_epochs(history, share)
@@ -190,8 +190,8 @@ page.a_or_b(measured, data)
 # (1 - v) \sum_c \text{CE}_c + v\,N\,\text{vote loss} + \text{stemming}.$$
 #
 # With $v = 0$ this is the paper's objective, and so is every result "of the paper's method" in this book. The recipes
-# `published` and `ours` have $v = 0$; `cotrain` without settings takes the [recommended](recommended.ipynb) ones, which train the vote.
-# Gradients of the vote loss have another size, so it gets an $\alpha$ of its own.
+# `published` and `ours` have $v = 0$; `cotrain` without settings takes the [recommended](recommended.ipynb) ones, which
+# train the vote. Gradients of the vote loss have another size, so it gets an $\alpha$ of its own.
 
 # %%
 voted = fit(alpha=vote_alpha, vote=vote)

@@ -56,8 +56,9 @@ plt.show()
 # ## One thing at a time
 #
 # Each row changes **one** thing of our recipe with vote loss, on the same parents and seeds; but without the vote loss
-# $\alpha$ is a quarter, too, because stemming pulls harder there. The grid below has both at the same $\alpha$. Differences are paired: a trial minus the base trial of the
-# same seed. Nothing is chosen on test images. Our larger batches have no row.
+# $\alpha$ is a quarter, too, because stemming pulls harder there. The grid below has both at the same $\alpha$. Differences
+# are paired: a trial minus the base trial of the same seed. Nothing is chosen on test images. Our larger batches have no
+# row.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 ours.one_at_a_time(found, epochs)

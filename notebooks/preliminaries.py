@@ -48,7 +48,8 @@ claims.publish(store, "preliminaries", preliminaries.judged(found))
 preliminaries.answer(found)
 
 # %% [markdown]
-# **Caveat.** One network, the paper's recipe as we read it (*published*). The first trial chooses the best base class, so there it may be lucky.
+# **Caveat.** One network, the paper's recipe as we read it (*published*). The first trial chooses the best base class, so
+# there it may be lucky.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "Remaining parameters of two-class networks (mean over pairs) and accuracy of the vote of all modules, test images, epoch by epoch: mean over trials, shaded ± one standard deviation where there are several. Dotted: k.", "name": "fig-preliminaries-p"}, "image": {"alt": "Two panels of curves over epochs, one curve for each norm and alpha and one without stemming, with shaded bands where there are several trials. Left the remaining parameters: they start together, rise without stemming, and end the closer to k the harder stemming pulls. Right the accuracy of the vote."}}
 preliminaries.draw_norms(found)

@@ -87,7 +87,8 @@ page.ours_table(evidence)
 #
 # *High accuracy* is at most a point behind the parents, in part at most five. *Close to* $2k$ is above $1.9\,k$, in part
 # above $1.5\,k$. *Competitive* is at most a point below the best older method; a parent is *almost equal* to its reference
-# at most half a point below it; a network for all classes is *small* with at most half of the weights. On other data than the paper's MNIST FC1, what trials could decide stays open.
+# at most half a point below it; a network for all classes is *small* with at most half of the weights. On other data than
+# the paper's MNIST FC1, what trials could decide stays open.
 
 # %% [markdown]
 # ```{admonition} Take-aways

@@ -54,8 +54,8 @@ plt.show()
 # ## What came out, beside what was asked
 #
 # Goals were set before test images were read; a mean over the subsets meets them or misses them, however near. Everything is
-# chosen on held-out images. *Points* compare with the whole parent, its logits restricted to the subset, on the same images. *s* is the seconds until the network is there, on one core, with
-# other work on the machine.
+# chosen on held-out images. *Points* compare with the whole parent, its logits restricted to the subset, on the same
+# images. *s* is the seconds until the network is there, on one core, with other work on the machine.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.results_table(page)
@@ -99,12 +99,12 @@ small_networks.int8_table(page)
 #
 # Each variant changes one thing; most are variants of networks with *multiples of eight* as widths, which were the first.
 # *Class-blind* doesn't know the subset: it chooses channels and repairs on as many images of
-# all classes, then drops the other logits. So it shows what knowing the subset, and seeing more images of it, bring. *Errors below 0 count*: the repair also
-# fits what the next ReLU sets to zero. *Statistics taken anew*: so it does, and batch normalisation's statistics are measured
-# again. *Scale and shift alone*: a scale and a shift of every channel are all that is repaired. *Statistics alone*: the statistics are
-# measured again, without a repair. *Classical saliency*: channels are chosen by Taylor importance.
-# *Border weighs more*: in the repair, images count more the less sure the parent is of them. *500 images*: so many for the repair,
-# and a quarter of them for the choice, instead of 2,000.
+# all classes, then drops the other logits. So it shows what knowing the subset, and seeing more images of it, bring.
+# *Errors below 0 count*: the repair also fits what the next ReLU sets to zero. *Statistics taken anew*: so it does, and
+# batch normalisation's statistics are measured again. *Scale and shift alone*: a scale and a shift of every channel are all
+# that is repaired. *Statistics alone*: the statistics are measured again, without a repair. *Classical saliency*: channels
+# are chosen by Taylor importance. *Border weighs more*: in the repair, images count more the less sure the parent is of
+# them. *500 images*: so many for the repair, and a quarter of them for the choice, instead of 2,000.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 small_networks.variants_table(page)

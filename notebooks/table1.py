@@ -62,7 +62,8 @@ page.draw_gaps(evidence)
 #
 # Two recipes are shown:
 #
-# - **published**: what the paper says ([its Table 4](table4.ipynb)), with batches of 32, and our reading where it says nothing: constant rates.
+# - **published**: what the paper says ([its Table 4](table4.ipynb)), with batches of 32, and our reading where it says
+#   nothing: constant rates.
 # - **ours**: rates annealed to zero, batches of 128, grafting layers that start from the parent's own logit, and the **vote
 #   loss**, which is *not the paper's*: it trains the vote that recomposing asks for ([co-training](module_stemming.ipynb)).
 #   One setting for all networks; [held-out images](ours.ipynb) say how other weights of this loss would do.

@@ -167,7 +167,8 @@ plt.show()
 # ```{admonition} Take-aways
 # - A class can be carried by a choice of edges: no weight of the parent changes.
 # - Scores are trained, and the mask follows from them. Edges that are not kept get a gradient too.
-# - In long training every module finds edges of its own, unless something pulls them together. [Module stemming](module_stemming.ipynb) makes them agree.
+# - In long training every module finds edges of its own, unless something pulls them together. [Module
+#   stemming](module_stemming.ipynb) makes them agree.
 # ```
 #
 # **Re-run it:** `modlib reproduce training_mask -p k 0.05`.

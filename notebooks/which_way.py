@@ -122,8 +122,9 @@ which_way.moda_sentence()
 # - **our channels**: as on [Small networks](small_networks), without labels. **class-blind**: the same on images of all
 #   classes. **distilled**: some hundred steps of training on what the parent says, without labels. **tuned**: as many on the
 #   labels of the subset.
-# - **channels by trained masks**: our variant of the paper's method, with channels for edges. Every class trains a mask of channels on labels.
-#   A subset keeps those with the best mean score, at the widths of *our channels*, and they are repaired in the same way.
+# - **channels by trained masks**: our variant of the paper's method, with channels for edges. Every class trains a mask of
+#   channels on labels. A subset keeps those with the best mean score, at the widths of *our channels*, and they are
+#   repaired in the same way.
 # - **Torch-Pruning, tuned**: the library's pruner with Taylor importance, then training on the subset's labels with AdamW.
 # - **small network**: the parent's architecture, narrower, trained from scratch on labels or on what the restricted parent says.
 # - **after SeaM** (Qi et al. 2023): a mask of weights, found by gradient, with a new head.

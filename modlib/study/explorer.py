@@ -24,7 +24,7 @@ from modlib.study import figures, records
 from modlib.study.columns import named, stand_in
 from modlib.study.experiment import Experiment
 from modlib.study.pages.small_networks import Plan, by_parent, timing
-from modlib.study.records import Record, Rows, Store, write
+from modlib.study.records import Record, Rows, Store, against_parent, write
 from modlib.study.reproduce import Layout
 from modlib.study.small_networks import SmallNetwork
 from modlib.study.trials import Trial, last_epochs, split_log_odds
@@ -133,14 +133,14 @@ def answer(store: Store, data: Dataset | None) -> str:
     one = shown()[0]
     modules, counts = one.stored(store), one.counted(store, data).rows[0]
     rows = subsets_table(modules, counts)
-    points = 100 * (rows["accuracy"] - rows["parent_accuracy"])
+    points = against_parent(rows)
     sizes = rows.groupby("classes")["remaining"].mean()
     return (
         f"Each of the {len(rows):,} subsets of two classes or more is a network at once, without training. Two classes "
         f"hold {sizes.iloc[0]:.1%} of the parent's weights (mean over {(rows['classes'] == 2).sum()} pairs), all ten "
         f"{sizes.iloc[-1]:.1%}, at {points.mean():+.2f} points against the restricted parent (all subsets, test "
         f"images; worst {points.min():+.2f}, best {points.max():+.2f}). Our recipe with vote loss (not the paper's), "
-        f"k = 10%, one trial."
+        "k = 10%, one trial."
     )
 
 

@@ -190,6 +190,11 @@ def mean_and_spread(values: Collection[float], scale: float = 100.0, digits: int
     return f"{series.mean():.{digits}f}{spread}"
 
 
+def against_parent(rows: pd.DataFrame) -> pd.Series:
+    """Return the points of each row (a trial, a subset) against its parent; + is better."""
+    return 100 * (rows["accuracy"] - rows["parent_accuracy"])
+
+
 def signed(values: Iterable[float], digits: int = 2) -> str:
     """Return "mean ± standard deviation" of points, with the sign of the mean."""
     series = pd.Series(list(values), dtype=float)

@@ -127,7 +127,18 @@ def load(name: str, dataset: str = "") -> Data:
     return as_table(given, KINDS[name].columns) if KINDS[name].columns else given
 
 
-def as_table(images: data.Dataset, columns: int) -> data.Samples:
+@dataclass(frozen=True, eq=False, repr=False)
+class Table(data.Samples):
+    """A table made of images. It is known by their checksum, since its own last bits depend on the processor."""
+
+    images_sha256: str = ""
+
+    def sha256(self) -> str:
+        """Return the checksum of the images."""
+        return self.images_sha256
+
+
+def as_table(images: data.Dataset, columns: int) -> Table:
     """Return images as a table of floats: their first principal components, each of deviation 1 in training."""
     parts = {split: images.split(split) for split in data.SPLITS}
     flat = {split: images.inputs(part[0]).flatten(1).double() for split, part in parts.items()}
@@ -137,7 +148,8 @@ def as_table(images: data.Dataset, columns: int) -> data.Samples:
     largest = vectors[:, -columns:] / values[-columns:].sqrt()
     tables = {split: ((pixels - mean) @ largest).float() for split, pixels in flat.items()}
     given = {split: (tables[split], parts[split][1]) for split in data.SPLITS}
-    return data.tensors(*given["train"], test=given["test"], held_out=given["held_out"], name=f"{images.name} table")
+    samples = data.tensors(*given["train"], test=given["test"], held_out=given["held_out"], name=f"{images.name} table")
+    return Table(**vars(samples), images_sha256=images.sha256())
 
 
 @undisturbed()
@@ -196,12 +208,7 @@ class Asked:
 
     def run(self, given: Data, store: Store) -> Record:
         """Return its record: a row for each split."""
-        return self.experiment.run(store, lambda: self._rows(given, store), data_sha256=self._sha256(given))
-
-    def _sha256(self, given: Data) -> str:
-        """Return the checksum of the data, or of the images of a table: its last bits depend on the processor."""
-        kind = KINDS[self.kind]
-        return datasets.load(self.dataset or kind.dataset).sha256() if kind.columns else given.sha256()
+        return self.experiment.run(store, lambda: self._rows(given, store), data_sha256=given.sha256())
 
     def _rows(self, given: Data, store: Store) -> Rows:
         parent = trained(self.kind, given, 0, self.epochs or KINDS[self.kind].epochs, store)

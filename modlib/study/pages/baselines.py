@@ -21,7 +21,7 @@ from modlib.study.claims import Claim
 from modlib.study.columns import Load, listing, named, stand_in
 from modlib.study.experiment import Experiment
 from modlib.study.names import of_network
-from modlib.study.records import Record, Store, mean_and_spread
+from modlib.study.records import Record, Store, against_parent, mean_and_spread
 from modlib.study.trials import recipe_label
 from modlib.zoo.datasets import load as load_images
 
@@ -113,7 +113,7 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
     recipe = [recipe_label(name, vote) for name, vote in zip(rows["recipe"], rows["vote"], strict=True)]
     return rows.assign(
         what=np.where(rows["recipe"] == "rule", rows["method"], recipe),
-        gap=100 * (rows["accuracy"] - rows["parent_accuracy"]) + 0.0,
+        gap=against_parent(rows) + 0.0,
         column=[of_network(d, m) for d, m in zip(rows["dataset"], rows["model"], strict=True)],
     )
 

@@ -304,7 +304,7 @@ def answer(found: Found) -> Markdown:
         f"convolutional network, {found.convolutional}, take turns: {many['modules']:.0f} modules take "
         f"**{many['seconds'] / few['seconds']:.1f} times** as long as {few['modules']:.0f}. In use every module is a "
         f"pass. Fully connected networks join them: a vote of {use.index[-1]} takes as long as {use.iloc[-1]:.1f} "
-        f"passes of the parent. Convolutional ones don't."
+        "passes of the parent. Convolutional ones don't."
     )
 
 

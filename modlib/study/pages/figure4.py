@@ -20,7 +20,7 @@ from modlib.study.experiment import Experiment
 from modlib.study.panel_results import RESTRICTED, Evidence, Results
 from modlib.study.panels import Panel
 from modlib.study.published import count_of, trials_of
-from modlib.study.records import Store, mean_and_spread
+from modlib.study.records import Store, against_parent, mean_and_spread
 
 MODA = "MODA (their numbers, full size)"
 CLAIM = (
@@ -514,7 +514,7 @@ def _best_on_held_out(evidence: Evidence, name: str) -> str:
 def _against_parents(evidence: Evidence, name: str) -> Any:
     """Return the points of the vote of all classes against the parent on the same test images, grouped by setting."""
     of_all = evidence.of_all_classes(name)
-    return (100 * (of_all["accuracy"] - of_all["parent_accuracy"])).groupby(of_all["setting"])
+    return against_parent(of_all).groupby(of_all["setting"])
 
 
 @dataclass(frozen=True)

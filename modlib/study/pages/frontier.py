@@ -22,7 +22,7 @@ from modlib.study.columns import Column, Listing, Load, last_layer, listing, nam
 from modlib.study.experiment import Experiment
 from modlib.study.pages import frontier_one_pass
 from modlib.study.pages.frontier_one_pass import Hybrid
-from modlib.study.records import Record, Store, mean_and_spread
+from modlib.study.records import Record, Store, against_parent, mean_and_spread
 from modlib.study.trials import SPLITS, Trial, last_epochs, run_variants, trained_parent, trial_modules
 from modlib.zoo import training
 from modlib.zoo.datasets import load as load_images
@@ -259,11 +259,6 @@ def _tuned(plan: Plan, control: str, setup: comparison.Setup) -> tuple[list[Reco
     rest = [comparison.run(control, setup, {"lr": plan.rates[best]}, seed) for seed in plan.seeds[1:]]
     rows = records.frame([tried[best], *rest])
     return [*tried, *rest], rows[rows["split"] == "test"]
-
-
-def against_parent(rows: pd.DataFrame) -> pd.Series:
-    """Return the points of each trial against its parent; + is better."""
-    return 100 * (rows["accuracy"] - rows["parent_accuracy"])
 
 
 def near(behind: float) -> str:

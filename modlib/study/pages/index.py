@@ -17,7 +17,7 @@ from modlib.study.claims import Claim
 from modlib.study.experiment import Experiment
 from modlib.study.grids import FirstColumn
 from modlib.study.pages import small_networks
-from modlib.study.records import Record, Store
+from modlib.study.records import Record, Store, against_parent
 from modlib.study.reproduce import Layout
 from modlib.study.trials import labelled, last_epochs
 from modlib.study.verdicts import OPEN
@@ -101,7 +101,7 @@ def _where(evidence: Evidence) -> str:
 
 def _recomposing(evidence: Evidence) -> Card:
     apart, stemmed = evidence.published(stemming=False), evidence.published(stemming=True)
-    gaps = [100 * float((rows["accuracy"] - rows["parent_accuracy"]).mean()) for rows in (apart, stemmed)]
+    gaps = [float(against_parent(rows).mean()) for rows in (apart, stemmed)]
     return Card(
         "Recomposed networks are accurate",
         verdicts.graded(min(gaps), -1, -5),
@@ -208,7 +208,7 @@ def main_result(evidence: Evidence) -> Markdown:
     column, settings = evidence.column, evidence.column.settings
     best = evidence.stemmed[evidence.stemmed["vote"] > 0]
     plain = evidence.stemmed[evidence.stemmed["recipe"] == "published"]
-    gap = 100 * (best["parent_accuracy"].mean() - best["accuracy"].mean())
+    gap = against_parent(best).mean()
     beside = [
         f" (the paper: {accuracy:.2f}% at {index:.2f})"
         for accuracy, index in zip(evidence.paper["accuracy_percent"], evidence.paper["jaccard_index"], strict=True)
@@ -219,9 +219,9 @@ def main_result(evidence: Evidence) -> Markdown:
         f"{records.percent_of_n(plain['accuracy'])} at a Jaccard index of {plain['jaccard_index'].mean():.2f}"
         f"{''.join(beside)}; ours, with a loss for the vote (α = {settings.vote_alpha:g}), "
         f"{records.percent_of_n(best['accuracy'])} at {best['jaccard_index'].mean():.2f}, "
-        f"{abs(gap):.2f} points {'behind' if gap > 0 else 'ahead of'} the parents' "
+        f"{abs(gap):.2f} points {'behind' if gap < 0 else 'ahead of'} the parents' "
         f"{records.mean_and_spread(evidence.parents)}%. [The page of the paper's Table 1](table1.ipynb) has all "
-        f"networks."
+        "networks."
     )
 
 

@@ -19,7 +19,7 @@ from modlib.study import columns as shared
 from modlib.study import figures, tables
 from modlib.study.columns import Load, held_out_and_test, last_layer, named, votes
 from modlib.study.experiment import Experiment
-from modlib.study.records import Record, Store, frame, interval, mean_and_spread, signed
+from modlib.study.records import Record, Store, against_parent, frame, interval, mean_and_spread, signed
 from modlib.study.trials import Trial, differences, last_epochs, run_trials, run_variants, variants
 from modlib.zoo.datasets import load as load_images
 
@@ -182,7 +182,7 @@ def one_at_a_time(found: Sequence[Levers], epochs: int) -> Markdown:
         change = one.change("accuracy")
         for name in one.names:
             rows = one.of(name)
-            gap = 100 * (rows["accuracy"] - rows["parent_accuracy"])
+            gap = against_parent(rows)
             lines.append(
                 {
                     "network": one.name,

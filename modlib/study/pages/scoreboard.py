@@ -22,7 +22,7 @@ from modlib.study.claims import VERDICTS, Claim
 from modlib.study.experiment import Experiment
 from modlib.study.grids import FirstColumn
 from modlib.study.pages import text_claims
-from modlib.study.records import Record, Store, mean_and_spread
+from modlib.study.records import Record, Store, against_parent, mean_and_spread
 from modlib.study.reproduce import Layout
 from modlib.study.trials import chosen_epochs, last_epochs, module_rows
 from modlib.study.verdicts import ACCURACY, JACCARD_INDEX, MODULE_ACCURACY, OPEN, REMAINING, Quantity
@@ -236,7 +236,7 @@ def _on_accuracies(evidence: Evidence) -> Iterator[Row]:
         NUMBERS,
         "table5",
     )
-    gaps = [100 * (rows["accuracy"] - rows["parent_accuracy"]).mean() for rows in (evidence.apart, stemmed)]
+    gaps = [against_parent(rows).mean() for rows in (evidence.apart, stemmed)]
     yield _trial_row(
         evidence,
         "Recomposed networks classify with high accuracy",
@@ -370,9 +370,7 @@ def _in_short(evidence: Evidence, central: pd.Series) -> str:
     settled = set(central) - {OPEN}
     yes = "Yes" if settled == {verdicts.HOLDS} else "No" if settled == {verdicts.DOES_NOT_HOLD} else "In part"
     apart, stemmed = (100 * rows["remaining_parameters"].mean() for rows in (evidence.apart, evidence.stemmed))
-    without, gap = (
-        100 * (rows["accuracy"] - rows["parent_accuracy"]).mean() for rows in (evidence.apart, evidence.stemmed)
-    )
+    without, gap = (against_parent(rows).mean() for rows in (evidence.apart, evidence.stemmed))
     return (
         f"{yes}. With stemming two modules need together {stemmed:.1f}% of the edges, without it {apart:.1f}%; and any "
         f"subset is there at once. The vote of all modules is at {gap:+.2f} points against its parents "

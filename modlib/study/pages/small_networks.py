@@ -23,7 +23,7 @@ from modlib.study.draws import subsets
 from modlib.study.eight_bits import FLOAT, INT8, EightBits
 from modlib.study.experiment import Experiment
 from modlib.study.names import of_network
-from modlib.study.records import Record, Store
+from modlib.study.records import Record, Store, against_parent
 from modlib.study.reproduce import Layout
 from modlib.study.small_networks import SmallNetwork, Subject, Timing, measured
 from modlib.zoo.datasets import load as load_images
@@ -238,7 +238,7 @@ def _found(plan: Plan, data: Dataset, store: Store) -> Found:
     done = measured(plan.networks(data.num_classes), data, store)
     rows = pd.DataFrame([row | {"subset": tuple(row.get("subset", ()))} for r in done for row in r.rows])
     if "accuracy" in rows:  # not where records are only named
-        rows["gap"] = 100 * (rows["accuracy"] - rows["parent_accuracy"])
+        rows["gap"] = against_parent(rows)
     return Found(plan, rows, done)
 
 
@@ -298,10 +298,11 @@ def _longer_training(page: Page) -> str:
     epochs = f"trained for {longer.plan.parent_epochs} epochs, not {first.plan.parent_epochs}"
     if all(f.split()["gap"].mean() < g.split()["gap"].mean() for f, g in both):
         last = max(both, key=lambda pair: pair[0].plan.classes)
-        after, before = (f"{100 * f.split()['accuracy'].mean():.1f}%" for f in last)
+        after, before = (100 * f.split()["accuracy"].mean() for f in last)
+        end = "yet end higher" if after > before else "and end no higher"
         return (
-            f"A parent {epochs}, is harder to cut: all lose more ({of_first}), yet end higher "
-            f"({last[0].plan.classes} classes: {after}, not {before}). "
+            f"A parent {epochs}, is harder to cut: all lose more ({of_first}), {end} "
+            f"({last[0].plan.classes} classes: {after:.1f}%, not {before:.1f}%). "
         )
     return f"With a parent {epochs}: {of_first}. "
 

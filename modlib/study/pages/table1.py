@@ -18,7 +18,7 @@ from modlib.study import claims, figures, grids, methods, printed, records, tabl
 from modlib.study.experiment import Experiment
 from modlib.study.grids import Table1Settings
 from modlib.study.names import of_data, of_model, of_network
-from modlib.study.records import Record, Store, mean_and_spread
+from modlib.study.records import Record, Store, against_parent, mean_and_spread
 from modlib.study.trials import Trial, labelled, last_epochs, run_trials
 from modlib.zoo import datasets
 
@@ -228,7 +228,7 @@ def tally(evidence: Evidence) -> pd.DataFrame:
         compared = [("own parents, untouched: accuracy, paper's best", 100 * own, theirs.best)]
         for kind, rows in parts.items():
             rival, whose = (theirs.best, "best") if kind.startswith("ours") else (theirs.accuracy, "stemming")
-            gap = 100 * (rows["accuracy"] - rows["parent_accuracy"])
+            gap = against_parent(rows)
             compared += [
                 (f"{kind}: accuracy, paper's {whose}", 100 * rows["accuracy"], rival),
                 (f"{kind}: Jaccard index, paper's stemming", rows["jaccard_index"], theirs.index),
@@ -255,7 +255,7 @@ def tally_table(evidence: Evidence) -> Markdown:
 def draw_gaps(evidence: Evidence) -> None:
     """Draw points against the own parents, one dot a trial, for each network: both recipes with stemming."""
     final = pd.concat([evidence.stemmed, evidence.voting])
-    gaps = 100 * (final["accuracy"] - final["parent_accuracy"])
+    gaps = against_parent(final)
     names = [name for *_, name, _ in columns_of(evidence.last)]
     _, ax = plt.subplots(figsize=(figures.WIDTH, 1.1 + 0.24 * len(names)))
     for label, shift in (("published", 0.14), ("ours, with vote loss", -0.14)):
@@ -335,7 +335,7 @@ def _method_lines(evidence: Evidence, dataset: str, model: str, trials: pd.DataF
                 "method": name,
                 "paper (%)": f"{paper[theirs]:.2f}" if theirs in paper else "",
                 "here (%)": mean_and_spread(part["accuracy"]),
-                "against the parent": records.signed(100 * (part["accuracy"] - part["parent_accuracy"])),
+                "against the parent": records.signed(against_parent(part)),
                 "Jaccard index": mean_and_spread(part["jaccard_index"], 1, 3),
                 "density": mean_and_spread(part["density"] if "density" in part else part["k"], 1, 2),
                 "n": len(part),

@@ -273,14 +273,14 @@ def answer(ablation: Ablation) -> Markdown:
     low, high = alphas[0], alphas[-1]
     shared = ablation.last[ablation.last["share_init"]].groupby("alpha")[PARAMETERS].mean()
     ends = " and ".join(f"{_points(ablation, alpha, grid.epochs)} at α = {alpha:g}" for alpha in alphas)
-    none, undecided = effects.count("negligible"), effects.count("open")
+    negligible, undecided = effects.count("negligible"), effects.count("open")
     return Markdown(
         f"**Answer.** The stemming loss takes the remaining parameters of two-class networks from "
         f"{tables.percent(shared[low], 1)} to {tables.percent(shared[high], 1)} "
         f"({mean_and_spread(ablation.stemming)} points, n = {len(ablation.stemming)}). "
         f"Shared initial scores change them by {_points(ablation, low, 1)} points after one epoch, but after "
         f"{grid.epochs} epochs only by {ends}. The paper says that sharing has no significant effect; that is "
-        f"**{ablation.verdict}**: in {none} of {len(effects)} comparisons the effect lies within our margin, "
+        f"**{ablation.verdict}**: in {negligible} of {len(effects)} comparisons the effect lies within our margin, "
         f"{undecided} {'is' if undecided == 1 else 'are'} undecided."
     )
 

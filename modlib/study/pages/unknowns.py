@@ -23,10 +23,10 @@ from modlib.study.trials import Trial
 from modlib.study.unknowns import SCORES, Unknowns
 from modlib.zoo import datasets
 
-SAID = ("vote of modules", "the parent's softmax over the asked classes", "its softmax over all classes")
-"""The scores, in a sentence about asked classes."""
+OTHERS = ("the parent's softmax over the asked classes", "its softmax over all classes")
+"""The scores other than the vote, in a sentence."""
 SHORT = ("vote", "softmax over the asked classes", "over all")
-"""The same, in a list."""
+"""All scores, in a list."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,15 @@ def run(networks: Sequence[Mapping[str, Any]], sizes: Sequence[int], count: int,
 
 def answer(done: Sequence[Record]) -> Markdown:
     """Return how often the vote is better than each softmax, and how each does on images of other classes."""
-    rows = records.frame(done).query("unknown == 'other classes'")
+    every = records.frame(done)
+    rows = every[every["unknown"] == "other classes"]
     if rows.empty:
         return Markdown("**Answer.** All classes were asked for: there are no others among which the vote could err.")
     means = rows.groupby(["dataset", "model", "classes", "score"], sort=False)["auroc"].mean().unstack()
     vote, *others = SCORES
     wins = [
         f"better than {name} in {int((means[vote] > means[score]).sum())} of {len(means)} cases"
-        for score, name in zip(others, SAID[1:], strict=True)
+        for score, name in zip(others, OTHERS, strict=True)
     ]
     said = []
     for (dataset, model), part in tables.groups(rows, ["dataset", "model"], sort=False):
@@ -101,9 +102,7 @@ def answer(done: Sequence[Record]) -> Markdown:
         said.append(f"- **{of_network(dataset, model)}**, {sizes} classes ({n}): {', '.join(cells)}.")
     return Markdown(
         f"**Answer.** The vote is {', and '.join(wins)}. AUROC between images of the asked classes and of others "
-        "(1: always apart; test images, means over subsets and trials):\n\n"
-        + "\n".join(said)
-        + _never_seen(records.frame(done))
+        "(1: always apart; test images, means over subsets and trials):\n\n" + "\n".join(said) + _never_seen(every)
     )
 
 
@@ -120,7 +119,8 @@ def _never_seen(rows: pd.DataFrame) -> str:
             name = "noise" if kind == "noise" else of_data(str(kind))
             cells.append(f"{100 * row[vote]:.0f}% of {name} ({whose}{100 * row[full]:.0f}%)")
         count, network = int(every["classes"].max()), of_network(dataset, model)
-        said.append(f"{count} modules of {network} reject {' and '.join(cells)}")
+        n = f"n = {every['seed'].nunique()} trials"
+        said.append(f"{count} modules of {network} reject {' and '.join(cells)} ({n})")
     return f"\n\nImages that nobody has seen pass too often: {'; '.join(said)}."
 
 

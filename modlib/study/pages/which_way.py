@@ -25,7 +25,7 @@ from modlib.study.experiment import Experiment
 from modlib.study.names import of_network
 from modlib.study.pages.small_networks import Plan as SmallPlan
 from modlib.study.pages.small_networks import gap
-from modlib.study.records import Record, Store
+from modlib.study.records import Record, Store, against_parent
 from modlib.study.small_networks import Subject
 from modlib.study.small_networks import measured as measured_small
 from modlib.zoo.datasets import load as load_images
@@ -266,7 +266,7 @@ def _run(
 def _framed(done: Sequence[Record]) -> pd.DataFrame:
     rows = pd.DataFrame([row | {"subset": tuple(row.get("subset", ()))} for r in done for row in r.rows])
     if "accuracy" in rows:  # not where records are only named
-        rows["gap"] = 100 * (rows["accuracy"] - rows["parent_accuracy"])
+        rows["gap"] = against_parent(rows)
     return rows
 
 
