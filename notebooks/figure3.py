@@ -42,8 +42,8 @@ claims.publish(store, "figure3", [figure3.claim(curves)])
 figure3.answer(curves)
 
 # %% [markdown]
-# **Caveat.** FC3 and FC4 are not among the parents yet. Settings of one parent are compared with each other, so the comparisons
-# are not independent.
+# **Caveat.** MNIST alone. The values of α are our reading. Settings of one parent are compared with each other, so the
+# comparisons are not independent.
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "FC1 (the first parent): accuracy against remaining parameters in the last epoch, test images, one point a trial. A line joins the means of one k, from the largest α (left) to the smallest (right). Left: votes of two modules, mean over pairs. Right: the vote of all modules.", "name": "fig-figure3-trade"}, "image": {"alt": "Two scatter plots with one line for each k: every line goes from fewer remaining parameters at large alpha to more at small alpha, and most of them rise on the way."}}
 figure3.draw_trade_off(curves, models[:1])
@@ -99,8 +99,7 @@ figure3.last_epoch(curves)
 # :class: tip
 #
 # - Stemming brings two modules close to the size of one; without it they share few edges.
-# - A strong pull is paid for with accuracy: settings with more remaining parameters are mostly the more accurate ones. A weak
-#   one ($\alpha$ of 0.05 or 0.1) costs little.
+# - A strong pull ($\alpha = 1$) is paid for with accuracy. A weak one (0.05 or 0.1) shows no cost on average, and saves less.
 # - The paper's sentence says the opposite, and most comparisons of settings contradict it.
 # ```
 

@@ -72,7 +72,7 @@ WOULD_CHANGE = {
         "an engine that shares work between modules, or memory that many classes don't fit in"
     ),
     "The accuracy of the model decreased as the remaining parameters increased": (
-        "FC3 and FC4 at every k, if they turned the order of the settings"
+        "another data set or larger networks, if they turned the order of the settings"
     ),
     (
         "Module stemming reduces the remaining parameters, and the accuracy is not ensured for α = 1 compared with "
