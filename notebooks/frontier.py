@@ -141,9 +141,9 @@ print(len(done), "trials,", len(controls), "controls,", len(in_one_pass), "runs 
 print("one setting chosen for each of", len(found), "network(s)")
 
 # %% [markdown]
-# **Re-run it:** `modlib reproduce frontier -p settings "[{dataset: digits, model: fc1, hidden: 0.05, output: 0.5, alpha:
-# 10, epochs: 8}]"`. A setting names the data set, the parent, the shares kept in the hidden layers and in the output layer,
-# $\alpha$ and the epochs. The `rate` of the scores is 0.1 unless it is given.
+# **Re-run it:** `modlib reproduce frontier -p settings "[{dataset: digits, model: fc1, hidden: 0.05, output: 0.5, alpha: 10, epochs: 8}]"`.
+# A setting names the data set, the parent, the shares kept in the hidden layers and in the output layer, $\alpha$ and the
+# epochs. The `rate` of the scores is 0.1 unless it is given.
 
 # %% tags=["remove-input"] mystnb={"markdown_format": "myst"}
 tables.where_from([*done, *controls, *in_one_pass], "tab-from-frontier", parameters)

@@ -236,10 +236,15 @@ def timing(plans: Sequence[Plan], num_classes: int, repeats: int) -> Timing:
 
 def _found(plan: Plan, data: Dataset, store: Store) -> Found:
     done = measured(plan.networks(data.num_classes), data, store)
+    return Found(plan, framed(done), done)
+
+
+def framed(done: Sequence[Record]) -> pd.DataFrame:
+    """Return the rows of networks for subsets, each with its `subset` as a tuple and its `gap` against the parent."""
     rows = pd.DataFrame([row | {"subset": tuple(row.get("subset", ()))} for r in done for row in r.rows])
     if "accuracy" in rows:  # not where records are only named
         rows["gap"] = against_parent(rows)
-    return Found(plan, rows, done)
+    return rows
 
 
 def gap(values: pd.Series) -> str:

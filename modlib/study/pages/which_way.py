@@ -24,8 +24,8 @@ from modlib.study.draws import subsets
 from modlib.study.experiment import Experiment
 from modlib.study.names import of_network
 from modlib.study.pages.small_networks import Plan as SmallPlan
-from modlib.study.pages.small_networks import gap
-from modlib.study.records import Record, Store, against_parent
+from modlib.study.pages.small_networks import framed, gap
+from modlib.study.records import Record, Store
 from modlib.study.small_networks import Subject
 from modlib.study.small_networks import measured as measured_small
 from modlib.zoo.datasets import load as load_images
@@ -252,7 +252,7 @@ def _run(
     ]
     small_rows = (
         pd.concat(
-            [_framed(done).assign(plan=plan.name, setting=_changes(plan.settings, "")) for plan, done in others],
+            [framed(done).assign(plan=plan.name, setting=_changes(plan.settings, "")) for plan, done in others],
             ignore_index=True,
         )
         if others
@@ -261,13 +261,6 @@ def _run(
     networks = [record for _, done in found for record in done]
     done = networks + tried_done + timed + [record for _, part in others for record in part]
     return Page(plans, rows, tried, times, small_rows, done, networks)
-
-
-def _framed(done: Sequence[Record]) -> pd.DataFrame:
-    rows = pd.DataFrame([row | {"subset": tuple(row.get("subset", ()))} for r in done for row in r.rows])
-    if "accuracy" in rows:  # not where records are only named
-        rows["gap"] = against_parent(rows)
-    return rows
 
 
 def _of_parent(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Store) -> tuple[pd.DataFrame, list[Record]]:
@@ -279,7 +272,7 @@ def _of_parent(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Stor
                 asked.append(plan.asked(parent.subject, subset, size, draw))
                 marks.append({"plan": plan.name, "size": i, "setting": _changes(size, "")})
     done = measured(asked, data, store)
-    return pd.concat([_framed([r]).assign(**m) for r, m in zip(done, marks, strict=True)], ignore_index=True), done
+    return pd.concat([framed([r]).assign(**m) for r, m in zip(done, marks, strict=True)], ignore_index=True), done
 
 
 def _tried(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Store) -> tuple[pd.DataFrame, list[Record]]:
@@ -295,7 +288,7 @@ def _tried(plans: Sequence[Plan], parent: Parent, data: Dataset, store: Store) -
                 asked.append(plan.asked(parent.subject, subset, settings, plan.draws[0]))
                 marks.append({"plan": plan.name, "setting": i, "change": change})
     done = measured(asked, data, store)
-    parts = [_framed([r]).assign(plan=m["plan"], setting=m["setting"]) for r, m in zip(done, marks, strict=True)]
+    parts = [framed([r]).assign(plan=m["plan"], setting=m["setting"]) for r, m in zip(done, marks, strict=True)]
     for part, mark in zip(parts, marks, strict=True):
         part["change"] = [mark["change"]] * len(part)
     return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()), done
