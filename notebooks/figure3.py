@@ -49,7 +49,7 @@ figure3.answer(curves)
 figure3.draw_trade_off(curves, models[:1])
 plt.show()
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "The other parents", "code_prompt_hide": "The other parents", "figure": {"caption": "The same for the other parents, told apart by the dashes of their lines.", "name": "fig-figure3-trade-others"}, "image": {"alt": "The same two scatter plots for every other parent; most lines rise in the same way."}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "The other parents", "code_prompt_hide": "The other parents", "figure": {"caption": "The same for the other parents, one in a row.", "name": "fig-figure3-trade-others"}, "image": {"alt": "The same two scatter plots for every other parent; most lines rise in the same way."}}
 if len(models) > 1:
     figure3.draw_trade_off(curves, models[1:])
     plt.show()

@@ -267,29 +267,26 @@ def _limit(row: Sequence[Axes], curves: Curves, model: str, quantity: str) -> No
 
 
 def draw_trade_off(curves: Curves, models: Sequence[str]) -> Figure:
-    """Draw accuracy of some parents against remaining parameters in the end: votes of two modules, and of all."""
-    figure, axes = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.0))
+    """Draw accuracy against remaining parameters in the end, a row for a parent: votes of two modules, and of all."""
+    figure, axes = plt.subplots(len(models), 2, figsize=(figures.WIDTH, 0.5 + 2.5 * len(models)), squeeze=False)
     palette = figures.of_alphas(curves.grid.alphas)
     markers = dict(zip(curves.grid.ks, "osD^vPX", strict=False))
-    dashes = dict(zip(models, ["-", "--", ":", "-."], strict=False))
-    grey = figures.COLOURS["paper"]
-    last = curves.last
-    for ax, quantity in zip(axes, ("pair_accuracy", "accuracy"), strict=True):
-        for model, k in product(models, curves.grid.ks):
+    for (i, model), (j, quantity) in product(enumerate(models), enumerate(("pair_accuracy", "accuracy"))):
+        for k in curves.grid.ks:
             line = curves.means.xs((model, k)).sort_index(ascending=False)
             x, y = 100 * line["remaining_parameters"], 100 * line[quantity]
-            ax.plot(x, y, color=grey, lw=1, ls=dashes[model], zorder=1)
-            part = last[(last["model"] == model) & (last["k"] == k)]
+            axes[i, j].plot(x, y, color=figures.COLOURS["paper"], lw=1, zorder=1)
+            part = curves.last[(curves.last["model"] == model) & (curves.last["k"] == k)]
             x, y = 100 * part["remaining_parameters"], 100 * part[quantity]
-            ax.scatter(x, y, c=[palette[a] for a in part["alpha"]], marker=markers[k], s=30, zorder=2)
-        ax.set(xlabel="remaining parameters of pairs (%)", ylabel=f"accuracy of {ACCURACIES[quantity]} (%)")
+            axes[i, j].scatter(x, y, c=[palette[a] for a in part["alpha"]], marker=markers[k], s=30, zorder=2)
+        axes[i, j].set(ylabel=f"{of_model(model)}: accuracy of\n{ACCURACIES[quantity]} (%)")
+    for ax in axes[-1]:
+        ax.set(xlabel="remaining parameters of pairs (%)")
     for k, marker in markers.items():
-        axes[1].scatter([], [], color="black", marker=marker, s=30, label=f"k = {k:.0%}")
+        ax.scatter([], [], color="black", marker=marker, s=30, label=f"k = {k:.0%}")
     for alpha in sorted(curves.grid.alphas):
-        axes[1].plot([], [], color=palette[alpha], label=f"α = {alpha:g}")
-    for model, dash in dashes.items() if len(dashes) > 1 else ():
-        axes[1].plot([], [], color=grey, lw=1, ls=dash, label=of_model(model))
-    handles, labels = axes[1].get_legend_handles_labels()
+        ax.plot([], [], color=palette[alpha], label=f"α = {alpha:g}")
+    handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=7, ncols=7, loc="outside upper center")
     return figure
 
